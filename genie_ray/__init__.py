@@ -1,0 +1,7 @@
+"""GenieRay: world models that learn games by exploring them, on Ray.
+
+`genie_ray` is the distributed system and its command line; `world_model` holds the PyTorch models and `policies` the
+RLlib agents. Importing this package is cheap: Ray and PyTorch are imported by the modules that need them.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Replay datasets: Parquet files, one row per step."""

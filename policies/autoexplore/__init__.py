@@ -1,0 +1,1 @@
+"""AutoExplore: the curiosity-only actor-critic."""

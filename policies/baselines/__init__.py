@@ -1,0 +1,1 @@
+"""Baseline policies: what a learned agent has to beat."""

@@ -1,0 +1,41 @@
+"""Packaging of GenieRay: three import packages, one command (`genie-ray`)."""
+
+from setuptools import find_packages, setup
+
+ATARI = ["ale-py>=0.12"]
+FID = ["torch-fidelity>=0.3"]
+DEV = ["mypy>=1.15", "pytest>=8", "ruff>=0.11", "types-PyYAML", *ATARI]
+
+setup(
+    name="genie-ray",
+    version="0.1.0",
+    description="World models that learn games by exploring them, on Ray",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["genie_ray*", "policies*", "world_model*"]),
+    package_data={"genie_ray": ["py.typed", "report/*.jinja"], "policies": ["py.typed"], "world_model": ["py.typed"]},
+    install_requires=[
+        "torch>=2.7",
+        "ray[rllib,train,tune,serve]>=2.60",
+        "stable-retro>=1.0",
+        "gymnasium>=1.1",
+        "einops>=0.8",
+        "numpy>=2.0",
+        "torchmetrics>=1.7",
+        "pyarrow>=20",
+        "imageio>=2.37",
+        "jinja2>=3.1",
+        "matplotlib>=3.10",
+        "opencv-python-headless>=4.11",
+        "psutil>=6",
+        "pydantic>=2.11",
+        "PyYAML>=6",
+        "rich>=14",
+        "safetensors>=0.5",
+        "tensorboard>=2.19",
+        "typer>=0.15",
+        "vector-quantize-pytorch>=1.22",
+    ],
+    extras_require={"atari": ATARI, "fid": FID, "dev": DEV},
+    entry_points={"console_scripts": ["genie-ray = genie_ray.cli:main"]},
+)
