@@ -1,0 +1,43 @@
+"""What a training logs: one JSON object a line in metrics.jsonl, and the same to TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class MetricsLog:
+    """Appends to `directory/metrics.jsonl` and `directory/tensorboard/`.
+
+    A resumed training logs its first iterations a second time: what an earlier try logged beyond `from_iteration` is
+    dropped first, so that no iteration stands there twice.
+    """
+
+    def __init__(self, directory: Path, from_iteration: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "metrics.jsonl"
+        kept = [line for line in read_metrics(path) if line["iteration"] <= from_iteration]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a", buffering=1)
+        self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=from_iteration + 1)
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Logs one line and one point of each curve."""
+        self._file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
+        for key, value in metrics.items():
+            self._writer.add_scalar(key, value, iteration)
+
+    def close(self) -> None:
+        """Flushes and closes both."""
+        self._file.close()
+        self._writer.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """All whole lines of a metrics.jsonl; a last line cut off by a crash is left out."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]

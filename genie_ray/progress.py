@@ -1,0 +1,94 @@
+"""Progress on long work: a rich bar in a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(highlight=False)
+POLL_SECONDS = 1.0
+LOG_SECONDS = 20.0
+
+
+class Bar:
+    """A progress bar with a line of live figures beside it; in a log file, one line every 20 seconds and at the end."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._total, self._title, self._live = total, title, console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+            disable=not self._live,
+        )
+        self._task = self._progress.add_task(title, total=total, figures="")
+        self._last_logged = 0.0
+
+    def update(self, done: int, **figures: float | int | str) -> None:
+        """Shows how much is done and the figures, e.g. `loss=0.12`."""
+        text = " · ".join(f"{key} {_short(value)}" for key, value in figures.items())
+        self._progress.update(self._task, completed=done, figures=text)
+        elapsed = self._progress.get_time() - (self._progress.tasks[0].start_time or 0.0)
+        finished = done >= self._total
+        if not self._live and (finished or elapsed - self._last_logged >= LOG_SECONDS):
+            self._last_logged = elapsed
+            console.print(f"{self._title}: {done:,} of {self._total:,} in {elapsed:.0f} s · {text}", soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Bar]:
+    """Shows a bar while the block runs."""
+    bar = Bar(title, total)
+    with bar._progress:
+        yield bar
+
+
+@contextmanager
+def follow_metrics(path: Path, *, total: int, title: str) -> Iterator[None]:
+    """Shows the last line of a metrics file that other processes write, while the block runs."""
+    stop = threading.Event()
+
+    def follow(bar: Bar) -> None:
+        shown: Mapping[str, float] = {}
+        while True:
+            ended = stop.wait(POLL_SECONDS)
+            latest = last_metrics(path)
+            if latest and latest != shown:
+                shown = latest
+                bar.update(int(latest["iteration"]), **{k: v for k, v in latest.items() if k in SHOWN})
+            if ended:
+                return
+
+    with progress_bar(title, total) as bar:
+        thread = threading.Thread(target=follow, args=(bar,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+SHOWN = ("loss", "psnr", "accuracy", "validation_loss", "validation_psnr", "steps_per_second", "frames_per_second")
+
+
+def last_metrics(path: Path) -> dict[str, float]:
+    """The last whole line of a metrics.jsonl; empty when there is none yet."""
+    if not path.exists():
+        return {}
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return json.loads(lines[-1]) if lines else {}
+
+
+def _short(value: float | int | str) -> str:
+    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -1,0 +1,76 @@
+"""One Ray to run on: the cluster that was named, the one this job runs in, or a local one on loopback."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+LOCAL_LOGICAL_CPUS = 6
+"""A reward replica, a rollout worker and a train worker take turns; on a laptop they share its cores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayConfig:
+    """Where Ray runs and what one process of ours may take of it."""
+
+    address: str | None = None  # "auto", "ray://host:port" or "host:port"; None: RAY_ADDRESS if set, else a local Ray
+    object_store_mb: int = 512  # of a local Ray; a cluster has its own
+    train_workers: int = 1  # data-parallel workers of one training
+    cpus_per_worker: int = 1
+    threads_per_worker: int = 0  # PyTorch threads of a train worker; 0: all cores of its machine / workers
+    use_gpu: bool = False  # one GPU for every train worker, reward replica and evaluation
+
+    def __post_init__(self) -> None:
+        for name in ("object_store_mb", "train_workers", "cpus_per_worker"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.threads_per_worker < 0:
+            raise ValueError(f"threads_per_worker = {self.threads_per_worker}: must be 0 (all cores) or more")
+
+    @property
+    def torch_threads(self) -> int:
+        """PyTorch threads per train worker on this machine."""
+        return self.threads_per_worker or max(1, (os.cpu_count() or 1) // self.train_workers)
+
+
+@contextmanager
+def ray_session(config: RayConfig | None = None) -> Iterator[None]:
+    """Connects to Ray, or starts a local one that listens on loopback only; stops it afterwards if it was started here.
+
+    Raises:
+        ValueError: no cluster answers at the address given.
+    """
+    import ray
+    from ray._private import ray_constants
+
+    config = config or RayConfig()
+    if ray.is_initialized():  # a caller's Ray (a test's, a notebook's) stays the caller's
+        yield
+        return
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        try:
+            ray.init(address=address, logging_level=logging.WARNING)
+        except (ConnectionError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"no Ray cluster at {address!r} (--address or RAY_ADDRESS): {reason}") from error
+    else:
+        # Else Ray takes 127.0.0.1 for "this machine" and listens on its outward address; so it does on macOS anyway.
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        ray.init(
+            address="local",
+            num_cpus=max(LOCAL_LOGICAL_CPUS, os.cpu_count() or 1),
+            include_dashboard=False,
+            object_store_memory=config.object_store_mb * 1024**2,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
