@@ -1,0 +1,280 @@
+"""What one Ray Train worker does: the loop that trains tokenizer and dynamics alike.
+
+Everything random is drawn from a generator seeded by (seed, iteration, micro-step, rank), and the loader's position is
+saved with the weights and the optimiser's moments: a resumed training repeats and skips nothing.
+Axes: B batch, T frames, H W C pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from torch import Tensor, nn
+
+from genie_ray.metrics_log import MetricsLog
+from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.windows import WindowLoader, iter_windows
+from genie_ray.seeding import seeded_generator
+from genie_ray.training import TrainingConfig, TrainingJob
+from world_model import checkpoint
+from world_model.genie import GenieReduxG, GenieReduxGConfig
+from world_model.tokenizer import Tokenizer, TokenizerConfig
+
+MEAN_FRAME_WINDOWS = 64
+STATE_FILE = "training_state.pt"
+
+
+def learning_rate(iteration: int, config: TrainingConfig) -> float:
+    """Linear warm-up, then half a cosine down to the final rate, where it stays (paper, supplement A)."""
+    if iteration < config.warmup_iterations:
+        share = iteration / config.warmup_iterations
+        return config.learning_rate * (config.warmup_factor + (1 - config.warmup_factor) * share)
+    share = min(1.0, (iteration - config.warmup_iterations) / (config.iterations - config.warmup_iterations))
+    span = config.learning_rate - config.final_learning_rate
+    return config.final_learning_rate + span * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW over what is trained; weight decay on matrices only."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def build_model(job: TrainingJob, dataset: ReplayDataset) -> Tokenizer | GenieReduxG:
+    """The model to train: fresh, or as its checkpoint left it."""
+    torch.manual_seed(job.seed)
+    if job.init is not None:
+        return checkpoint.load(job.init)
+    if isinstance(job.model, TokenizerConfig):
+        tokenizer = Tokenizer(job.model)
+        if job.model.mean_frame:
+            windows = iter_windows(
+                dataset,
+                split="train",
+                length=job.config.window,
+                stride=job.config.window,
+                batch_size=MEAN_FRAME_WINDOWS,
+                limit=MEAN_FRAME_WINDOWS,
+            )
+            tokenizer.initialize_mean_frame(next(windows)["frames_BTHWC"])
+        return tokenizer
+    assert job.model is not None
+    assert job.tokenizer is not None
+    tokenizer = checkpoint.load(job.tokenizer)
+    if not isinstance(tokenizer, Tokenizer):
+        raise ValueError(f"{job.tokenizer} holds a {type(tokenizer).__name__}, a Tokenizer is needed")
+    model = GenieReduxG(GenieReduxGConfig(tokenizer=tokenizer.config, dynamics=job.model))
+    model.tokenizer.load_state_dict(tokenizer.state_dict())
+    return model
+
+
+def train_loop(setup: Mapping[str, Any]) -> None:
+    """Ray Train calls this in every worker."""
+    job: TrainingJob = setup["job"]
+    config = job.config
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    torch.set_num_threads(setup["torch_threads"])
+    device = ray.train.torch.get_device()
+    autocast = _autocast(config, device)
+
+    dataset = ReplayDataset(job.dataset)
+    module = build_model(job, dataset).to(device)
+    model = ray.train.torch.prepare_model(module)
+    optimizer = build_optimizer(module, config)
+    loader = WindowLoader(
+        dataset,
+        split="train",
+        length=config.window,
+        stride=config.stride,
+        batch_size=config.batch_size // world_size // config.accumulate,
+        seed=job.seed,
+        rank=rank,
+        world_size=world_size,
+        shuffle_buffer=config.shuffle_buffer,
+    )
+    start, best = 0, math.inf
+    restored = ray.train.get_checkpoint()
+    if restored is not None:
+        with restored.as_directory() as directory:
+            state = torch.load(Path(directory) / STATE_FILE, map_location=device, weights_only=True)
+        start, best = state["iteration"], state["best"]
+        module.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        loader.load_state_dict(state["loader"])
+    batches = iter(loader)
+    log = MetricsLog(job.output, from_iteration=start) if rank == 0 else None
+
+    sums, since, steps = Averages(), time.perf_counter(), 0
+    for iteration in range(start, config.iterations):
+        rate = learning_rate(iteration, config)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        model.train()
+        for micro_step in range(config.accumulate):
+            frames_BTHWC, actions_BT = _to_device(next(batches), device)
+            generator = seeded_generator(device, job.seed, iteration, micro_step, rank)
+            last_micro_step = micro_step == config.accumulate - 1
+            with contextlib.nullcontext() if last_micro_step or world_size == 1 else model.no_sync(), autocast:
+                output = _forward(model, frames_BTHWC, actions_BT, generator)
+                (output.loss / config.accumulate).backward()
+            sums.add(output.metrics, weight=len(frames_BTHWC))
+        gradient_norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        steps += 1
+
+        done = iteration + 1
+        ended = done == config.iterations
+        if done % config.log_every == 0 or ended:
+            metrics = sums.reduce()
+            per_second = steps / (time.perf_counter() - since)
+            metrics |= {"learning_rate": rate, "gradient_norm": float(gradient_norm), "steps_per_second": per_second}
+            metrics |= {"frames_per_second": per_second * config.batch_size * config.window}
+            if log:
+                log.write(done, metrics)
+            sums, since, steps = Averages(), time.perf_counter(), 0
+        paused = time.perf_counter()
+        if done % config.validate_every == 0 or ended:
+            validation = validate(model, dataset, job, device, autocast, rank, world_size)
+            if log:
+                log.write(done, {f"validation_{key}": value for key, value in validation.items()})
+            if validation["loss"] < best:
+                best = validation["loss"]
+                if log:
+                    _save(module, job, "best", done, validation)
+        if ended and log:
+            _save(module, job, "last", done, validation)
+        if done % config.checkpoint_every == 0 or ended:
+            state = {
+                "iteration": done,
+                "best": best,
+                "model": module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "loader": loader.state_dict(),
+            }
+            _report(state, rank)
+        since += time.perf_counter() - paused  # validating and saving is not training time
+    if log:
+        log.close()
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module,
+    dataset: ReplayDataset,
+    job: TrainingJob,
+    device: torch.device,
+    autocast: contextlib.AbstractContextManager[Any],
+    rank: int,
+    world_size: int,
+) -> dict[str, float]:
+    """Mean loss and metrics over the first held-out windows, weighted by windows and summed over ranks.
+
+    The masks that the dynamics have to fill in are the same at every validation.
+    """
+    config = job.config
+    model.eval()
+    sums = Averages()
+    batch_size = max(1, config.batch_size // world_size // config.accumulate)
+    windows = iter_windows(
+        dataset,
+        split="validation",
+        length=config.window,
+        stride=config.window,
+        batch_size=batch_size,
+        limit=config.validation_windows,
+    )
+    for index, batch in enumerate(windows):
+        if index % world_size != rank:
+            continue
+        frames_BTHWC, actions_BT = _to_device(batch, device)
+        generator = seeded_generator(device, job.seed, -1, index, 0)
+        with autocast:
+            output = _forward(model, frames_BTHWC, actions_BT, generator)
+        sums.add(output.metrics, weight=len(frames_BTHWC))
+    return sums.reduce()
+
+
+class Averages:
+    """Weighted means by accumulated sums, exact over uneven batches and ranks."""
+
+    def __init__(self) -> None:
+        self._sums: defaultdict[str, Tensor | float] = defaultdict(float)
+        self._weight = 0.0
+
+    def add(self, values: Mapping[str, Tensor], weight: float) -> None:
+        """Adds the means of one batch; stays on the device."""
+        for key, value in values.items():
+            self._sums[key] = self._sums[key] + value.detach() * weight
+        self._weight += weight
+
+    def reduce(self) -> dict[str, float]:
+        """The means over everything added on all ranks; a `psnr` is that of the pooled error, in dB."""
+        parts = [({key: float(value) for key, value in self._sums.items()}, self._weight)]
+        if torch.distributed.is_initialized():
+            own, parts = parts[0], [parts[0]] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, own)
+        weight = sum(part_weight for _, part_weight in parts)
+        keys = {key for sums, _ in parts for key in sums}
+        means = {key: sum(sums.get(key, 0.0) for sums, _ in parts) / weight for key in sorted(keys)}
+        if "psnr" in means:
+            means["psnr"] = -10 * math.log10(means["reconstruction_mse"])
+        return means
+
+
+def _forward(model: nn.Module, frames_BTHWC: Tensor, actions_BT: Tensor, generator: torch.Generator) -> Any:
+    bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    if isinstance(bare, Tokenizer):
+        return model(frames_BTHWC)
+    return model(frames_BTHWC, actions_BT[:, :-1], generator)
+
+
+def _autocast(config: TrainingConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    wanted = config.precision == "bf16" or (config.precision == "auto" and has_bf16)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def _to_device(batch: Mapping[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
+    frames_BTHWC, actions_BT = batch["frames_BTHWC"], batch["actions_BT"]
+    if device.type == "cuda":
+        frames_BTHWC, actions_BT = frames_BTHWC.pin_memory(), actions_BT.pin_memory()
+    return frames_BTHWC.to(device, non_blocking=True), actions_BT.to(device, non_blocking=True)
+
+
+def _save(
+    module: Tokenizer | GenieReduxG, job: TrainingJob, name: str, iteration: int, validation: dict[str, float]
+) -> None:
+    provenance = {
+        "iteration": iteration,
+        "seed": job.seed,
+        "dataset": ReplayDataset(job.dataset).content_hash(),
+        "validation": validation,
+    }
+    checkpoint.save(module, job.output / name, provenance=provenance)
+
+
+def _report(state: Mapping[str, Any], rank: int) -> None:
+    """Commits what a resumed training needs; every rank must take part."""
+    metrics = {"iteration": state["iteration"]}
+    if rank != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        torch.save(state, Path(directory) / STATE_FILE)
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))

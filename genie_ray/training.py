@@ -1,0 +1,168 @@
+"""Training of the world model's parts with Ray Train: one loop for tokenizer and dynamics, from scratch or fine-tuned.
+
+A training leaves `best/` (lowest validation loss) and `last/`, both checkpoints, beside `metrics.jsonl` and TensorBoard
+files. Killed at any point, the same call continues from the last saved state; finished, it does nothing. The output
+directory must be on storage that every train worker sees. Recipe: paper, supplement A (see TrainingConfig).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from genie_ray.errors import cause_of
+from genie_ray.progress import follow_metrics
+from genie_ray.session import RayConfig
+
+if TYPE_CHECKING:
+    from world_model.dynamics import DynamicsConfig
+    from world_model.tokenizer import TokenizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Optimisation of one part. Defaults: the paper's tokenizer recipe (supplement A)."""
+
+    iterations: int = 150_000
+    batch_size: int = 112  # windows per optimiser step, over all workers and micro-steps
+    accumulate: int = 1  # micro-steps per optimiser step
+    window: int = 16  # frames
+    stride: int = 1  # frames between the starts of neighbouring windows
+    learning_rate: float = 1e-4
+    final_learning_rate: float = 5e-5  # where the cosine ends and stays
+    warmup_iterations: int = 5_000
+    warmup_factor: float = 0.5  # of learning_rate, at iteration 0
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 1e-4  # none on vectors and biases
+    clip_norm: float = 10.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the GPU has it
+    shuffle_buffer: int = 2_048  # windows
+    log_every: int = 100
+    validate_every: int = 5_000
+    validation_windows: int = 256
+    checkpoint_every: int = 5_000
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_size", "accumulate", "stride", "shuffle_buffer", "validation_windows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        for name in ("log_every", "validate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1 iteration")
+        if self.window < 2:
+            raise ValueError(f"window = {self.window}: a window needs at least 2 frames")
+        if not 0 < self.final_learning_rate <= self.learning_rate:
+            raise ValueError(
+                f"final_learning_rate = {self.final_learning_rate}: must be in (0, learning_rate], that is at most "
+                f"{self.learning_rate}"
+            )
+        if not 0 <= self.warmup_iterations < self.iterations:
+            raise ValueError(f"warmup_iterations = {self.warmup_iterations}: must be in [0, {self.iterations})")
+        if self.clip_norm <= 0:
+            raise ValueError(f"clip_norm = {self.clip_norm}: must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """One training: what is learned, from which data, and where it is left.
+
+    A tokenizer is trained from `model`; a dynamics from `model` and a `tokenizer` checkpoint, whose tokens it learns;
+    or a whole world model, `init`, is fine-tuned: its dynamics go on learning, its tokenizer stays.
+    """
+
+    kind: Literal["tokenizer", "dynamics"]
+    output: Path
+    dataset: Path
+    config: TrainingConfig
+    seed: int = 0
+    model: TokenizerConfig | DynamicsConfig | None = None
+    tokenizer: Path | None = None
+    init: Path | None = None
+
+
+def train(job: TrainingJob, ray_config: RayConfig) -> Path:
+    """Runs a training on Ray Train, unless it is finished. Returns the best checkpoint's directory.
+
+    Raises:
+        ValueError: a dataset, checkpoint or size that cannot be trained on; the output holds another training.
+    """
+    from world_model import checkpoint
+
+    output = job.output.resolve()
+    best, last = output / "best", output / "last"
+    if (last / "config.json").exists():
+        provenance = checkpoint.read_description(last)["provenance"]
+        if provenance.get("iteration") == job.config.iterations:
+            shutil.rmtree(output / "resume", ignore_errors=True)
+            return best
+        raise ValueError(
+            f"{output} holds a finished training of {provenance.get('iteration')} iterations, {job.config.iterations} "
+            "were asked for: give another output directory"
+        )
+    _check_data(job, ray_config)
+    output.mkdir(parents=True, exist_ok=True)
+    job = dataclasses.replace(job, output=output, dataset=job.dataset.resolve())
+    with follow_metrics(output / "metrics.jsonl", total=job.config.iterations, title=f"train {job.kind}"):
+        _run_trainer(job, ray_config)
+    shutil.rmtree(output / "resume")
+    return best
+
+
+def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from genie_ray.train_loop import train_loop
+
+    trainer = TorchTrainer(
+        train_loop,
+        train_loop_config={"job": job, "torch_threads": ray_config.torch_threads},
+        scaling_config=ScalingConfig(
+            num_workers=ray_config.train_workers,
+            use_gpu=ray_config.use_gpu,
+            resources_per_worker={"CPU": ray_config.cpus_per_worker},
+        ),
+        run_config=RunConfig(
+            name="resume",
+            storage_path=str(job.output),
+            failure_config=FailureConfig(max_failures=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        raise cause_of(error) from error
+
+
+def _check_data(job: TrainingJob, ray_config: RayConfig) -> None:
+    """Refuses, before Ray Train starts, what its workers would fail on."""
+    from genie_ray.replay.dataset import ReplayDataset
+
+    workers, micro_steps = ray_config.train_workers, job.config.accumulate
+    if job.config.batch_size % (workers * micro_steps):
+        raise ValueError(
+            f"batch_size = {job.config.batch_size}: must be a multiple of ray.train_workers × accumulate = "
+            f"{workers} × {micro_steps}"
+        )
+    dataset = ReplayDataset(job.dataset)
+    size = _model_frame_size(job)
+    if dataset.metadata.frame_shape != (size, size, 3):
+        raise ValueError(
+            f"{job.dataset} holds frames of {dataset.metadata.frame_shape}, the model takes {(size, size, 3)}"
+        )
+
+
+def _model_frame_size(job: TrainingJob) -> int:
+    from world_model.checkpoint import read_description
+    from world_model.tokenizer import TokenizerConfig
+
+    if isinstance(job.model, TokenizerConfig):
+        return job.model.frame_size
+    source = job.tokenizer or job.init
+    assert source is not None
+    config = read_description(source)["config"]
+    return int(config.get("tokenizer", config)["frame_size"])
