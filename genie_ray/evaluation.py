@@ -1,0 +1,249 @@
+"""How well world models simulate and obey: PSNR, SSIM, FID and ΔPSNR over the horizon, against copying a frame.
+
+Protocol (paper, section 5): windows of a test dataset that no training saw; the first 2 frames and all actions are
+given, 10 frames are predicted. ΔPSNR (Genie, section 3) compares that prediction with one under random actions,
+decoded alike.
+Axes: B batch, T frames, H W C pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genie_ray import scores
+from genie_ray.errors import cause_of
+from genie_ray.files import write_atomically
+from genie_ray.progress import progress_bar
+from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
+from genie_ray.seeding import seed_of, seeded_generator
+from genie_ray.session import RayConfig
+from world_model.checkpoint import load
+from world_model.genie import GenieReduxG
+from world_model.maskgit import DecodingConfig
+
+COPY, TOKENIZER = "copy last frame", "tokenizer alone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Which windows are predicted, and how. Defaults: the paper's protocol (section 5)."""
+
+    prime_frames: int = 2  # given
+    predicted_frames: int = 10
+    stride: int = 20  # frames between the starts of neighbouring windows
+    windows_per_game: int = 0  # at most, spread evenly over the dataset; 0: all
+    batch_size: int = 32
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    delta_psnr_frame: int = 4  # the predicted frame at which ΔPSNR is quoted
+    random_actions: Literal["all", "last"] = "all"  # "all": Genie's ΔPSNR; "last": the published code's, by another one
+    film_strips: int = 3  # windows per game whose frames are kept for the report
+    inception_weights: str | None = None  # TorchScript file; without it there is no FID
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("prime_frames", "predicted_frames", "stride", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if not 1 <= self.delta_psnr_frame <= self.predicted_frames:
+            raise ValueError(f"delta_psnr_frame = {self.delta_psnr_frame}: must be in [1, {self.predicted_frames}]")
+        for name in ("windows_per_game", "film_strips"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be 0 or more")
+
+    @property
+    def window(self) -> int:
+        """Frames of a window, given and predicted."""
+        return self.prime_frames + self.predicted_frames
+
+
+def evaluate(
+    models: Mapping[str, Path], dataset: Path, output: Path, config: EvaluationConfig, ray_config: RayConfig
+) -> dict[str, Any]:
+    """Scores checkpoints on a test dataset, one Ray task (and GPU, if the config says so) each.
+
+    Leaves `evaluation.json` (scores per model and game, and over all games) and `film_strips.npz` (uint8 frames:
+    `<label>/<game>` and `truth/<game>`, each [windows, T, H, W, C]) in `output`.
+
+    Args:
+        models: label → GenieReduxG checkpoint directory. The first one's tokenizer is scored alone, too.
+
+    Returns:
+        What evaluation.json holds.
+
+    Raises:
+        ValueError: no window of that length in the dataset, or a checkpoint that does not fit it.
+    """
+    import ray
+
+    if config.inception_weights is not None:
+        scores.load_inception(config.inception_weights)  # refuses a wrong file before anything starts
+    entries = [(COPY, None), (TOKENIZER, next(iter(models.values()))), *models.items()]
+    threads = max(1, ray_config.torch_threads // len(entries)) if not ray_config.use_gpu else ray_config.torch_threads
+    task = ray.remote(_score).options(num_cpus=ray_config.cpus_per_worker, num_gpus=int(ray_config.use_gpu))
+    pending = {
+        task.remote(label, path and path.resolve(), dataset.resolve(), config, threads): label
+        for label, path in entries
+    }
+    results: dict[str, Any] = {}
+    with progress_bar("evaluate", len(entries)) as bar:
+        while len(results) < len(entries):
+            (finished,), _ = ray.wait([ref for ref, label in pending.items() if label not in results])
+            try:
+                results[pending[finished]] = ray.get(finished)
+            except Exception as error:
+                raise cause_of(error) from error
+            bar.update(len(results), scored=pending[finished])
+    document = {
+        "protocol": asdict(config),
+        "dataset": ReplayDataset(dataset).content_hash(),
+        "models": {label: results[label].scores for label, _ in entries},
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    strips = {key: frames for result in results.values() for key, frames in result.film_strips.items()}
+    write_atomically(output / "film_strips.npz", lambda path: np.savez_compressed(path, **strips))
+    write_atomically(output / "evaluation.json", lambda path: path.write_text(json.dumps(document, indent=1)))
+    return document
+
+
+@dataclass(frozen=True)
+class Result:
+    """What scoring one row of the table gives back."""
+
+    scores: dict[str, Any]
+    film_strips: dict[str, np.ndarray]
+
+
+def _score(label: str, checkpoint: Path | None, path: Path, config: EvaluationConfig, threads: int) -> Result:
+    """Scores one row of the table on every game; runs in a Ray task."""
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dataset = ReplayDataset(path)
+    num_actions = len(dataset.metadata.action_names)
+    predict = _predictor(label, checkpoint, config)
+    all_given, all_random = (scores.HorizonScores(config.predicted_frames) for _ in range(2))
+    fid = None
+    if config.inception_weights is not None:
+        fid = scores.FrechetDistance(scores.load_inception(config.inception_weights), device)
+    rows: dict[str, Any] = {}
+    film_strips: dict[str, np.ndarray] = {}
+    for game in sorted({episode.game for episode in dataset.episodes}):
+        given, random = (scores.HorizonScores(config.predicted_frames) for _ in range(2))
+        starts = window_starts(dataset, game, config)
+        shown = set(evenly_spaced(len(starts), config.film_strips))
+        kept: dict[str, list[np.ndarray]] = {"truth": [], label: []}
+        for first in range(0, len(starts), config.batch_size):
+            frames_BTHWC, actions_BT = read_windows(dataset, starts[first : first + config.batch_size], config)
+            true_BTHWC = frames_BTHWC[:, config.prime_frames :]
+            predicted_BTHWC = predict(frames_BTHWC, actions_BT, seed_of(config.seed, game, first))
+            given.add(predicted_BTHWC, true_BTHWC)
+            if fid is not None:
+                fid.add(predicted_BTHWC.to(device), true_BTHWC.to(device))
+            if label not in (COPY, TOKENIZER):  # these two never look at the actions
+                others_BT = random_actions(actions_BT, num_actions, config, seed_of(config.seed, game, first, "random"))
+                random.add(predict(frames_BTHWC, others_BT, seed_of(config.seed, game, first)), true_BTHWC)
+            for index in shown.intersection(range(first, first + len(frames_BTHWC))):
+                kept["truth"].append(frames_BTHWC[index - first].numpy())
+                kept[label].append(predicted_BTHWC[index - first].numpy())
+        film_strips |= {f"{source}/{game}": np.stack(frames) for source, frames in kept.items() if frames}
+        rows[game] = _row(given, random, config) | {
+            "window_errors": given.window_errors,
+            "window_episodes": [episode.episode_id for episode, _ in starts],
+        }
+        all_given.merge(given)
+        all_random.merge(random)
+    rows["all"] = _row(all_given, all_random, config) | {"fid": fid and fid.value()}
+    return Result(scores=rows, film_strips=film_strips)
+
+
+def window_starts(dataset: ReplayDataset, game: str, config: EvaluationConfig) -> list[tuple[EpisodeRef, int]]:
+    """Episode and first frame of each window of a game; windows never leave their episode.
+
+    Raises:
+        ValueError: no episode of the game is long enough.
+    """
+    episodes = [episode for episode in dataset.episodes if episode.game == game]
+    starts = [
+        (episode, start)
+        for episode in episodes
+        for start in range(0, episode.length + 2 - config.window, config.stride)
+    ]
+    if not starts:
+        longest = max(episode.length for episode in episodes) + 1
+        raise ValueError(
+            f"{dataset.root}: no window of {config.window} frames of {game}, its longest episode has {longest}"
+        )
+    if config.windows_per_game:
+        starts = [starts[index] for index in evenly_spaced(len(starts), config.windows_per_game)]
+    return starts
+
+
+def evenly_spaced(total: int, wanted: int) -> list[int]:
+    """At most `wanted` indices spread over 0..total−1, without repetition."""
+    return [int(index) for index in np.unique(np.linspace(0, total - 1, wanted).round())]
+
+
+def read_windows(
+    dataset: ReplayDataset, starts: Sequence[tuple[EpisodeRef, int]], config: EvaluationConfig
+) -> tuple[Tensor, Tensor]:
+    """The windows as uint8 frames [B, T, H, W, 3] and the int64 actions between them [B, T−1]."""
+    frames, actions = [], []
+    for reference, start in starts:
+        episode = dataset.read(reference)
+        frames.append(episode.frames[start : start + config.window])
+        actions.append(episode.actions[start : start + config.window - 1])
+    return torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(actions).astype(np.int64))
+
+
+def random_actions(actions_BT: Tensor, num_actions: int, config: EvaluationConfig, seed: int) -> Tensor:
+    """The actions that ΔPSNR compares with: the whole sequence random, or only the action that leads to its frame."""
+    generator = seeded_generator("cpu", seed)
+    if config.random_actions == "all":
+        return torch.randint(num_actions, actions_BT.shape, generator=generator)
+    others_BT = actions_BT.clone()
+    last = config.prime_frames + config.delta_psnr_frame - 2
+    shift_B = torch.randint(1, num_actions, (len(actions_BT),), generator=generator)
+    others_BT[:, last] = (actions_BT[:, last] + shift_B) % num_actions
+    return others_BT
+
+
+Predictor = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def _predictor(label: str, checkpoint: Path | None, config: EvaluationConfig) -> Predictor:
+    """frames [B, T, …] (of which the first are given), actions [B, T−1], seed → the predicted frames, on the CPU."""
+    given = config.prime_frames
+    if checkpoint is None:
+        return lambda frames_BTHWC, _, __: frames_BTHWC[:, given - 1 : given].expand_as(frames_BTHWC[:, given:])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load(checkpoint, device=device)
+    if not isinstance(model, GenieReduxG):
+        raise ValueError(f"{checkpoint} holds a {type(model).__name__}, a GenieReduxG is needed")
+    if label == TOKENIZER:
+        tokenizer = model.tokenizer
+        return lambda frames_BTHWC, _, __: tokenizer.decode(tokenizer.encode(frames_BTHWC.to(device)))[:, given:].cpu()
+    return lambda frames_BTHWC, actions_BT, seed: model.rollout(
+        frames_BTHWC[:, :given].to(device),
+        actions_BT.to(device),
+        decoding=config.decoding,
+        generator=seeded_generator(device, seed),
+    ).cpu()
+
+
+def _row(given: scores.HorizonScores, random: scores.HorizonScores, config: EvaluationConfig) -> dict[str, Any]:
+    """One model's scores on one game: over all predicted frames, as curves, and ΔPSNR at its frame."""
+    row = given.summary() | {"windows": given.windows, "curves": given.curves()}
+    if not random.windows:
+        return row | {"delta_psnr": None, "delta_psnr_mean": None}
+    for key in ("psnr", "psnr_mean"):
+        pairs = zip(row["curves"][key], random.curves()[key], strict=True)
+        row["curves"][f"delta_{key}"] = [true - other for true, other in pairs]
+        row[f"delta_{key}"] = row["curves"][f"delta_{key}"][config.delta_psnr_frame - 1]
+    return row

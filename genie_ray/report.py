@@ -1,0 +1,265 @@
+"""A run on one page: the table, learning curves, the horizon, film strips, coverage, settings and timings.
+
+The page is one self-contained HTML file. It says plainly whether exploration beat random play on each game.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.table import Table
+
+from genie_ray.files import write_atomically
+from genie_ray.metrics_log import read_metrics
+from genie_ray.progress import console
+
+PACKAGES = ("torch", "ray", "stable-retro", "gymnasium", "numpy", "pyarrow", "vector-quantize-pytorch")
+COLUMNS = {
+    "psnr": "PSNR (dB)",
+    "psnr_mean": "mean of per-frame PSNR (dB)",
+    "ssim": "SSIM",
+    "delta_psnr": "ΔPSNR (dB)",
+    "fid": "FID",
+}
+
+
+def write_report(run: Path) -> Path:
+    """Writes `report.html` into a run directory and returns its path.
+
+    Raises:
+        ValueError: the run has no evaluation yet.
+    """
+    import jinja2
+
+    evaluation, settings = _read(run)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("genie_ray", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template("report.html.jinja").render(
+        name=run.resolve().name,
+        tables={game: score_rows(evaluation, game) for game in _games(evaluation)},
+        columns=COLUMNS,
+        protocol=evaluation["protocol"],
+        verdicts=[verdict(evaluation, game) for game in _games(evaluation) if game != "all"],
+        fid_note=fid_note(evaluation),
+        horizons=_horizons(evaluation),
+        strips=_strips(run, evaluation),
+        learning=_learning_curves(run),
+        coverage=_coverage(run, settings["games"]),
+        datasets=_datasets(run),
+        timings=_timings(run),
+        versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        machine=f"{platform.machine()}, {platform.processor() or platform.system()}",
+        settings=yaml.safe_dump(settings, sort_keys=False),
+    )
+    path = run / "report.html"
+    write_atomically(path, lambda temporary: temporary.write_text(page))
+    return path
+
+
+def print_table(run: Path) -> None:
+    """Prints a run's table and verdicts."""
+    evaluation, _ = _read(run)
+    print_scores(evaluation)
+    for game in _games(evaluation):
+        if game != "all":
+            console.print(verdict(evaluation, game)["text"], soft_wrap=True)
+
+
+def print_scores(evaluation: Mapping[str, Any]) -> None:
+    """Prints the scores of every game, and over all of them, as tables."""
+    for game in _games(evaluation):
+        table = Table(title=game, title_justify="left")
+        table.add_column("model")
+        for title in COLUMNS.values():
+            table.add_column(title, justify="right")
+        for row in score_rows(evaluation, game):
+            table.add_row(row["label"], *(row[key] for key in COLUMNS))
+        console.print(table)
+    console.print(fid_note(evaluation), soft_wrap=True)
+
+
+def score_rows(evaluation: Mapping[str, Any], game: str) -> list[dict[str, str]]:
+    """The table of one game (or "all"), as text."""
+    digits = {"ssim": 3}
+    return [
+        {"label": label}
+        | {
+            key: "–" if games[game].get(key) is None else f"{games[game][key]:.{digits.get(key, 2)}f}"
+            for key in COLUMNS
+        }
+        for label, games in evaluation["models"].items()
+    ]
+
+
+def fid_note(evaluation: Mapping[str, Any]) -> str:
+    """Where FID comes from, or why there is none."""
+    from genie_ray.scores import NO_INCEPTION
+
+    weights = evaluation["protocol"]["inception_weights"]
+    return f"FID: over all games, features of {Path(weights).name}" if weights else f"FID is empty: {NO_INCEPTION}"
+
+
+def verdict(evaluation: Mapping[str, Any], game: str) -> dict[str, str]:
+    """Whether fine-tuning on explored play beat fine-tuning on random play on a game, in plain words."""
+    from genie_ray.loop import ON_EXPLORED, ON_RANDOM
+    from genie_ray.scores import psnr_gain_interval
+
+    ours, theirs = (evaluation["models"][label][game] for label in (ON_EXPLORED, ON_RANDOM))
+    low, high = psnr_gain_interval(ours["window_errors"], theirs["window_errors"], ours["window_episodes"])
+    gain, obeys = ours["psnr"] - theirs["psnr"], ours["delta_psnr"] - theirs["delta_psnr"]
+    if low > 0:
+        kind, words = "better", "exploration beats random play"
+    elif high < 0:
+        kind, words = "worse", "exploration does not beat random play; it does worse"
+    else:
+        kind, words = "even", "exploration does not beat random play; the difference is within the test set's spread"
+    episodes = len(set(ours["window_episodes"]))
+    return {
+        "kind": kind,
+        "text": f"{game}: {words}. PSNR {gain:+.2f} dB (95 % interval over {episodes} test episodes {low:+.2f} to "
+        f"{high:+.2f}), ΔPSNR {obeys:+.2f} dB.",
+    }
+
+
+def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    scores, settings = run / "evaluation" / "evaluation.json", run / "config.yaml"
+    for path in (scores, settings):
+        if not path.exists():
+            raise ValueError(
+                f"{path} is missing: {run} is no run directory, or its loop has not come to the evaluation"
+            )
+    return json.loads(scores.read_text()), yaml.safe_load(settings.read_text())
+
+
+def _games(evaluation: Mapping[str, Any]) -> list[str]:
+    """The games, and "all" where there are several."""
+    games = list(next(iter(evaluation["models"].values())))
+    return games if len(games) > 2 else [game for game in games if game != "all"]
+
+
+def _horizons(evaluation: Mapping[str, Any]) -> list[str]:
+    from genie_ray.figures import curves
+
+    plots = []
+    titles = {"psnr": "PSNR (dB), pooled", "ssim": "SSIM", "delta_psnr": "ΔPSNR (dB)"}
+    for game in _games(evaluation):
+        for key, title in titles.items():
+            data = {
+                label: (range(1, len(games[game]["curves"][key]) + 1), games[game]["curves"][key])
+                for label, games in evaluation["models"].items()
+                if key in games[game]["curves"]
+            }
+            plots.append(curves(data, x="predicted frame", y=title, title=game))
+    return plots
+
+
+def _strips(run: Path, evaluation: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Per game, for each kept window: strips of truth above prediction, and a clip of all side by side."""
+    from genie_ray.evaluation import COPY, TOKENIZER
+    from genie_ray.figures import clip, film_strip
+
+    given = evaluation["protocol"]["prime_frames"]
+    labels = [label for label in evaluation["models"] if label not in (COPY, TOKENIZER)]
+    windows: dict[str, list[dict[str, Any]]] = {}
+    with np.load(run / "evaluation" / "film_strips.npz") as kept:
+        for game in (game for game in _games(evaluation) if game != "all"):
+            truth = kept[f"truth/{game}"]
+            shown = {label: kept[f"{label}/{game}"] for label in labels}
+            windows[game] = [
+                {
+                    "strips": {label: film_strip([truth[i, given:], shown[label][i]]) for label in labels},
+                    "clip": clip([truth[i, given:], *(shown[label][i] for label in labels)]),
+                }
+                for i in range(len(truth))
+            ]
+    return windows
+
+
+def _learning_curves(run: Path) -> list[str]:
+    from genie_ray.figures import curves
+
+    plots = []
+    trainings = {
+        "tokenizer": [("psnr", "validation_psnr", "PSNR (dB)")],
+        "dynamics": [("loss", "validation_loss", "loss")],
+        "finetuned/control": [("loss", "validation_loss", "loss")],
+        "finetuned/explore": [("loss", "validation_loss", "loss")],
+    }
+    for part, figures in trainings.items():
+        lines = read_metrics(run / part / "metrics.jsonl")
+        for train_key, validation_key, title in figures:
+            data = {"training": _series(lines, train_key), "validation": _series(lines, validation_key)}
+            plots.append(curves(data, x="iteration", y=title, title=part))
+    agents = {path.parent.name: read_metrics(path) for path in sorted(run.glob("agent/*/metrics.jsonl"))}
+    for key, title in (("reward_mean", "mean uncertainty reward"), ("entropy", "policy entropy (nats)")):
+        data = {game: _series(lines, key) for game, lines in agents.items()}
+        plots.append(curves(data, x="epoch", y=title, title="explorer"))
+    players = {path.parent.name: read_metrics(path) for path in sorted(run.glob("player/*/metrics.jsonl"))}
+    data = {game: _series(lines, "return") for game, lines in players.items()}
+    plots.append(curves(data, x="iteration", y="game score per episode", title="test agents (PPO)"))
+    return plots
+
+
+def _series(lines: list[dict[str, float]], key: str) -> tuple[list[float], list[float]]:
+    return [line["iteration"] for line in lines if key in line], [line[key] for line in lines if key in line]
+
+
+def _coverage(run: Path, games: list[str]) -> dict[str, Any]:
+    """Distinct cells over steps, explored play against fresh random play of the same length."""
+    from genie_ray.figures import curves
+    from genie_ray.replay.coverage import coverage_curve
+    from genie_ray.replay.dataset import ReplayDataset
+
+    sources = {"explored": ReplayDataset(run / "datasets/explore"), "random": ReplayDataset(run / "datasets/control")}
+    plots, rows = [], []
+    for game in games:
+        found = {
+            label: coverage_curve(dataset.read(ref) for ref in dataset.episodes if ref.game == game)
+            for label, dataset in sources.items()
+        }
+        data = {label: (range(1, len(cells) + 1), cells.tolist()) for label, cells in found.items()}
+        plots.append(curves(data, x="step", y="distinct cells", title=game))
+        explored, random = (int(cells[-1]) for cells in found.values())
+        rows.append({"game": game, "explored": explored, "random": random, "ratio": f"{explored / random:.2f}"})
+    return {"plots": plots, "rows": rows}
+
+
+def _datasets(run: Path) -> list[dict[str, Any]]:
+    from genie_ray.replay.dataset import ReplayDataset
+
+    rows = []
+    for path in sorted((run / "datasets").iterdir()):
+        dataset = ReplayDataset(path)
+        frames = sum(episode.length + 1 for episode in dataset.episodes)
+        size = sum(file.stat().st_size for file in path.rglob("*.parquet"))
+        rows.append(
+            {
+                "name": path.name,
+                "policy": dataset.metadata.policy,
+                "episodes": len(dataset.episodes),
+                "frames": frames,
+                "bytes": f"{size / frames:.0f}",
+            }
+        )
+    return rows
+
+
+def _timings(run: Path) -> list[dict[str, Any]]:
+    """Seconds of each stage; of one that was cut off, those of its last try."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    starts: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    for line in lines:
+        if line["event"] == "start":
+            starts[line["stage"]] = starts.get(line["stage"], 0) + 1
+        else:
+            seconds[line["stage"]] = line["seconds"]
+    return [{"stage": s, "seconds": f"{seconds[s]:.0f}", "tries": starts[s]} for s in seconds]
