@@ -1,0 +1,185 @@
+"""One typed description of a run: every part's own config, composed, read from YAML and overridden by key=value.
+
+A preset under experiments/ lists only what differs from the defaults, which are the paper's (each config's comments
+name their source). What cannot work is refused here, before anything starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from genie_ray.collection import CollectionConfig
+from genie_ray.envs.actions import ACTION_SETS
+from genie_ray.envs.retro import EnvConfig
+from genie_ray.evaluation import EvaluationConfig
+from genie_ray.exploration import ExplorationConfig
+from genie_ray.players import PlayerConfig
+from genie_ray.reward_service import RewardConfig
+from genie_ray.session import RayConfig
+from genie_ray.training import TrainingConfig
+from world_model.dynamics import DynamicsConfig
+from world_model.genie import GenieReduxGConfig
+from world_model.tokenizer import TokenizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that one exploration loop needs to know."""
+
+    games: tuple[str, ...] = ("Kangaroo-Atari2600-v0", "Hero-Atari2600-v0")
+    seed: int = 0
+    env: EnvConfig = field(default_factory=EnvConfig)
+    collection: CollectionConfig = field(default_factory=CollectionConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    train_tokenizer: TrainingConfig = field(default_factory=TrainingConfig)
+    train_dynamics: TrainingConfig = field(default_factory=lambda: TrainingConfig(batch_size=80, iterations=185_000))
+    finetune: TrainingConfig = field(default_factory=lambda: TrainingConfig(batch_size=160, iterations=10_000))
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+    player: PlayerConfig = field(default_factory=PlayerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
+
+    def __post_init__(self) -> None:
+        if not self.games:
+            raise ValueError("games is empty: name at least one game")
+        if len(set(self.games)) < len(self.games):
+            raise ValueError(f"games lists a game twice: {', '.join(self.games)}")
+        if self.env.frame_size != self.tokenizer.frame_size:
+            raise ValueError(
+                f"tokenizer.frame_size = {self.tokenizer.frame_size} but env.frame_size = {self.env.frame_size}: "
+                "they must be equal"
+            )
+        actions = len(ACTION_SETS[self.env.action_set])
+        if self.dynamics.num_actions != actions:
+            raise ValueError(
+                f"dynamics.num_actions = {self.dynamics.num_actions} but env.action_set = {self.env.action_set!r} has "
+                f"{actions} actions: they must be equal"
+            )
+        GenieReduxGConfig(tokenizer=self.tokenizer, dynamics=self.dynamics)  # checks that the two fit each other
+        for name in ("train_dynamics", "finetune"):
+            length = getattr(self, name).window
+            if length > self.dynamics.max_frames:
+                raise ValueError(f"{name}.window = {length}: dynamics.max_frames = {self.dynamics.max_frames} is less")
+        length = self.evaluation.window
+        if length > self.dynamics.max_frames:
+            raise ValueError(
+                f"evaluation.prime_frames + evaluation.predicted_frames = {length}: "
+                f"dynamics.max_frames = {self.dynamics.max_frames} is less"
+            )
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Reads a preset and applies overrides.
+
+    Args:
+        path: YAML file that lists what differs from the defaults; None for the defaults.
+        overrides: `key=value`, keys dotted (`dynamics.blocks=4`), values in YAML.
+
+    Raises:
+        ValueError: one line; unknown key (with the nearest known one), wrong type, impossible value, unreadable file.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(Path(path).read_text())
+        except FileNotFoundError as error:
+            raise ValueError(f"no such config file: {path}") from error
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(loaded or {}, dict):
+            raise ValueError(f"{path} must hold a mapping of settings, holds {type(loaded).__name__}")
+        values = loaded or {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise ValueError(f"override {override!r}: expected key=value, as in dynamics.blocks=4")
+        _assign(values, key, yaml.safe_load(text))
+    return build(RunConfig, values)
+
+
+def build(cls: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
+    """Builds a config dataclass from a nested mapping, checking keys, types and ranges.
+
+    Raises:
+        ValueError: one line that names the key, what was given and what is allowed.
+    """
+    hints = get_type_hints(cls)
+    defaults = {f.name: f for f in dataclasses.fields(cls)}
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if key not in hints:
+            raise ValueError(f"unknown key {name!r}{_nearest(str(key), prefix, list(hints))}")
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                allowed = ", ".join(f.name for f in dataclasses.fields(hints[key]))
+                raise ValueError(f"{name} = {value!r}: expected settings of its own ({allowed})")
+            start = _default(defaults[key])
+            value = {**_explicit(start, hints[key]), **value}
+            arguments[key] = build(hints[key], value, f"{name}.")
+        else:
+            try:
+                arguments[key] = TypeAdapter(hints[key]).validate_python(value)
+            except ValidationError as error:
+                raise ValueError(f"{name} = {value!r}: {error.errors()[0]['msg'].lower()}") from None
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The config as plain nested values, ready for YAML or JSON."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`key: ours → theirs` for every leaf in which two plain configs differ."""
+    lines: list[str] = []
+    for key in sorted({*ours, *theirs}):
+        left, right = ours.get(key), theirs.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            lines += differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            lines.append(f"{prefix}{key}: {left!r} → {right!r}")
+    return lines
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"override {key!r}: {parent!r} has no settings of its own")
+    values[leaf] = value
+
+
+def _default(f: dataclasses.Field[Any]) -> Any:
+    return f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+
+
+def _explicit(config: Any, cls: type[Any]) -> dict[str, Any]:
+    """What a default instance sets beyond its class's own defaults, as `train_dynamics` does."""
+    plain, base = to_dict(config), to_dict(cls())
+    return {key: value for key, value in plain.items() if value != base[key]}
+
+
+def _nearest(key: str, prefix: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; nearest: {prefix + close[0]!r}" if close else f"; known: {', '.join(prefix + name for name in known)}"

@@ -1,0 +1,201 @@
+"""The exploration loop: play, learn a world model, explore what it does not know, learn from that, and compare.
+
+    random play → tokenizer → dynamics → explorer → explored play ┐
+                                           fresh random play ─────┼→ two fine-tuned models → evaluation → report
+                        PPO on the game's reward → test play ─────┘
+
+Stages meet in artefacts only. A stage whose artefacts are there is skipped; one that was cut off continues from what it
+last saved, because every stage resumes by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from genie_ray.collection import Policy, collect
+from genie_ray.config import RunConfig, differences, to_dict
+from genie_ray.envs.roms import require_rom, resolve_game
+from genie_ray.evaluation import evaluate
+from genie_ray.exploration import explore
+from genie_ray.files import write_atomically
+from genie_ray.players import train_player
+from genie_ray.progress import console
+from genie_ray.report import write_report
+from genie_ray.reward_service import reward_service
+from genie_ray.session import ray_session
+from genie_ray.training import TrainingJob, train
+
+BASE, ON_RANDOM, ON_EXPLORED = "base model", "fine-tuned on random play", "fine-tuned on explored play"
+BYTES_PER_FRAME = 1_000  # stored; retro frames take 50 to 300
+BYTES_RESERVED = 2 * 1024**3  # for checkpoints, Ray's spill files and logs
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the loop: it is done when all its artefacts are there."""
+
+    name: str
+    artefacts: tuple[Path, ...]
+    run: Callable[[], object]
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to do."""
+        return all(path.exists() for path in self.artefacts)
+
+
+def run_loop(config: RunConfig, directory: Path) -> Path:
+    """Runs what is left to do of a run, in a Ray of its own if there is none, and returns the report's path.
+
+    Raises:
+        ValueError: a game or ROM is missing, the directory holds a run with other settings, or the disk is too full.
+    """
+    directory = directory.resolve()
+    _check(config, directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(to_dict(config), sort_keys=False)
+    write_atomically(directory / "config.yaml", lambda path: path.write_text(text))
+    pending = [stage for stage in stages(config, directory) if not stage.done]
+    if pending:
+        with ray_session(config.ray):
+            for stage in pending:
+                _run_stage(stage, directory)
+    report = write_report(directory)
+    console.print(f"report: {report}", soft_wrap=True)
+    return report
+
+
+def stages(config: RunConfig, directory: Path) -> list[Stage]:
+    """The loop's stages in order."""
+    games, seed = config.games, config.seed
+    data, collection = directory / "datasets", config.collection
+    agents, players = directory / "agent", directory / "player"
+    tokenizer, dynamics, finetuned = directory / "tokenizer", directory / "dynamics", directory / "finetuned"
+
+    def play(name: str, policy: Policy, steps: int, play_seed: int) -> Stage:
+        def run() -> None:
+            collect(data / name, policy, games, steps, collection, config.env, seed=play_seed)
+
+        return Stage(f"datasets/{name}", (data / name / "_dataset.json",), run)
+
+    def learn(job: TrainingJob) -> Stage:
+        name = str(job.output.relative_to(directory))
+        return Stage(name, (job.output / "last" / "config.json",), lambda: train(job, config.ray))
+
+    def finetune(source: str) -> Stage:
+        return learn(
+            TrainingJob(
+                kind="dynamics",
+                output=finetuned / source,
+                dataset=data / source,
+                config=config.finetune,
+                seed=seed,
+                init=dynamics / "best",
+            )
+        )
+
+    def explore_all() -> None:
+        with reward_service(
+            dynamics / "best",
+            config.reward,
+            frame_size=config.env.frame_size,
+            num_actions=config.dynamics.num_actions,
+        ) as rewards:
+            for game in games:
+                explore(agents / game, game, rewards, config.exploration, config.env, seed=seed)
+
+    def train_players() -> None:
+        for game in games:
+            train_player(players / game, game, config.player, config.env, seed=seed)
+
+    explorer = Policy(
+        name="explorer",
+        directory=agents,
+        epsilon=collection.explorer_epsilon,
+        temperature=collection.explorer_temperature,
+    )
+    player = Policy(name="player", directory=players, epsilon=collection.test_epsilon)
+    models = {
+        BASE: dynamics / "best",
+        ON_RANDOM: finetuned / "control" / "best",
+        ON_EXPLORED: finetuned / "explore" / "best",
+    }
+    evaluation = directory / "evaluation"
+    return [
+        play("random", Policy(name="random"), collection.random_steps, seed),
+        learn(
+            TrainingJob(
+                kind="tokenizer",
+                output=tokenizer,
+                dataset=data / "random",
+                config=config.train_tokenizer,
+                seed=seed,
+                model=config.tokenizer,
+            )
+        ),
+        learn(
+            TrainingJob(
+                kind="dynamics",
+                output=dynamics,
+                dataset=data / "random",
+                config=config.train_dynamics,
+                seed=seed,
+                model=config.dynamics,
+                tokenizer=tokenizer / "best",
+            )
+        ),
+        Stage("agent", tuple(agents / game / "module" for game in games), explore_all),
+        play("explore", explorer, collection.finetune_steps, seed),
+        play("control", Policy(name="random"), collection.finetune_steps, seed + 1),
+        finetune("control"),
+        finetune("explore"),
+        Stage("player", tuple(players / game / "module" for game in games), train_players),
+        play("test", player, collection.test_steps, seed + 2),
+        Stage(
+            "evaluation",
+            (evaluation / "evaluation.json",),
+            lambda: evaluate(models, data / "test", evaluation, config.evaluation, config.ray),
+        ),
+    ]
+
+
+def _run_stage(stage: Stage, directory: Path) -> None:
+    console.print(f"── {stage.name}")
+    started = time.time()
+    _log(directory, stage=stage.name, event="start", time=started)
+    stage.run()
+    assert stage.done, f"stage {stage.name} left no {stage.artefacts}"
+    _log(directory, stage=stage.name, event="end", time=time.time(), seconds=time.time() - started)
+
+
+def _log(directory: Path, **entry: object) -> None:
+    with (directory / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def _check(config: RunConfig, directory: Path) -> None:
+    """Refuses what would fail later, before anything starts."""
+    for game in config.games:
+        if resolve_game(game) != game:
+            raise ValueError(f"games: {game!r} must be written in full, as {resolve_game(game)!r}")
+        require_rom(game)
+    saved = directory / "config.yaml"
+    if saved.exists():
+        before, now = yaml.safe_load(saved.read_text()), to_dict(config)
+        changed = [line for line in differences(before, now) if not line.startswith("ray.")]
+        if changed:
+            shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
+            raise ValueError(f"{directory} holds a run with other settings ({shown}): give another --out")
+    existing = next(parent for parent in [directory, *directory.parents] if parent.exists())
+    collection = config.collection
+    frames = len(config.games) * (collection.random_steps + 2 * collection.finetune_steps + collection.test_steps)
+    needed, free = BYTES_RESERVED + frames * BYTES_PER_FRAME, shutil.disk_usage(existing).free
+    if free < needed:
+        raise ValueError(f"{existing} has {free / 1e9:.1f} GB free, this run may need {needed / 1e9:.1f} GB")
