@@ -1,0 +1,25 @@
+"""Fixtures for all tests. Ray is imported by the one that starts it, so that tests without it start at once."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from genie_ray.envs.roms import import_from_ale
+
+
+@pytest.fixture(scope="session")
+def roms() -> list[str]:
+    """The games whose ROMs come with ale-py, imported."""
+    return import_from_ale()
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray on this machine for the whole session: six logical CPUs, no dashboard."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    import ray
+
+    ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
