@@ -1,0 +1,44 @@
+"""How much of a game has been seen, counted in cells.
+
+A cell is all frames that look alike: shrunk to 16×16 grey in 8 levels. That is how Go-Explore makes its cells (Ecoffet
+et al., "First return, then explore", Nature 590, 2021), but finer, since coarse cells are all found within a thousand
+steps of random play. Unlike a reward, the number of distinct cells does not depend on a world model.
+
+Axis letters: N frames, H, W and C=3 of a frame.
+"""
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from genie_ray.replay.schema import Episode
+
+SIDE = 16  # pixels of a cell's picture, height and width
+LEVEL_BITS = 3  # 8 grey levels
+
+# A random linear function modulo 2⁶⁴ tells two pictures apart but for a chance of about 2⁻⁶¹.
+_WEIGHTS = np.random.PCG64(0).random_raw(SIDE * SIDE)
+
+
+def cells(frames_NHWC: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The cell of each frame, as a hash [N]."""
+    pictures = np.empty((len(frames_NHWC), SIDE, SIDE), np.uint8)
+    for picture, frame in zip(pictures, frames_NHWC, strict=True):
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        cv2.resize(grey, (SIDE, SIDE), dst=picture, interpolation=cv2.INTER_AREA)
+    levels = pictures.reshape(len(pictures), -1) >> (8 - LEVEL_BITS)
+    return levels.astype(np.uint64) @ _WEIGHTS
+
+
+def coverage_curve(episodes: Iterable[Episode]) -> NDArray[np.int64]:
+    """Distinct cells seen after each step of the episodes, one after the other; [total number of actions]."""
+    hashes, is_step = [], []
+    for episode in episodes:
+        hashes.append(cells(episode.frames))
+        is_step.append(np.arange(len(episode.frames)) > 0)
+    _, first_seen = np.unique(np.concatenate(hashes), return_index=True)
+    is_new = np.zeros(sum(map(len, hashes)), np.int64)
+    is_new[first_seen] = 1
+    return np.cumsum(is_new)[np.concatenate(is_step)]

@@ -1,0 +1,164 @@
+"""Writing a replay dataset: a directory of Parquet files, partitioned by game, with `_dataset.json` beside them.
+
+    <root>/_dataset.json
+    <root>/game=Kangaroo-Atari2600-v0/<shard>.parquet      one episode per row group
+
+A shard gets its name when it is complete and on disk, so a file that exists is complete. `_dataset.json` holds the
+number of episodes that belong to the dataset; it is written after the shards it counts, and a dataset without it is
+unfinished.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from genie_ray.replay.schema import SCHEMA_VERSION, Episode, arrow_schema, episode_to_table, update_digest
+
+METADATA_FILE = "_dataset.json"
+TEMPORARY_PREFIX = ".tmp-"
+CONTENT_KEY = b"content_sha256"  # of a shard's rows, in its footer
+PAGE_BYTES = 8 << 20  # a page spans hundreds of frames, so that zstd finds what repeats
+ROWS_PER_BATCH = 64  # how often a page's size is looked at
+
+
+@dataclass(frozen=True, kw_only=True)
+class GameCounts:
+    """How much of one game a dataset holds."""
+
+    episodes: int
+    actions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetMetadata:
+    """What `_dataset.json` says about a dataset."""
+
+    action_names: tuple[str, ...]  # what actions 0, 1, … are
+    frame_shape: tuple[int, int, int]  # (H, W, 3)
+    policy: str  # who played
+    policy_checkpoint: str | None = None  # hash of its weights; None for a scripted policy
+    config: dict[str, Any] = field(default_factory=dict)  # of the collection, as plain JSON
+    counts: dict[str, GameCounts]  # by game
+    schema_version: int = SCHEMA_VERSION
+
+
+def write_shard(root: str | os.PathLike[str], game: str, shard: str, episodes: Iterable[Episode]) -> Path:
+    """Write episodes of one game as `game=<game>/<shard>.parquet`, whole or not at all, and return that path.
+
+    Episodes are written as they come, one in memory at a time. A shard of the same name is replaced. What a killed
+    writer of this shard left behind is swept.
+
+    Raises:
+        ValueError: an unusable shard name, no episodes, or episodes of another game or frame shape than the first.
+        OSError: the disk is full or not writable.
+    """
+    if not re.fullmatch(r"[\w-]+", shard):
+        raise ValueError(f"shard name is {shard!r}: allowed are letters, digits, '-' and '_'")
+    directory = Path(root) / f"game={game}"
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{shard}.parquet"
+    with _whole_or_not_at_all(path) as temporary:
+        _write_row_groups(temporary, game, episodes)
+    return path
+
+
+def write_metadata(root: str | os.PathLike[str], metadata: DatasetMetadata) -> Path:
+    """Write `_dataset.json`, whole or not at all, and return its path."""
+    path = Path(root) / METADATA_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _whole_or_not_at_all(path) as temporary:
+        temporary.write_text(json.dumps(asdict(metadata), indent=2) + "\n")
+    return path
+
+
+def read_metadata(root: str | os.PathLike[str]) -> DatasetMetadata:
+    """Read `_dataset.json`.
+
+    Raises:
+        ValueError: it is missing, damaged or of another version; the message names the file.
+    """
+    path = Path(root) / METADATA_FILE
+    if not path.is_file():
+        raise ValueError(f"no replay dataset in {root}: {path} is missing")
+    try:
+        values = json.loads(path.read_text())
+        version = values["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"schema version is {version}, this program reads {SCHEMA_VERSION}")
+        values["action_names"] = tuple(values["action_names"])
+        values["frame_shape"] = tuple(values["frame_shape"])
+        values["counts"] = {game: GameCounts(**counts) for game, counts in values["counts"].items()}
+        return DatasetMetadata(**values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"damaged {path}: {error!r}") from error
+
+
+def _write_row_groups(path: Path, game: str, episodes: Iterable[Episode]) -> None:
+    digest = hashlib.sha256()
+    writer: pq.ParquetWriter | None = None
+    schema: pa.Schema | None = None
+    try:
+        for episode in episodes:
+            if episode.game != game:
+                raise ValueError(f"episode {episode.episode_id} is of {episode.game}: this shard is of {game}")
+            table = episode_to_table(episode)
+            if writer is None:
+                schema = arrow_schema(cast(tuple[int, int, int], episode.frames.shape[1:]))
+                writer = pq.ParquetWriter(
+                    path,
+                    schema,
+                    compression="zstd",
+                    compression_level=3,
+                    use_dictionary=[name for name in schema.names if name != "frame"],
+                    write_statistics=["episode_id", "step"],  # the index of a dataset is read from these
+                    data_page_size=PAGE_BYTES,
+                    write_batch_size=ROWS_PER_BATCH,
+                )
+            elif table.schema != schema:
+                raise ValueError(f"frames of episode {episode.episode_id} differ in shape from the shard's first")
+            update_digest(digest, table)
+            writer.write_table(table, row_group_size=len(table))
+        if writer is None:
+            raise ValueError("a shard needs at least one episode")
+        writer.add_key_value_metadata({CONTENT_KEY: digest.hexdigest().encode()})
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+@contextmanager
+def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
+    """A temporary name to write to, which becomes `path` once its content is on disk; gone after a failure."""
+    for leftover in path.parent.glob(f"{TEMPORARY_PREFIX}{path.stem}.*"):
+        leftover.unlink(missing_ok=True)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.stem}.{uuid.uuid4().hex}")
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OSError(errno.ENOSPC, f"disk full, not written: {path}") from None
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

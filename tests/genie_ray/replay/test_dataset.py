@@ -1,0 +1,120 @@
+"""Datasets: their index, the held-out split, the content hash."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from genie_ray.replay.dataset import ReplayDataset, is_held_out
+from genie_ray.replay.writer import write_shard
+
+HERO, KANGAROO = "Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"
+
+
+def test_episodes_are_sorted_whatever_file_they_are_in(tmp_path, make_episode, finish) -> None:
+    write_shard(tmp_path, HERO, "b", [make_episode(2), make_episode(0)])
+    write_shard(tmp_path, HERO, "a", [make_episode(1, length=3)])
+    dataset = finish(tmp_path)
+    assert [(ref.episode_id[-1], ref.path.stem, ref.row_group, ref.length) for ref in dataset.episodes] == [
+        ("0", "b", 1, 20),
+        ("1", "a", 0, 3),
+        ("2", "b", 0, 20),
+    ]
+    for index, ref in enumerate(dataset.episodes):
+        assert ref.game == HERO
+        frames, actions = dataset.read_frames_and_actions(ref)
+        assert frames[0, 0, 0, 0] == index
+        np.testing.assert_array_equal(frames, dataset.read(ref).frames)
+        np.testing.assert_array_equal(actions, [*dataset.read(ref).actions, -1])
+
+
+def test_one_in_a_hundred_is_held_out() -> None:
+    ids = [f"{HERO}/random/0/{index:06d}" for index in range(20_000)]
+    held_out = sum(map(is_held_out, ids))
+    assert 140 < held_out < 260  # 200 ± 4.3 standard deviations
+    assert sum(is_held_out(episode, fraction=0.5) for episode in ids) > 9_700
+
+
+def test_split_depends_on_ids_alone_and_leaves_out_no_game(make_dataset) -> None:
+    make_dataset([2] * 300, per_shard=100)
+    make_dataset([2], game="Airstriker-Genesis-v0")
+    dataset = make_dataset([2, 2], game=KANGAROO)
+    train, validation = dataset.split("train"), dataset.split("validation")
+    assert sorted(train + validation) == dataset.split("all") == dataset.episodes
+    by_hash = [ref for ref in dataset.episodes if ref.game == HERO and is_held_out(ref.episode_id)]
+    assert by_hash
+    assert [ref for ref in validation if ref.game == HERO] == by_hash
+    assert sum(ref.game == KANGAROO for ref in validation) == 1  # of two, one
+    assert sum(ref.game == KANGAROO for ref in train) == 1
+    assert [ref.game for ref in validation + train].count("Airstriker-Genesis-v0") == 1
+    assert "Airstriker-Genesis-v0" in {ref.game for ref in train}  # of one, none is held out
+
+
+def test_content_hash_follows_content_not_place_or_time(tmp_path, make_episode, make_dataset, finish) -> None:
+    dataset = make_dataset([20] * 4)
+    original = dataset.content_hash()
+    copy = tmp_path.with_name(f"{tmp_path.name}-copy")
+    shutil.copytree(tmp_path, copy)
+    assert ReplayDataset(copy).content_hash() == original
+
+    frames = make_episode(3).frames.copy()
+    frames[7, 2, 3, 1] ^= 1
+    write_shard(copy, HERO, "00003", [make_episode(3, frames=frames)])
+    names = {path.relative_to(tmp_path): path.stat().st_size for path in tmp_path.rglob("*.parquet")}
+    assert {path.relative_to(copy): path.stat().st_size for path in copy.rglob("*.parquet")} == names
+    assert finish(copy).content_hash() != original
+    write_shard(copy, HERO, "00003", [make_episode(3)])
+    assert finish(copy).content_hash() == original
+
+
+def test_reads_past_temporary_files(tmp_path, make_dataset) -> None:
+    dataset = make_dataset([20])
+    (tmp_path / f"game={HERO}" / ".tmp-00001.parquet").write_bytes(b"half")
+    assert ReplayDataset(tmp_path).episodes == dataset.episodes
+
+
+def test_missing_or_empty_dataset_is_named(tmp_path, finish) -> None:
+    with pytest.raises(ValueError, match=r"no replay dataset in .*: .*_dataset\.json is missing"):
+        ReplayDataset(tmp_path)
+    with pytest.raises(ValueError, match="holds no episodes"):
+        finish(tmp_path)
+
+
+def test_damaged_and_foreign_files_are_named(tmp_path, make_dataset) -> None:
+    make_dataset([20] * 4)
+    bad = tmp_path / f"game={HERO}" / "00003.parquet"
+    whole = bad.read_bytes()
+    for content in (whole[: len(whole) // 2], b""):
+        bad.write_bytes(content)
+        with pytest.raises(ValueError, match=r"damaged or foreign file .*00003\.parquet"):
+            ReplayDataset(tmp_path)
+    pq.write_table(pa.table({"x": [1, 2]}), bad)
+    with pytest.raises(ValueError, match=r"foreign file .*00003\.parquet: not a file of a replay dataset"):
+        ReplayDataset(tmp_path)
+
+
+def test_damage_within_a_file_is_named_when_read(tmp_path, make_dataset) -> None:
+    dataset = make_dataset([20])
+    path = dataset.episodes[0].path
+    content = bytearray(path.read_bytes())
+    frames = pq.read_metadata(path).row_group(0).column(2)
+    content[frames.data_page_offset : frames.data_page_offset + 200] = bytes(200)
+    path.write_bytes(content)
+    damaged = ReplayDataset(tmp_path)
+    with pytest.raises(ValueError, match=r"damaged file .*00000\.parquet, row group 0"):
+        damaged.read_frames_and_actions(damaged.episodes[0])
+
+
+def test_lost_shard_and_doubled_episode_are_named(tmp_path, make_dataset) -> None:
+    make_dataset([20] * 6)
+    shard: Path = tmp_path / f"game={HERO}" / "00003.parquet"
+    shutil.copy(shard, shard.with_stem("again"))
+    with pytest.raises(ValueError, match=r"000003 is in .*00003\.parquet and again in .*again\.parquet"):
+        ReplayDataset(tmp_path)
+    shard.with_stem("again").unlink()
+    shard.unlink()
+    with pytest.raises(ValueError, match="Hero-Atari2600-v0 has 3 episodes with 60 actions, expected 6 with 120"):
+        ReplayDataset(tmp_path)
