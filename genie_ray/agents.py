@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +21,24 @@ if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 Figures = Callable[[Mapping[str, Any]], Mapping[str, float]]
-"""Picks what is logged and shown out of an RLlib result."""
+"""Picks what is logged out of an RLlib result."""
 
 
 def train_agent(
-    config: AlgorithmConfig, output: Path, *, iterations: int, checkpoint_every: int, title: str, figures: Figures
+    config: AlgorithmConfig,
+    output: Path,
+    *,
+    iterations: int,
+    checkpoint_every: int,
+    title: str,
+    figures: Figures,
+    shown: Sequence[str],
 ) -> Path:
     """Trains for a number of iterations, from the last saved state if there is one.
+
+    Args:
+        figures: what is logged of each iteration.
+        shown: which of them stand beside the progress bar.
 
     Returns:
         The directory of the trained policy; at once, if it is there.
@@ -51,7 +62,7 @@ def train_agent(
                 picked = {key: value for key, value in figures(algorithm.train()).items() if math.isfinite(value)}
                 done = algorithm.iteration
                 log.write(done, picked)
-                bar.update(done, **picked)
+                bar.update(done, **{key: picked[key] for key in shown if key in picked})
                 if done % checkpoint_every == 0 or done == iterations:
                     state = _save_state(algorithm, output, done)
         log.close()

@@ -139,13 +139,15 @@ def collect(
     from genie_ray.envs.actions import ACTION_SETS
     from genie_ray.envs.roms import require_rom, resolve_game
     from genie_ray.replay import writer
+    from genie_ray.replay.dataset import count_episodes, index_episodes
 
     games = [resolve_game(game) for game in games]
     for game in games:
         require_rom(game)
+    fingerprint = policy.fingerprint(games)
     plan = {
         "policy": policy.name,
-        "policy_checkpoint": policy.fingerprint(games),
+        "policy_checkpoint": fingerprint,
         "epsilon": policy.epsilon,
         "temperature": policy.temperature,
         "games": games,
@@ -178,9 +180,9 @@ def collect(
         action_names=ACTION_SETS[env.action_set],
         frame_shape=(size, size, 3),
         policy=policy.name,
-        policy_checkpoint=plan["policy_checkpoint"],
+        policy_checkpoint=fingerprint,
         config=plan,
-        counts={game: _count(output / f"game={game}") for game in games},
+        counts=count_episodes(index_episodes(output)),
     )
     writer.write_metadata(output, metadata)
     (output / PLAN_FILE).unlink()
@@ -290,14 +292,3 @@ def _is_complete(output: Path, plan: dict[str, Any]) -> bool:
     if changed:
         raise ValueError(f"{output} holds another collection ({'; '.join(changed)}): give another directory")
     return complete
-
-
-def _count(directory: Path) -> Any:
-    """Episodes and actions of one game's shards, from their footers."""
-    import pyarrow.parquet as pq
-
-    from genie_ray.replay.writer import GameCounts
-
-    footers = [pq.read_metadata(path) for path in sorted(directory.glob("*.parquet"))]
-    episodes = sum(footer.num_row_groups for footer in footers)
-    return GameCounts(episodes=episodes, actions=sum(footer.num_rows for footer in footers) - episodes)

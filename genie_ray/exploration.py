@@ -62,6 +62,7 @@ def explore(
         checkpoint_every=config.checkpoint_every,
         title=f"explore {game}",
         figures=_figures,
+        shown=("reward_mean", "entropy", "env_steps"),
     )
 
 

@@ -44,6 +44,7 @@ def train_player(output: Path, game: str, config: PlayerConfig, env: EnvConfig, 
         checkpoint_every=config.checkpoint_every,
         title=f"test agent for {game}",
         figures=_figures,
+        shown=("return", "entropy", "env_steps"),
     )
 
 

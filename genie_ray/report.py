@@ -20,6 +20,8 @@ from genie_ray.files import write_atomically
 from genie_ray.metrics_log import read_metrics
 from genie_ray.progress import console
 
+FEWEST_EPISODES = 5
+"""Below that, an interval over test episodes says nothing."""
 PACKAGES = ("torch", "ray", "stable-retro", "gymnasium", "numpy", "pyarrow", "vector-quantize-pytorch")
 COLUMNS = {
     "psnr": "PSNR (dB)",
@@ -113,15 +115,17 @@ def verdict(evaluation: Mapping[str, Any], game: str) -> dict[str, str]:
     from genie_ray.scores import psnr_gain_interval
 
     ours, theirs = (evaluation["models"][label][game] for label in (ON_EXPLORED, ON_RANDOM))
+    episodes = len(set(ours["window_episodes"]))
     low, high = psnr_gain_interval(ours["window_errors"], theirs["window_errors"], ours["window_episodes"])
     gain, obeys = ours["psnr"] - theirs["psnr"], ours["delta_psnr"] - theirs["delta_psnr"]
-    if low > 0:
+    if episodes < FEWEST_EPISODES:
+        kind, words = "even", "too few test episodes to tell whether exploration beats random play"
+    elif low > 0:
         kind, words = "better", "exploration beats random play"
     elif high < 0:
         kind, words = "worse", "exploration does not beat random play; it does worse"
     else:
         kind, words = "even", "exploration does not beat random play; the difference is within the test set's spread"
-    episodes = len(set(ours["window_episodes"]))
     return {
         "kind": kind,
         "text": f"{game}: {words}. PSNR {gain:+.2f} dB (95 % interval over {episodes} test episodes {low:+.2f} to "
@@ -162,7 +166,7 @@ def _horizons(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def _strips(run: Path, evaluation: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Per game, for each kept window: strips of truth above prediction, and a clip of all side by side."""
+    """Per game, for each kept window: a strip with the truth above the predictions, and a clip of all side by side."""
     from genie_ray.evaluation import COPY, TOKENIZER
     from genie_ray.figures import clip, film_strip
 
@@ -175,8 +179,9 @@ def _strips(run: Path, evaluation: Mapping[str, Any]) -> dict[str, list[dict[str
             shown = {label: kept[f"{label}/{game}"] for label in labels}
             windows[game] = [
                 {
-                    "strips": {label: film_strip([truth[i, given:], shown[label][i]]) for label in labels},
+                    "strip": film_strip([truth[i, given:], *(shown[label][i] for label in labels)]),
                     "clip": clip([truth[i, given:], *(shown[label][i] for label in labels)]),
+                    "rows": ["truth", *labels],
                 }
                 for i in range(len(truth))
             ]

@@ -110,20 +110,19 @@ def psnr_gain_interval(
 
 
 class InceptionFeatures(nn.Module):
-    """The 2048 pooled Inception features of uint8 frames, resized to 299 by nearest neighbour (the paper's protocol).
+    """The pooled Inception features (2048) of uint8 frames, resized to 299 by nearest neighbour (the paper's protocol).
 
     Args:
         weights: the TorchScript Inception that FID is computed with throughout the field ("inception-2015-12-05.pt").
     """
 
-    num_features = 2048
-
     def __init__(self, weights: Path) -> None:
         super().__init__()
         self.network: Any = torch.jit.load(str(weights), map_location="cpu").eval()
+        self.num_features = self(torch.zeros(1, 1, 1, 3, dtype=torch.uint8)).shape[1]
 
     def forward(self, frames_NHWC: Tensor) -> Tensor:
-        """uint8 [N, H, W, 3] → float [N, 2048]."""
+        """uint8 [N, H, W, 3] → float [N, num_features]."""
         images = F.interpolate(
             rearrange(frames_NHWC, "n h w c -> n c h w").float(), size=INCEPTION_SIZE, mode="nearest"
         )

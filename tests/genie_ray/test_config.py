@@ -1,0 +1,89 @@
+"""Run configs: presets load, and what cannot work is refused in one line that names the key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from genie_ray.config import RunConfig, build, differences, load_config, to_dict
+
+PRESETS = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_presets_are_valid_and_survive_a_round_trip(preset: Path) -> None:
+    config = load_config(preset)
+    assert build(RunConfig, yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_presets_have_the_features_that_the_paper_claims(preset: Path) -> None:
+    """Token input and TDCE are on: no preset may lose them by accident."""
+    dynamics = load_config(preset).dynamics
+    assert dynamics.token_input_scale > 0
+    assert dynamics.tdce_weight > 0
+
+
+def test_defaults_are_the_papers() -> None:
+    config = RunConfig()
+    assert (config.tokenizer.dim, config.tokenizer.blocks, config.tokenizer.patch_size) == (512, 8, 4)
+    assert (config.dynamics.dim, config.dynamics.blocks) == (512, 12)
+    assert (config.train_tokenizer.batch_size, config.train_dynamics.batch_size, config.finetune.batch_size) == (
+        112,
+        80,
+        160,
+    )
+    assert (config.train_dynamics.iterations, config.finetune.iterations) == (185_000, 10_000)
+    assert (config.exploration.epochs, config.exploration.learning.sequences_per_update) == (300, 128)
+    assert (config.evaluation.decoding.steps, config.evaluation.window) == (25, 12)
+    assert config.reward.top_k_fraction == 0.25
+
+
+def test_overrides_reach_their_key_and_keep_the_rest() -> None:
+    config = load_config(None, ["train_dynamics.learning_rate=1e-3", "games=[Hero-Atari2600-v0]", "dynamics.blocks=4"])
+    assert config.train_dynamics.learning_rate == 1e-3
+    assert config.train_dynamics.batch_size == 80  # what its default sets beyond TrainingConfig's own
+    assert config.games == ("Hero-Atari2600-v0",)
+    assert config.dynamics.blocks == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("dynamics.blokcs=2", "unknown key 'dynamics.blokcs'; nearest: 'dynamics.blocks'"),
+        ("exploraton.epochs=2", "unknown key 'exploraton'; nearest: 'exploration'"),
+        ("dynamics=2", "dynamics = 2: expected settings of its own"),
+        ("dynamics.blocks.deep=2", "dynamics.blocks"),
+        ("exploration.epochs=many", "exploration.epochs = 'many': input should be a valid integer"),
+        ("tokenizer.dim=7.5", "tokenizer.dim = 7.5"),
+        ("env.fit=cut", "env.fit = 'cut': input should be 'pad' or 'stretch'"),
+        ("finetune.iterations=0", "finetune.iterations = 0: must be at least 1"),
+        ("games=[]", "games is empty"),
+        ("env.frame_size=32", "env.frame_size = 32"),
+        ("env.action_set=running_jumps", "dynamics.num_actions = 5"),
+        ("evaluation.predicted_frames=40", "= 42"),
+        ("reward.top_k_fraction=0", "top_k_fraction"),
+        ("just words", "expected key=value"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(override: str, told: str) -> None:
+    with pytest.raises(ValueError, match=".") as refusal:
+        load_config(None, [override])
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such config file: .*missing.yaml"):
+        load_config(tmp_path / "missing.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    with pytest.raises(ValueError, match=r"broken\.yaml is not valid YAML"):
+        load_config(tmp_path / "broken.yaml")
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    with pytest.raises(ValueError, match="must hold a mapping"):
+        load_config(tmp_path / "list.yaml")
+
+
+def test_differences_name_what_changed() -> None:
+    ours, theirs = {"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 4, "d": 3}}
+    assert differences(ours, theirs) == ["b.c: 2 → 4"]
