@@ -1,0 +1,30 @@
+# Two commands: `make demo` runs the whole loop, `make test` the tests. Both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test lint clean
+
+setup: $(VENV)/ready
+	$(BIN)/genie-ray roms import --from-ale
+
+$(VENV)/ready: setup.py constraints.txt
+	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), f'Python 3.11 or newer is needed, this is {sys.version}'"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[atari,dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/genie-ray run experiments/demo.yaml
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,121 @@
+"""AutoExplore's network: convolutions → LSTM → policy and value (Savov et al. 2025, section A.3).
+
+Axis letters: B sequences (or environments), T steps, H W C frame, D features, A actions.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor, nn
+
+from policies.checks import check_at_least, check_positive, check_unit_interval
+from policies.exploration import mixture_log_probs, sample_actions
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoExploreModuleConfig:
+    """Network and acting. Defaults: Savov et al. 2025, section A.3."""
+
+    channels: tuple[int, ...] = (32, 32, 64, 64)  # 3×3 convolutions, each with 2×2 max-pooling
+    lstm_size: int = 512
+    temperature: float = 1.0
+    # ε falls linearly over 150 epochs of 8 × 200 environment steps.
+    epsilon_start: float = 0.1
+    epsilon_end: float = 0.01
+    epsilon_steps: int = 240_000
+
+    def __post_init__(self) -> None:
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"channels are {self.channels}; allowed: one or more positive numbers")
+        check_at_least(1, self, "lstm_size", "epsilon_steps")
+        check_positive(self, "temperature")
+        check_unit_interval(self, "epsilon_start", "epsilon_end")
+
+    def epsilon(self, env_steps: int) -> float:
+        """ε after that many environment steps, over all environments."""
+        progress = min(env_steps / self.epsilon_steps, 1.0)
+        return self.epsilon_start + progress * (self.epsilon_end - self.epsilon_start)
+
+
+def scale_frames(frames: Tensor) -> Tensor:
+    """uint8 [..., H, W, C] → float32 [..., C, H, W] in [0, 1]: the one preprocessing, for acting and for learning.
+
+    Raises:
+        ValueError: the frames are not uint8 (scaled twice, they would be black).
+    """
+    if frames.dtype != torch.uint8:
+        raise ValueError(f"frames are {frames.dtype}; allowed: torch.uint8")
+    return rearrange(frames, "... h w c -> ... c h w").float() / 255
+
+
+class AutoExploreModule(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
+    """The recurrent actor-critic as an RLlib module. `model_config["network"]` is an AutoExploreModuleConfig."""
+
+    def setup(self) -> None:
+        self.settings: AutoExploreModuleConfig = self.model_config["network"]
+        height, width, depth = self.observation_space.shape
+        layers: list[nn.Module] = []
+        for channels in self.settings.channels:
+            layers += [nn.Conv2d(depth, channels, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
+            depth, height, width = channels, height // 2, width // 2
+        if not height * width:
+            raise ValueError(
+                f"frames of shape {self.observation_space.shape} are too small for {len(self.settings.channels)} "
+                "convolutions, each of which halves them"
+            )
+        self.torso = nn.Sequential(*layers, nn.Flatten())
+        self.lstm = nn.LSTM(depth * height * width, self.settings.lstm_size, batch_first=True)
+        self.policy = nn.Linear(self.settings.lstm_size, int(self.action_space.n))
+        self.value = nn.Linear(self.settings.lstm_size, 1)
+        # The first policy is close to uniform: nothing is preferred before anything was learned.
+        nn.init.orthogonal_(self.policy.weight, gain=0.01)
+        nn.init.zeros_(self.policy.bias)
+
+    def set_exploration(self, *, epsilon: float, temperature: float) -> None:
+        """Fixes ε and the temperature, whatever the schedule said."""
+        self.settings = replace(self.settings, temperature=temperature, epsilon_start=epsilon, epsilon_end=epsilon)
+
+    def get_initial_state(self) -> dict[str, np.ndarray]:
+        """LSTM state at an episode's start: zeros [lstm_size]."""
+        return {name: np.zeros(self.settings.lstm_size, np.float32) for name in ("h", "c")}
+
+    def get_non_inference_attributes(self) -> list[str]:
+        return ["value"]
+
+    def _features(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """LSTM outputs [B, T, D] and the state after them, from frames [B, T, H, W, C] and the state before."""
+        pixels_BTCHW = scale_frames(batch[Columns.OBS])
+        embedded_BTD = self.torso(pixels_BTCHW.flatten(0, 1)).unflatten(0, pixels_BTCHW.shape[:2])
+        state = (batch[Columns.STATE_IN]["h"][None].contiguous(), batch[Columns.STATE_IN]["c"][None].contiguous())
+        features_BTD, (h, c) = self.lstm(embedded_BTD, state)
+        return features_BTD, {"h": h[0], "c": c[0]}
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Inference without exploration: the policy's logits at temperature 1."""
+        features_BTD, state = self._features(batch)
+        return {Columns.ACTION_DIST_INPUTS: self.policy(features_BTD), Columns.STATE_OUT: state}
+
+    @torch.no_grad()
+    def _forward_exploration(self, batch: dict[str, Any], t: int = 0, **kwargs: Any) -> dict[str, Any]:
+        """Acts by the ε-mixture and reports the exact log-probability of what was drawn."""
+        features_BTD, state = self._features(batch)
+        log_probs_BTA = mixture_log_probs(
+            self.policy(features_BTD), epsilon=self.settings.epsilon(t), temperature=self.settings.temperature
+        )
+        actions_BT, log_probs_BT = sample_actions(log_probs_BTA)
+        return {Columns.ACTIONS: actions_BT, Columns.ACTION_LOGP: log_probs_BT, Columns.STATE_OUT: state}
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        features_BTD, _ = self._features(batch)
+        return {Columns.ACTION_DIST_INPUTS: self.policy(features_BTD), Columns.EMBEDDINGS: features_BTD}
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Tensor | None = None) -> Tensor:
+        """V(x_t) [B, T]."""
+        features_BTD = self._features(batch)[0] if embeddings is None else embeddings
+        return self.value(features_BTD).squeeze(-1)

@@ -1,0 +1,43 @@
+"""Small real artefacts that several tests share: a replay dataset and a world model, made once per session."""
+
+from pathlib import Path
+
+import pytest
+
+from genie_ray.collection import CollectionConfig, Policy, collect
+from genie_ray.envs.retro import EnvConfig
+from genie_ray.replay.dataset import ReplayDataset
+
+GAME = "Kangaroo-Atari2600-v0"
+
+
+@pytest.fixture(scope="session")
+def replay(roms: list[str], ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> ReplayDataset:
+    """600 steps of random play of Kangaroo in two shards, episodes of at most 100 steps."""
+    directory = tmp_path_factory.mktemp("replay")
+    config = CollectionConfig(steps_per_shard=300)
+    collect(directory, Policy(name="random"), [GAME], 600, config, EnvConfig(max_episode_steps=100))
+    return ReplayDataset(directory)
+
+
+@pytest.fixture(scope="session")
+def world_model(replay: ReplayDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a tiny GenieReduxG with random weights and the replay's mean frame."""
+    import torch
+
+    from world_model import checkpoint
+    from world_model.dynamics import DynamicsConfig
+    from world_model.genie import GenieReduxG, GenieReduxGConfig
+    from world_model.quantizer import QuantizerConfig
+    from world_model.tokenizer import TokenizerConfig
+
+    torch.manual_seed(0)
+    sizes = {"dim": 32, "blocks": 1, "heads": 2, "head_dim": 16}
+    quantizer = QuantizerConfig(kind="fsq")
+    tokenizer = TokenizerConfig(patch_size=8, quantizer=quantizer, mean_frame=True, **sizes)
+    model = GenieReduxG(GenieReduxGConfig(tokenizer=tokenizer, dynamics=DynamicsConfig(**sizes)))
+    frames = replay.read(replay.episodes[0]).frames
+    model.tokenizer.initialize_mean_frame(torch.from_numpy(frames[None].copy()))
+    directory = tmp_path_factory.mktemp("world_model") / "checkpoint"
+    checkpoint.save(model, directory, provenance={})
+    return directory

@@ -1,0 +1,109 @@
+"""The command line: what the user can mend is told in one line, with exit code 2 and before anything starts."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genie_ray import cli
+from genie_ray.replay.dataset import ReplayDataset
+
+SMOKE = str(Path(__file__).parents[2] / "experiments" / "smoke.yaml")
+
+
+@pytest.fixture
+def refuse(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ray_session: None, tmp_path: Path
+) -> "Refuse":
+    return Refuse(monkeypatch, capsys, tmp_path)
+
+
+class Refuse:
+    """Runs a command that must fail, and returns its one line."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], directory: Path
+    ) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+        monkeypatch.chdir(directory)
+
+    def __call__(self, *arguments: object) -> str:
+        self._monkeypatch.setattr(sys, "argv", ["genie-ray", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert stop.value.code == 2
+        (line,) = self._capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        return line
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[], ["run"], ["collect"], ["train", "tokenizer"], ["train", "dynamics"], ["explore"], ["evaluate"], ["report"]]
+    + [["roms", "import"], ["roms", "list"]],
+    ids=" ".join,
+)
+def test_every_command_explains_itself(command: list[str]) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "genie_ray", *command, "--help"], capture_output=True, text=True, check=True
+    )
+    assert "Usage: " in result.stdout
+
+
+def test_unknown_game(refuse: Refuse, roms: list[str]) -> None:
+    line = refuse("collect", "out", "--steps", 100, "--game", "Kangaro-Atari2600")
+    assert "unknown game 'Kangaro-Atari2600'" in line
+    assert "Kangaroo-Atari2600-v0" in line
+
+
+def test_missing_rom(refuse: Refuse) -> None:
+    line = refuse("collect", "out", "--steps", 100, "--game", "SuperMarioBros-Nes")
+    assert "no ROM for SuperMarioBros-Nes-v0" in line
+    assert "genie-ray roms import" in line
+
+
+def test_run_refuses_wrong_settings(refuse: Refuse, roms: list[str]) -> None:
+    assert "nearest: 'dynamics.blocks'" in refuse("run", SMOKE, "dynamics.blokcs=2")
+    assert "no such config file" in refuse("run", "absent.yaml")
+    assert "no ROM for" in refuse("run", SMOKE, "games=[SuperMarioBros-Nes-v0]")
+    assert "GB free" in refuse("run", SMOKE, "collection.random_steps=1000000000000")
+    assert not Path("runs").exists()
+
+
+def test_a_run_directory_keeps_its_settings(refuse: Refuse, roms: list[str]) -> None:
+    import yaml
+
+    from genie_ray.config import load_config, to_dict
+
+    Path("mine").mkdir()
+    Path("mine/config.yaml").write_text(yaml.safe_dump(to_dict(load_config(SMOKE))))
+    line = refuse("run", SMOKE, "--out", "mine", "seed=5")
+    assert "holds a run with other settings (seed: 0 → 5)" in line
+
+
+def test_damaged_dataset_is_named(refuse: Refuse, replay: ReplayDataset, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(replay.root, copy)
+    damaged = next(copy.glob("game=*/shard-00001.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    assert str(damaged) in refuse("train", "tokenizer", "out", "--data", copy, "-c", SMOKE)
+    assert "no replay dataset" in refuse("train", "tokenizer", "out", "--data", tmp_path, "-c", SMOKE)
+    assert not Path("out").exists()
+
+
+def test_wrong_checkpoints_are_named(refuse: Refuse, replay: ReplayDataset, world_model: Path, tmp_path: Path) -> None:
+    data = ["--data", replay.root, "-c", SMOKE]
+    assert "give either --tokenizer" in refuse("train", "dynamics", "out", *data)
+    assert "is no checkpoint" in refuse("train", "dynamics", "out", *data, "--init", tmp_path)
+    assert "a Tokenizer is needed" in refuse("train", "dynamics", "out", *data, "--tokenizer", world_model)
+    assert "expected LABEL=CHECKPOINT" in refuse("evaluate", "out", *data, "--model", world_model)
+    assert "is no checkpoint" in refuse("evaluate", "out", *data, "--model", f"base={tmp_path}")
+    other = ["-c", SMOKE, "env.frame_size=32", "tokenizer.frame_size=32"]
+    line = refuse("explore", "out", "--world-model", world_model, *other)
+    assert "has frame size 64; the environments have 32" in line
+
+
+def test_a_report_needs_an_evaluation(refuse: Refuse, tmp_path: Path) -> None:
+    assert "is no run directory" in refuse("report", tmp_path)

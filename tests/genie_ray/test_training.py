@@ -1,0 +1,124 @@
+"""Trainings on real Ray Train: broken ones end where unbroken ones do; what cannot be trained is refused first."""
+
+import dataclasses
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.session import RayConfig
+from genie_ray.training import TrainingConfig, TrainingJob, train
+from world_model import checkpoint
+from world_model.dynamics import DynamicsConfig
+from world_model.quantizer import QuantizerConfig
+from world_model.tokenizer import TokenizerConfig
+
+SIZES = {"dim": 32, "blocks": 1, "heads": 2, "head_dim": 16}
+TOKENIZER = TokenizerConfig(patch_size=8, quantizer=QuantizerConfig(kind="fsq"), mean_frame=True, **SIZES)
+CONFIG = TrainingConfig(
+    iterations=120,
+    batch_size=4,
+    window=8,
+    learning_rate=1e-3,
+    final_learning_rate=1e-4,
+    warmup_iterations=5,
+    shuffle_buffer=32,
+    log_every=1,
+    validate_every=40,
+    validation_windows=8,
+    checkpoint_every=40,
+)
+RAY = RayConfig(threads_per_worker=1)
+
+
+def tokenizer_job(replay: ReplayDataset, output: Path) -> TrainingJob:
+    return TrainingJob(kind="tokenizer", output=output, dataset=replay.root, config=CONFIG, model=TOKENIZER)
+
+
+def iterations(output: Path, key: str) -> list[int]:
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [line["iteration"] for line in lines if key in line]
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_with_the_same_weights(replay: ReplayDataset, tmp_path: Path) -> None:
+    """The worker is killed between two checkpoints; the restarted one repeats and skips no iteration."""
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    train(tokenizer_job(replay, unbroken), RAY)
+    killed: list[int] = []
+
+    def kill_after_iteration_50() -> None:
+        while not (broken / "metrics.jsonl").exists() or max(iterations(broken, "loss"), default=0) < 50:
+            time.sleep(0.02)
+        for process in psutil.Process().children(recursive=True):
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                os.kill(process.pid, signal.SIGKILL)
+                killed.append(process.pid)
+
+    killer = threading.Thread(target=kill_after_iteration_50)
+    killer.start()
+    train(tokenizer_job(replay, broken), RAY)
+    killer.join()
+    assert killed
+    ours, theirs = (checkpoint.read_description(path / "last") for path in (broken, unbroken))
+    assert ours["weights_sha256"] == theirs["weights_sha256"]
+    assert ours["provenance"] == theirs["provenance"]
+    assert iterations(broken, "loss") == list(range(1, 121))
+    assert iterations(broken, "validation_loss") == [40, 80, 120]
+
+    before = (broken / "last" / "model.safetensors").stat().st_mtime_ns
+    train(tokenizer_job(replay, broken), RAY)  # finished: nothing is done again
+    assert (broken / "last" / "model.safetensors").stat().st_mtime_ns == before
+    assert not (broken / "resume").exists()
+
+
+@pytest.mark.slow
+def test_two_workers_and_micro_steps_train_a_dynamics_that_brings_its_tokenizer(
+    replay: ReplayDataset, world_model: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, iterations=6, accumulate=2, batch_size=8, validate_every=3, checkpoint_every=3)
+    tokenizer = tmp_path / "tokenizer"
+    model = checkpoint.load(world_model)
+    checkpoint.save(model.tokenizer, tokenizer, provenance={})
+    job = TrainingJob(
+        kind="dynamics",
+        output=tmp_path / "dynamics",
+        dataset=replay.root,
+        config=config,
+        model=DynamicsConfig(**SIZES),
+        tokenizer=tokenizer,
+    )
+    best = train(job, RayConfig(train_workers=2, threads_per_worker=1))
+    description = checkpoint.read_description(best)
+    assert description["tokenizer_sha256"] == checkpoint.weights_hash(model.tokenizer)
+    assert iterations(tmp_path / "dynamics", "validation_loss") == [3, 6]
+
+    tuned = dataclasses.replace(job, output=tmp_path / "tuned", model=None, tokenizer=None, init=best)
+    tuned = dataclasses.replace(tuned, config=dataclasses.replace(config, iterations=2, warmup_iterations=0))
+    finetuned = checkpoint.read_description(train(tuned, RAY))
+    assert finetuned["tokenizer_sha256"] == description["tokenizer_sha256"]
+    assert finetuned["weights_sha256"] != description["weights_sha256"]
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_starts(
+    replay: ReplayDataset, world_model: Path, tmp_path: Path
+) -> None:
+    job = tokenizer_job(replay, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"batch_size = 4: must be a multiple of .* = 3 × 1"):
+        train(job, RayConfig(train_workers=3))
+    with pytest.raises(ValueError, match=r"holds frames of \(64, 64, 3\), the model takes \(32, 32, 3\)"):
+        train(dataclasses.replace(job, model=dataclasses.replace(TOKENIZER, frame_size=32)), RAY)
+    with pytest.raises(ValueError, match="no replay dataset in .*absent"):
+        train(dataclasses.replace(job, dataset=tmp_path / "absent"), RAY)
+    with pytest.raises(ValueError, match="no window of 300 frames: its longest episode has 101"):
+        train(dataclasses.replace(job, config=dataclasses.replace(CONFIG, window=300)), RAY)
+    dynamics = dataclasses.replace(job, kind="dynamics", model=DynamicsConfig(**SIZES), tokenizer=world_model)
+    with pytest.raises(ValueError, match="holds a GenieReduxG, a Tokenizer is needed"):
+        train(dynamics, RAY)
+    assert not (tmp_path / "out").exists()

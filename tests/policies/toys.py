@@ -1,0 +1,66 @@
+"""Tiny environments and reward clients whose right answers are known."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from policies.rewards import WINDOW_ACTIONS
+
+NUM_ACTIONS = 4
+SIZE = 16
+
+
+class ShowsAction(gym.Env[np.ndarray, np.int64]):
+    """Its frame shows the action that led to it (red, 0 at the start) and the step of the episode (green).
+
+    `env_config`: `length` of an episode, `game_reward` per step, `terminates` (or else truncates).
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.length = config.get("length", 30)
+        self.game_reward = config.get("game_reward", 0.0)
+        self.terminates = config.get("terminates", False)
+        self.observation_space = gym.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
+        self.action_space = gym.spaces.Discrete(NUM_ACTIONS)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._frame(shown=0), {"score": 0.0}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.steps += 1
+        over = self.steps >= self.length
+        info = {"score": self.game_reward * self.steps}
+        return self._frame(shown=int(action) + 1), self.game_reward, over and self.terminates, over, info
+
+    def _frame(self, shown: int) -> np.ndarray:
+        frame = np.zeros((SIZE, SIZE, 3), np.uint8)
+        frame[..., 0], frame[..., 1] = 50 * shown, self.steps
+        return frame
+
+
+class Ready:
+    """Rewards that are there at once."""
+
+    def __init__(self, rewards: list[np.ndarray]) -> None:
+        self.rewards = rewards
+
+    def result(self, timeout_s: float) -> list[np.ndarray]:
+        return self.rewards
+
+
+class ActionClient:
+    """Rewards action 2 and nothing else; refuses fragments whose frames and actions don't belong together."""
+
+    def submit(self, frames: list[np.ndarray], actions: list[np.ndarray]) -> Ready:
+        rewards = []
+        for frames_of, actions_of in zip(frames, actions, strict=True):
+            np.testing.assert_array_equal(frames_of[1:, 0, 0, 0], 50 * (actions_of + 1))
+            steps = frames_of[:, 0, 0, 1].astype(int)
+            np.testing.assert_array_equal(steps, steps[0] + np.arange(len(steps)))
+            reward = (actions_of == 2).astype(np.float32)
+            reward[: WINDOW_ACTIONS - 1] = np.nan
+            rewards.append(reward)
+        return Ready(rewards)

@@ -1,0 +1,137 @@
+"""The whole loop on real games: once in peace, and once killed again and again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from genie_ray.loop import BASE, ON_EXPLORED, ON_RANDOM
+from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.verify import verify
+from world_model import checkpoint
+
+SMOKE = Path(__file__).parents[1] / "experiments" / "smoke.yaml"
+DATASETS = {"random": 600, "control": 300, "explore": 300, "test": 300}  # steps per game
+DEADLINE_S = 900
+
+
+def start(directory: Path) -> subprocess.Popen[bytes]:
+    """The loop in a process of its own, which may be killed."""
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    with (directory.parent / f"{directory.name}.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "genie_ray", "run", str(SMOKE), "--out", str(directory)],
+            stdout=log,
+            stderr=log,
+            env=environment,
+        )
+
+
+def finish(directory: Path) -> None:
+    process = start(directory)
+    assert process.wait(timeout=DEADLINE_S) == 0, (directory.parent / f"{directory.name}.log").read_text()[-3000:]
+
+
+def kill_once(directory: Path, sign: str) -> None:
+    """Starts the loop and kills its driver with SIGKILL as soon as a file that matches `sign` is there."""
+    process = start(directory)
+    end = time.monotonic() + DEADLINE_S
+    while not list(directory.glob(sign)):
+        assert process.poll() is None, (directory.parent / f"{directory.name}.log").read_text()[-3000:]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def peaceful(roms: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("runs") / "peaceful"
+    finish(directory)
+    return directory
+
+
+@pytest.mark.slow
+def test_the_loop_leaves_every_artefact(peaceful: Path) -> None:
+    for name, steps in DATASETS.items():
+        dataset = ReplayDataset(peaceful / "datasets" / name)
+        assert {game: counts.actions for game, counts in dataset.metadata.counts.items()} == {
+            "Hero-Atari2600-v0": steps,
+            "Kangaroo-Atari2600-v0": steps,
+        }
+        assert verify(dataset.root) == []
+    base, on_random, on_explored = (
+        checkpoint.read_description(peaceful / path / "best")
+        for path in ("dynamics", "finetuned/control", "finetuned/explore")
+    )
+    assert len({base["weights_sha256"], on_random["weights_sha256"], on_explored["weights_sha256"]}) == 3
+    assert base["tokenizer_sha256"] == on_random["tokenizer_sha256"] == on_explored["tokenizer_sha256"]
+    assert base["provenance"]["dataset"] == ReplayDataset(peaceful / "datasets/random").content_hash()
+    assert on_explored["provenance"]["dataset"] == ReplayDataset(peaceful / "datasets/explore").content_hash()
+
+
+@pytest.mark.slow
+def test_no_training_has_seen_the_test_episodes(peaceful: Path) -> None:
+    play = {name: ReplayDataset(peaceful / "datasets" / name) for name in DATASETS}
+    actions = {
+        name: {dataset.read(reference).actions.tobytes() for reference in dataset.episodes if reference.length > 20}
+        for name, dataset in play.items()
+    }
+    for name in ("random", "control", "explore"):
+        assert not actions["test"] & actions[name]
+    assert not actions["random"] & actions["control"]
+
+
+@pytest.mark.slow
+def test_the_report_shows_the_table_and_says_who_won(peaceful: Path) -> None:
+    page = (peaceful / "report.html").read_text()
+    for row in ("copy last frame", "tokenizer alone", BASE, ON_RANDOM, ON_EXPLORED):
+        assert row in page
+    for game in ("Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"):
+        assert f"{game}: " in page
+    assert page.count("data:image/gif;base64,") == page.count("data:image/png;base64,") > 0
+    assert "<svg" in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+
+
+@pytest.mark.slow
+def test_a_loop_killed_in_any_stage_ends_like_an_unbroken_one(peaceful: Path) -> None:
+    directory = peaceful.parent / "killed"
+    signs = [
+        "datasets/random/game=*/*.parquet",  # in the middle of a collection
+        "tokenizer/resume/*/checkpoint*",  # in the middle of a training
+        "agent/*/state-*",  # in the middle of exploring
+        "finetuned/explore/metrics.jsonl",
+        "player/*/state-*",
+        "datasets/test/_plan.json",
+    ]
+    for sign in signs:
+        kill_once(directory, sign)
+    finish(directory)
+
+    for name in ("random", "control"):  # scripted play: byte for byte
+        ours, theirs = (ReplayDataset(path / "datasets" / name).content_hash() for path in (directory, peaceful))
+        assert ours == theirs
+    for name in DATASETS:
+        dataset = ReplayDataset(directory / "datasets" / name)
+        assert {counts.actions for counts in dataset.metadata.counts.values()} == {DATASETS[name]}
+        assert verify(dataset.root) == []
+    for path in ("tokenizer/last", "dynamics/last", "finetuned/control/last"):
+        ours, theirs = (checkpoint.read_description(run / path) for run in (directory, peaceful))
+        assert ours["weights_sha256"] == theirs["weights_sha256"], path
+    for metrics in directory.glob("**/metrics.jsonl"):
+        if metrics.parent != directory:
+            lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+            logged = [(line["iteration"], "validation_loss" in line) for line in lines]
+            assert logged == sorted(set(logged)), metrics
+
+    files = [path for path in directory.rglob("*") if path.is_file() and path.name not in ("report.html", "config.yaml")]
+    finished = [path.stat().st_mtime_ns for path in files]
+    finish(directory)  # once more: nothing is left to do
+    assert [path.stat().st_mtime_ns for path in files] == finished
