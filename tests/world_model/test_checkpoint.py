@@ -1,0 +1,132 @@
+"""Checkpoints: what is saved comes back, and nothing else does."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import guided_model, random_clip, tokenizer_config, unguided_config
+
+from world_model import checkpoint
+from world_model.genie import GenieRedux, GenieReduxG
+from world_model.tokenizer import Tokenizer
+
+KINDS = ["cosine", "ema", "fsq"]
+
+
+def edit_description(directory: Path, **changes: object) -> None:
+    path = directory / checkpoint.CONFIG_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tokenizer_comes_back(kind: str, tmp_path: Path) -> None:
+    tokenizer = Tokenizer(tokenizer_config(kind, mean_frame=True))
+    frames_BTHWC, _ = random_clip()
+    tokenizer.initialize_mean_frame(frames_BTHWC)
+    tokenizer(frames_BTHWC)  # starts an "ema" codebook
+    checkpoint.save(tokenizer.eval(), tmp_path / "tokenizer", provenance={"step": 7})
+    loaded = checkpoint.load(tmp_path / "tokenizer")
+    assert isinstance(loaded, Tokenizer)
+    assert loaded.config == tokenizer.config
+    assert not loaded.training
+    assert torch.equal(loaded(frames_BTHWC).reconstruction_BTHWC, tokenizer(frames_BTHWC).reconstruction_BTHWC)
+    assert checkpoint.weights_hash(loaded) == checkpoint.weights_hash(tokenizer)
+    assert checkpoint.read_description(tmp_path / "tokenizer")["provenance"] == {"step": 7}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("alignment", ["shifted", "aligned"])
+def test_a_world_model_comes_back_with_its_tokenizer(kind: str, alignment: str, tmp_path: Path) -> None:
+    model = guided_model(kind, alignment=alignment)
+    frames_BTHWC, actions_BT = random_clip()
+    checkpoint.save(model, tmp_path / "dynamics", provenance={})
+    state = torch.get_rng_state()
+    loaded = checkpoint.load(tmp_path / "dynamics")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert isinstance(loaded, GenieReduxG)
+    assert loaded.config == model.config
+    logits = [m.one_step_logits(frames_BTHWC[:, :2], actions_BT) for m in (model, loaded)]
+    assert torch.equal(*logits)
+    description = checkpoint.read_description(tmp_path / "dynamics")
+    assert description["tokenizer_sha256"] == checkpoint.weights_hash(model.tokenizer)
+
+
+def test_an_unguided_world_model_comes_back(tmp_path: Path) -> None:
+    model = GenieRedux(unguided_config()).eval()
+    checkpoint.save(model, tmp_path / "genie", provenance={})
+    loaded = checkpoint.load(tmp_path / "genie")
+    assert isinstance(loaded, GenieRedux)
+    torch.manual_seed(1)
+    wanted = model(random_clip()[0]).loss
+    torch.manual_seed(1)
+    assert torch.equal(loaded(random_clip()[0]).loss, wanted)
+
+
+def test_the_hash_tells_weights_apart() -> None:
+    tokenizer = Tokenizer(tokenizer_config())
+    before = checkpoint.weights_hash(tokenizer)
+    with torch.no_grad():
+        tokenizer.quantizer.codebook_KC[3, 2] += 1e-3
+    assert checkpoint.weights_hash(tokenizer) != before
+
+
+def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    first, second = Tokenizer(tokenizer_config()), Tokenizer(tokenizer_config())
+    for tokenizer in (first, second):
+        checkpoint.save(tokenizer, tmp_path / "tokenizer", provenance={})
+    assert checkpoint.weights_hash(checkpoint.load(tmp_path / "tokenizer")) == checkpoint.weights_hash(second)
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer"]
+    assert sorted(path.name for path in (tmp_path / "tokenizer").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_damaged_and_foreign_directories_are_refused_in_one_line(tmp_path: Path) -> None:
+    directory = tmp_path / "tokenizer"
+
+    def refused(message: str) -> None:
+        with pytest.raises(ValueError, match=message) as error:
+            checkpoint.load(directory)
+        assert "\n" not in str(error.value)
+        assert str(directory) in str(error.value)
+
+    refused("is no checkpoint: it has no config.json")
+    directory.mkdir()
+    (directory / "config.json").write_text("{")
+    refused("is no JSON file")
+    (directory / "config.json").write_text('{"model": "other"}')
+    refused("does not describe a checkpoint")
+
+    tokenizer = Tokenizer(tokenizer_config())
+    checkpoint.save(tokenizer, directory, provenance={})
+    config = checkpoint.read_description(directory)["config"]
+    weights = (directory / "model.safetensors").read_bytes()
+    (directory / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    refused("is damaged")
+    (directory / "model.safetensors").unlink()
+    refused("is damaged")
+    (directory / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    refused("is damaged: model.safetensors is not what config.json was written for")
+    (directory / "model.safetensors").write_bytes(weights)
+    edit_description(directory, config={**config, "dim": 48})
+    refused(r"does not fit: .* has shape \[.*\], allowed: \[.*\]")
+    edit_description(directory, config={**config, "width": 48})
+    refused("width")
+    edit_description(directory, config={**config, "patch_size": 5})
+    refused("allowed: multiples of patch_size 5")
+    edit_description(directory, config=config, kind="diffusion")
+    refused("kind 'diffusion'")
+    edit_description(directory, kind="tokenizer", format=99)
+    refused("format 99")
+
+
+def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    model = guided_model()
+    checkpoint.save(model, tmp_path / "genie", provenance={})
+    other = {f"tokenizer.{name}": value for name, value in Tokenizer(tokenizer_config()).state_dict().items()}
+    state = {**load_file(tmp_path / "genie" / "model.safetensors"), **other}
+    save_file(state, tmp_path / "genie" / "model.safetensors")
+    model.load_state_dict(state)
+    edit_description(tmp_path / "genie", weights_sha256=checkpoint.weights_hash(model))
+    with pytest.raises(ValueError, match="holds another tokenizer than the one that it was trained with"):
+        checkpoint.load(tmp_path / "genie")

@@ -1,0 +1,173 @@
+"""The dynamics: sizes, what may influence what, losses by hand, learning."""
+
+import math
+
+import pytest
+import torch
+from tiny_models import ACTIONS, FRAMES, GRID, dynamics_config, guided_model, moving_square, random_clip
+from torch import Tensor
+
+from world_model.dynamics import Dynamics, DynamicsConfig, expected_code_distance
+
+CODES = 32
+ALIGNMENTS = ["shifted", "aligned"]
+
+
+def dynamics(**changes: object) -> Dynamics:
+    return Dynamics(dynamics_config(**changes), grid=GRID, codes=CODES).eval()
+
+
+def random_tokens() -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens [1, T, H, W], actions [1, T−1] and token vectors [K, D]."""
+    return (
+        torch.randint(0, CODES, (1, FRAMES, *GRID)),
+        torch.randint(0, ACTIONS, (1, FRAMES - 1)),
+        torch.randn(CODES, 32),
+    )
+
+
+def test_defaults_have_the_papers_size() -> None:
+    with torch.device("meta"):
+        model = Dynamics(DynamicsConfig(), grid=(16, 16), codes=1024)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(80.2, abs=0.1)
+
+
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+@torch.no_grad()
+def test_an_action_changes_the_next_frame_and_later_ones_only(alignment: str) -> None:
+    model = dynamics(alignment=alignment)
+    tokens_BTHW, actions_BT, vectors_KD = random_tokens()
+    for time in range(FRAMES - 1):
+        changed_BT = actions_BT.clone()
+        changed_BT[:, time] = (changed_BT[:, time] + 1) % ACTIONS
+        difference = model(tokens_BTHW, actions_BT, vectors_KD) - model(tokens_BTHW, changed_BT, vectors_KD)
+        difference_T = difference.abs().amax((0, 2, 3, 4))  # entry t is about frame t + 1
+        assert (difference_T[:time] == 0).all()
+        assert (difference_T[time:] > 1e-5).all()
+
+
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+@torch.no_grad()
+def test_a_frame_changes_no_earlier_prediction(alignment: str) -> None:
+    model = dynamics(alignment=alignment)
+    tokens_BTHW, actions_BT, vectors_KD = random_tokens()
+    for time in range(FRAMES):
+        changed_BTHW = tokens_BTHW.clone()
+        changed_BTHW[:, time, 1, 1] = (changed_BTHW[:, time, 1, 1] + 1) % CODES
+        difference = model(tokens_BTHW, actions_BT, vectors_KD) - model(changed_BTHW, actions_BT, vectors_KD)
+        difference_T = difference.abs().amax((0, 2, 3, 4))
+        first_touched = time if alignment == "shifted" else max(time - 1, 0)  # entry t is about frame t + 1
+        assert (difference_T[:first_touched] == 0).all()
+        assert (difference_T[first_touched:] > 1e-5).all()
+
+
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+@torch.no_grad()
+def test_first_only_leaves_out_frames(alignment: str) -> None:
+    model = dynamics(alignment=alignment)
+    clip = random_tokens()
+    torch.testing.assert_close(model(*clip, first=4), model(*clip)[:, 3:])
+
+
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+def test_masked_tokens_are_hidden_and_alone_are_scored(alignment: str) -> None:
+    model = dynamics(alignment=alignment)
+    tokens_BTHW, actions_BT, vectors_KD = random_tokens()
+    mask_BTHW = torch.zeros(1, FRAMES - 1, *GRID, dtype=torch.bool)
+    mask_BTHW[0, 2, 1, 3] = True
+    frame_hidden = 2 if alignment == "shifted" else 3
+    metrics = model.loss(
+        tokens_BTHW, actions_BT, mask_BTHW, token_vectors_KD=vectors_KD, code_vectors_KC=torch.randn(CODES, 8)
+    ).metrics
+    visible_BTHW = tokens_BTHW.clone()
+    visible_BTHW[0, frame_hidden, 1, 3] = model.mask_token
+    log_probs_BTHWK = model(visible_BTHW, actions_BT, vectors_KD).log_softmax(dim=-1)
+    wanted = -log_probs_BTHWK[0, 2, 1, 3, tokens_BTHW[0, 3, 1, 3]]
+    torch.testing.assert_close(metrics["cross_entropy"], wanted)
+
+
+def test_the_token_input_is_zero_where_masked() -> None:
+    model = dynamics(token_input_scale=10.0)
+    tokens_BTHW, actions_BT, vectors_KD = random_tokens()
+    masked_BTHW = torch.full_like(tokens_BTHW, model.mask_token)
+    assert torch.equal(model(masked_BTHW, actions_BT, vectors_KD), model(masked_BTHW, actions_BT, vectors_KD * 2))
+    assert not torch.allclose(
+        model(tokens_BTHW, actions_BT, vectors_KD), model(tokens_BTHW, actions_BT, vectors_KD * 2)
+    )
+
+
+def test_embeddings_get_a_tenth_of_their_gradient() -> None:
+    model = dynamics(token_input_scale=0.0)
+    tokens_BTHW, _, vectors_KD = random_tokens()
+    embedded = model._embed(tokens_BTHW, vectors_KD)
+    embedded.sum().backward()
+    position = model.position_embedding.weight
+    assert embedded.shape == (1, FRAMES, *GRID, 32)
+    torch.testing.assert_close(position.grad, torch.full_like(position, 0.1))
+    torch.testing.assert_close(
+        embedded[0, 1, 2, 3], model.token_embedding.weight[tokens_BTHW[0, 1, 2, 3]] + position[16 + 2 * 4 + 3]
+    )
+
+
+def test_the_mask_probability_is_uniform_from_one_half_to_one() -> None:
+    model, tokens_BTHW = dynamics(), torch.zeros(1, 3, 32, 32, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(1)
+    shares = torch.tensor([model.draw_mask(tokens_BTHW, generator).float().mean() for _ in range(400)])
+    assert shares.min() > 0.45
+    assert shares.max() <= 1
+    assert abs(shares.mean() - 0.75) < 0.03
+    assert abs(shares.std() - 0.5 / math.sqrt(12)) < 0.02  # of a uniform distribution on [0.5, 1]
+
+
+def test_token_distance_by_hand() -> None:
+    codes_KC = torch.tensor([[2.0, 0.0], [0.0, 1.0], [-3.0, 0.0]])
+    probs_MK = torch.tensor([[0.5, 0.3, 0.2], [0.0, 1.0, 0.0]])
+    targets_M = torch.tensor([0, 1])
+    # Distances to code 0 are 0, 1, 2: 0.5·0 + 0.3·1 + 0.2·2; all mass on the target costs nothing.
+    torch.testing.assert_close(expected_code_distance(probs_MK, targets_M, codes_KC), torch.tensor([0.7, 0.0]))
+
+
+def test_token_distance_equals_the_table_of_distances() -> None:
+    codes_KC, probs_MK = torch.randn(CODES, 8), torch.randn(10, CODES).softmax(dim=-1)
+    targets_M = torch.randint(0, CODES, (10,))
+    table_KK = 1 - torch.cosine_similarity(codes_KC[:, None], codes_KC[None], dim=-1)
+    wanted = torch.stack([(p * table_KK[:, t]).sum() for p, t in zip(probs_MK, targets_M, strict=True)])
+    torch.testing.assert_close(expected_code_distance(probs_MK, targets_M, codes_KC), wanted)
+
+
+def test_the_loss_adds_lambda_times_the_token_distance() -> None:
+    for weight in (0.0, 3.0):
+        output = guided_model(tdce_weight=weight)(*random_clip())
+        metrics = output.metrics
+        torch.testing.assert_close(output.loss, metrics["cross_entropy"] + weight * metrics["token_distance"])
+        assert metrics["token_distance"] > 0
+    assert DynamicsConfig().tdce_weight == 3.0
+
+
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+def test_learns_one_batch_by_heart(alignment: str) -> None:
+    frames_BTHWC, actions_BT = moving_square()
+    model = guided_model("fsq", alignment=alignment).train()
+    optimizer = torch.optim.AdamW(model.dynamics.parameters(), lr=3e-3)
+    for _ in range(150):
+        output = model(frames_BTHWC, actions_BT)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+    assert output.metrics["accuracy"] > 0.9
+
+
+def test_too_many_frames_are_refused() -> None:
+    tokens_BTHW = torch.zeros(1, FRAMES + 1, *GRID, dtype=torch.int64)
+    actions_BT = torch.zeros(1, FRAMES, dtype=torch.int64)
+    with pytest.raises(ValueError, match="a clip has 7 frames, allowed: 1 to 6"):
+        dynamics()(tokens_BTHW, actions_BT, torch.randn(CODES, 32))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"alignment": "both"}, {"conditioning": "film"}, {"tdce_weight": -1.0}, {"num_actions": 0}, {"max_frames": 1}],
+)
+def test_impossible_configs_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match="allowed"):
+        DynamicsConfig(**wrong)

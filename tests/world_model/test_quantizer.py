@@ -1,0 +1,68 @@
+"""The three codebooks behind one interface."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from world_model.quantizer import Quantizer, QuantizerConfig, build_quantizer
+
+DIM = 12
+KINDS = ["cosine", "ema", "fsq"]
+
+
+def quantizer(kind: str) -> Quantizer:
+    return build_quantizer(QuantizerConfig(kind=kind, codes=16, code_dim=4, levels=(5, 4, 3)), DIM)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_stand_for_the_vectors_returned(kind: str) -> None:
+    codebook = quantizer(kind)
+    vectors = torch.randn(2, 3, 4, 4, DIM)
+    codebook(vectors)  # an "ema" codebook starts from the first training batch
+    quantized = codebook.eval()(vectors)
+    size = QuantizerConfig(kind=kind, codes=16, levels=(5, 4, 3)).size
+    assert codebook.code_vectors().shape[0] == size == codebook.token_vectors().shape[0]
+    assert quantized.tokens.dtype == torch.int64
+    assert quantized.tokens.shape == vectors.shape[:-1]
+    assert quantized.tokens.unique().numel() > 1
+    assert 0 <= quantized.tokens.min() <= quantized.tokens.max() < size
+    torch.testing.assert_close(F.embedding(quantized.tokens, codebook.token_vectors()), quantized.vectors)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_pass_through_to_the_encoder(kind: str) -> None:
+    vectors = torch.randn(1, 2, 4, 4, DIM, requires_grad=True)
+    quantizer(kind)(vectors).vectors.square().sum().backward()
+    assert vectors.grad is not None
+    assert vectors.grad.abs().amax(dim=-1).min() > 0
+
+
+def test_cosine_lookup_and_loss_by_hand() -> None:
+    codebook = build_quantizer(QuantizerConfig(kind="cosine", codes=3, code_dim=2, commitment=0.5), dim=2)
+    with torch.no_grad():
+        codebook.to_code.weight.copy_(torch.eye(2))
+        codebook.to_code.bias.zero_()
+        # Rows need not have length 1 after training: the longer row wins a larger share of the circle.
+        codebook.codebook_KC.copy_(torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0]]))
+    quantized = codebook(torch.tensor([[3.0, 4.0], [5.0, 0.0]]))
+    assert quantized.tokens.tolist() == [1, 0]  # (0.6, 0.8): 0.6 against 1.6; (1, 0): 1 against 0
+    squared = torch.tensor([0.6**2, 1.2**2, 0.0, 0.0])  # (0.6, 0.8) − (0, 2); (1, 0) − (1, 0)
+    torch.testing.assert_close(quantized.loss, 1.5 * squared.mean())
+
+
+def test_an_ema_codebook_learns_in_training_only() -> None:
+    codebook = quantizer("ema")
+    codebook(torch.randn(1, 4, 4, 4, DIM))
+    before = codebook.code_vectors().clone()
+    codebook.eval()(torch.randn(1, 4, 4, 4, DIM))
+    assert torch.equal(codebook.code_vectors(), before)
+    codebook.train()(torch.randn(1, 4, 4, 4, DIM))
+    assert not torch.equal(codebook.code_vectors(), before)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"kind": "lfq"}, {"codes": 1}, {"code_dim": 0}, {"commitment": -1.0}, {"levels": ()}, {"levels": (8, 2)}]
+)
+def test_impossible_configs_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match="allowed"):
+        QuantizerConfig(**wrong)

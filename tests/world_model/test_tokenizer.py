@@ -1,0 +1,94 @@
+"""The tokenizer: sizes, causality, mean frame, learning, refusals."""
+
+import pytest
+import torch
+from tiny_models import FRAMES, SIZE, moving_square, random_clip, tokenizer_config
+
+from world_model.patches import from_patches, to_patches
+from world_model.quantizer import QuantizerConfig
+from world_model.tokenizer import Tokenizer, TokenizerConfig
+
+
+def test_defaults_have_the_papers_size() -> None:
+    with torch.device("meta"):
+        tokenizer = Tokenizer(TokenizerConfig())
+    assert round(sum(p.numel() for p in tokenizer.parameters()) / 1e6, 1) == 101.6
+
+
+def test_patches_invert() -> None:
+    frames_BTHWC, _ = random_clip()
+    patches_BTHWP = to_patches(frames_BTHWC, 4)
+    assert patches_BTHWP.shape == (2, FRAMES, 4, 4, 48)
+    torch.testing.assert_close(from_patches(patches_BTHWP, 4) * 255, frames_BTHWC.float())
+
+
+def test_tokens_and_pixels_depend_on_no_later_frame() -> None:
+    tokenizer = Tokenizer(tokenizer_config()).eval()
+    frames_BTHWC, _ = random_clip()
+    changed_BTHWC = frames_BTHWC.clone()
+    changed_BTHWC[:, 3:] = 255 - changed_BTHWC[:, 3:]
+    tokens_BTHW, changed_tokens_BTHW = tokenizer.encode(frames_BTHWC), tokenizer.encode(changed_BTHWC)
+    assert torch.equal(tokens_BTHW[:, :3], changed_tokens_BTHW[:, :3])
+    assert not torch.equal(tokens_BTHW[:, 3], changed_tokens_BTHW[:, 3])
+    assert torch.equal(tokens_BTHW[:, :3], tokenizer.encode(frames_BTHWC[:, :3]))
+    pixels, changed = tokenizer.decode_to_pixels(tokens_BTHW), tokenizer.decode_to_pixels(changed_tokens_BTHW)
+    assert torch.equal(pixels[:, :3], changed[:, :3])
+    assert not torch.equal(pixels[:, 3], changed[:, 3])
+
+
+def test_decoding_tokens_gives_the_reconstruction() -> None:
+    tokenizer = Tokenizer(tokenizer_config("fsq", mean_frame=True)).eval()
+    frames_BTHWC, _ = random_clip()
+    output = tokenizer(frames_BTHWC)
+    torch.testing.assert_close(tokenizer.decode_to_pixels(output.tokens_BTHW), output.reconstruction_BTHWC)
+    decoded_BTHWC = tokenizer.decode(output.tokens_BTHW)
+    assert decoded_BTHWC.dtype == torch.uint8
+    assert (decoded_BTHWC / 255 - output.reconstruction_BTHWC.clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_the_first_reconstruction_is_the_mean_frame() -> None:
+    tokenizer = Tokenizer(tokenizer_config("fsq", mean_frame=True))
+    frames_BTHWC, _ = random_clip(batch=4)
+    tokenizer.initialize_mean_frame(frames_BTHWC)
+    error = tokenizer(frames_BTHWC).reconstruction_BTHWC - frames_BTHWC.float().mean((0, 1)) / 255
+    assert error.abs().max() < 0.05
+
+
+@pytest.mark.parametrize("kind", ["fsq", "cosine"])
+def test_learns_one_batch_by_heart(kind: str) -> None:
+    frames_BTHWC, _ = moving_square()
+    tokenizer = Tokenizer(tokenizer_config(kind, blocks=1, mean_frame=True))
+    tokenizer.initialize_mean_frame(frames_BTHWC)
+    optimizer = torch.optim.AdamW(tokenizer.parameters(), lr=3e-3)
+    for _ in range(60):
+        output = tokenizer(frames_BTHWC)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+    assert output.metrics["psnr"] > 30
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        (torch.zeros(1, 2, SIZE, SIZE, 3), r"frames are torch\.float32, allowed: torch\.uint8"),
+        (torch.zeros(1, 2, 3, SIZE, SIZE, dtype=torch.uint8), r"allowed: \[B, T, 16, 16, 3\]"),
+        (torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8), r"allowed: \[B, T, 16, 16, 3\]"),
+        (torch.zeros(1, FRAMES + 1, SIZE, SIZE, 3, dtype=torch.uint8), "a clip has 7 frames, allowed: 1 to 6"),
+    ],
+)
+def test_wrong_frames_are_refused(frames: torch.Tensor, message: str) -> None:
+    tokenizer = Tokenizer(tokenizer_config())
+    for use in (tokenizer, tokenizer.encode):
+        with pytest.raises(ValueError, match=message):
+            use(frames)
+
+
+def test_wrong_configs_are_refused() -> None:
+    with pytest.raises(ValueError, match="frame_size is 64, allowed: multiples of patch_size 7"):
+        TokenizerConfig(patch_size=7)
+    with pytest.raises(ValueError, match="blocks is 0, allowed: 1 or more"):
+        TokenizerConfig(blocks=0)
+    with pytest.raises(ValueError, match="no mean frame"):
+        Tokenizer(tokenizer_config()).initialize_mean_frame(random_clip()[0])
+    assert TokenizerConfig().quantizer == QuantizerConfig(kind="cosine", codes=1024, code_dim=32, commitment=0.25)

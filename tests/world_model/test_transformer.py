@@ -1,0 +1,80 @@
+"""The ST block against slower, independent formulations, and its causality."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from world_model.transformer import (
+    Attention,
+    ContinuousPositionBias,
+    PositionEncodingGenerator,
+    SpatioTemporalTransformer,
+    alibi_slopes,
+    causal_alibi_bias,
+)
+
+
+def test_peg_is_a_causal_depthwise_convolution() -> None:
+    peg = PositionEncodingGenerator(dim=7)
+    x_BTHWD = torch.randn(2, 5, 4, 3, 7, requires_grad=True)
+    padded = F.pad(x_BTHWD.permute(0, 4, 1, 2, 3), (1, 1, 1, 1, 2, 0))
+    wanted = peg.conv(padded).permute(0, 2, 3, 4, 1)
+    torch.testing.assert_close(peg(x_BTHWD), wanted)
+    weights = torch.randn_like(wanted)
+    wanted_grads = torch.autograd.grad((wanted * weights).sum(), [x_BTHWD, peg.conv.weight, peg.conv.bias])
+    grads = torch.autograd.grad((peg(x_BTHWD) * weights).sum(), [x_BTHWD, peg.conv.weight, peg.conv.bias])
+    torch.testing.assert_close(grads, wanted_grads)
+
+
+@pytest.mark.parametrize(
+    ("heads", "exponents"),
+    [(1, [8]), (2, [4, 8]), (8, [1, 2, 3, 4, 5, 6, 7, 8]), (3, [4, 8, 2]), (6, [2, 4, 6, 8, 1, 3])],
+)
+def test_alibi_slopes(heads: int, exponents: list[int]) -> None:
+    torch.testing.assert_close(alibi_slopes(heads), torch.tensor([2.0**-e for e in exponents]))
+
+
+def test_alibi_bias_is_causal_and_linear_in_the_distance() -> None:
+    bias_hTT = causal_alibi_bias(heads=2, frames=4)
+    assert bias_hTT[0, 3].tolist() == [-3 / 16, -2 / 16, -1 / 16, 0]
+    assert bias_hTT[1, 1].tolist() == [-1 / 256, 0, -torch.inf, -torch.inf]
+
+
+def test_position_bias_sees_signed_log_offsets() -> None:
+    height, width, heads = 3, 4, 2
+    bias = ContinuousPositionBias((height, width), heads, hidden=5)
+    bias_hNN = bias()
+    for query in range(height * width):
+        for key in range(height * width):
+            offset = torch.tensor([query // width - key // width, query % width - key % width]).float()
+            wanted = bias.mlp(offset.sign() * (offset.abs() + 1).log())
+            torch.testing.assert_close(bias_hNN[:, query, key], wanted)
+
+
+def test_attention_against_its_definition() -> None:
+    attention = Attention(dim=12, heads=2, head_dim=4)
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter)
+    x, bias = torch.randn(3, 5, 12), torch.randn(2, 5, 5)
+    q = attention.to_q(F.layer_norm(x, (12,)) * attention.norm.weight)
+    k, v = attention.to_kv(x).chunk(2, dim=-1)
+    heads = []
+    for head in range(2):
+        part = slice(4 * head, 4 * head + 4)
+        q_h = F.normalize(q[..., part], dim=-1) * attention.q_scale
+        k_h = F.normalize(k[..., part], dim=-1) * attention.k_scale
+        heads.append((8 * q_h @ k_h.transpose(1, 2) + bias[head]).softmax(dim=-1) @ v[..., part])
+    torch.testing.assert_close(attention(x, bias), attention.to_out(torch.cat(heads, dim=-1)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("order", ["st", "ts"])
+@torch.no_grad()
+def test_no_frame_sees_a_later_one(order: str) -> None:
+    stack = SpatioTemporalTransformer(dim=32, blocks=2, heads=2, head_dim=16, max_frames=6, order=order)
+    spatial_bias_hNN = torch.randn(2, 16, 16)
+    x_BTHWD = torch.randn(1, 6, 4, 4, 32)
+    changed_BTHWD = x_BTHWD.clone()
+    changed_BTHWD[:, 3, 1, 2] += 1
+    difference_T = (stack(x_BTHWD, spatial_bias_hNN) - stack(changed_BTHWD, spatial_bias_hNN)).abs().amax((0, 2, 3, 4))
+    assert (difference_T[:3] == 0).all()
+    assert (difference_T[3:] > 1e-4).all()

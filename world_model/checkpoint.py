@@ -1,0 +1,150 @@
+"""Checkpoints: a directory with config.json (kind, configuration, hashes, provenance) and model.safetensors.
+
+A checkpoint holds everything that affects a model's output; that of a world model brings its tokenizer along.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
+from world_model.tokenizer import Tokenizer, TokenizerConfig
+
+Model = Tokenizer | GenieReduxG | GenieRedux
+
+FORMAT = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+KINDS: dict[str, tuple[type, type]] = {
+    "tokenizer": (Tokenizer, TokenizerConfig),
+    "genie_redux_g": (GenieReduxG, GenieReduxGConfig),
+    "genie_redux": (GenieRedux, GenieReduxConfig),
+}
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 (hex) over names, types, shapes and values of all parameters and saved buffers."""
+    return _state_hash(model.state_dict())
+
+
+def _state_hash(state: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(model: Model, directory: str | Path, *, provenance: Mapping[str, Any]) -> None:
+    """Writes a checkpoint; an old one at `directory` is replaced in one step, so a killed run leaves one or the other.
+
+    `provenance`: JSON values that tell where the model comes from (datasets' hashes, run config, steps, …).
+    """
+    directory = Path(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    (kind,) = [name for name, (model_class, _) in KINDS.items() if type(model) is model_class]
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    description = {
+        "format": FORMAT,
+        "kind": kind,
+        "config": dataclasses.asdict(model.config),
+        "weights_sha256": _state_hash(state),
+        "tokenizer_sha256": weights_hash(model if isinstance(model, Tokenizer) else model.tokenizer),
+        "provenance": dict(provenance),
+    }
+    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        (staging / "new").mkdir()
+        (staging / "new" / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
+        save_file(state, staging / "new" / WEIGHTS_FILE)
+        if directory.exists():
+            directory.rename(staging / "old")
+        (staging / "new").rename(directory)
+    finally:
+        shutil.rmtree(staging)
+
+
+def load(directory: str | Path, device: str | torch.device = "cpu") -> Model:
+    """The model of a checkpoint, in evaluation mode. Leaves torch's random state as it is.
+
+    Raises ValueError where the directory is no checkpoint, is damaged, or its parts do not belong together.
+    """
+    directory = Path(directory)
+    description = read_description(directory)
+    model_class, config_class = KINDS[description["kind"]]
+    try:
+        config = _from_dict(config_class, description["config"])
+        state = load_file(directory / WEIGHTS_FILE)
+    except (FileNotFoundError, SafetensorError, TypeError, ValueError) as error:
+        raise ValueError(f"checkpoint {directory} is damaged: {_one_line(error)}") from error
+    if _state_hash(state) != description["weights_sha256"]:
+        raise ValueError(f"checkpoint {directory} is damaged: {WEIGHTS_FILE} is not what {CONFIG_FILE} was written for")
+    with torch.random.fork_rng(devices=[]):
+        model: Model = model_class(config)
+    load_weights(model, state, source=str(directory))
+    tokenizer = model if isinstance(model, Tokenizer) else model.tokenizer
+    if weights_hash(tokenizer) != description["tokenizer_sha256"]:
+        raise ValueError(f"checkpoint {directory} holds another tokenizer than the one that it was trained with")
+    return model.to(device).eval()
+
+
+def read_description(directory: str | Path) -> dict[str, Any]:
+    """What config.json of a checkpoint says: format, kind, config, hashes, provenance. ValueError if it is none."""
+    path = Path(directory) / CONFIG_FILE
+    try:
+        description = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ValueError(f"{directory} is no checkpoint: it has no {CONFIG_FILE}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file: {_one_line(error)}") from error
+    required = {"format", "kind", "config", "weights_sha256", "tokenizer_sha256", "provenance"}
+    if not isinstance(description, dict) or not required <= description.keys():
+        raise ValueError(f"{path} does not describe a checkpoint, needed: {', '.join(sorted(required))}")
+    if description["format"] != FORMAT or description["kind"] not in KINDS:
+        raise ValueError(
+            f"{path} has format {description['format']!r} and kind {description['kind']!r}, "
+            f"allowed: {FORMAT} and {', '.join(KINDS)}"
+        )
+    return description
+
+
+def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], *, source: str) -> None:
+    """Copies `state` into `model`; ValueError naming the first tensor that is missing, unknown or of another shape."""
+    own = model.state_dict()
+    for name in sorted(own.keys() | state.keys()):
+        if name not in state:
+            raise ValueError(f"{source} does not fit: it lacks {name}")
+        if name not in own:
+            raise ValueError(f"{source} does not fit: the model has no {name}")
+        if own[name].shape != state[name].shape:
+            raise ValueError(
+                f"{source} does not fit: {name} has shape {list(state[name].shape)}, allowed: {list(own[name].shape)}"
+            )
+    model.load_state_dict(state)
+
+
+def _from_dict(config_class: type, values: Mapping[str, Any]) -> Any:
+    """Rebuilds a config dataclass (nested ones and tuples too) from what JSON made of it."""
+    types = typing.get_type_hints(config_class)
+
+    def rebuild(name: str, value: Any) -> Any:
+        if dataclasses.is_dataclass(types.get(name)):
+            return _from_dict(types[name], value)
+        return tuple(value) if isinstance(value, list) else value
+
+    return config_class(**{name: rebuild(name, value) for name, value in values.items()})
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,47 @@
+"""Checks of what a caller hands in: configuration values, frames, actions. Each raises a one-line ValueError."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+CHANNELS = 3
+
+
+def check_positive(config: object, *names: str) -> None:
+    """Raises ValueError when one of the named fields of a config is below 1."""
+    for name in names:
+        value = getattr(config, name)
+        if value < 1:
+            raise ValueError(f"{type(config).__name__}: {name} is {value}, allowed: 1 or more")
+
+
+def check_frames(frames_BTHWC: Tensor, frame_size: int, max_frames: int) -> None:
+    """Raises ValueError unless the frames are uint8 [B, T, size, size, 3] with 1 ≤ T ≤ max_frames."""
+    if frames_BTHWC.dtype != torch.uint8:
+        raise ValueError(f"frames are {frames_BTHWC.dtype}, allowed: torch.uint8 in [0, 255]")
+    if frames_BTHWC.ndim != 5 or frames_BTHWC.shape[2:] != (frame_size, frame_size, CHANNELS):
+        raise ValueError(
+            f"frames have shape {list(frames_BTHWC.shape)}, allowed: [B, T, {frame_size}, {frame_size}, {CHANNELS}]"
+        )
+    check_length(frames_BTHWC.shape[1], max_frames)
+
+
+def check_length(frames: int, max_frames: int) -> None:
+    """Raises ValueError unless a clip's number of frames lies in 1..max_frames."""
+    if not 1 <= frames <= max_frames:
+        raise ValueError(f"a clip has {frames} frames, allowed: 1 to {max_frames}")
+
+
+def check_actions(actions_BT: Tensor, shape: Sequence[int], num_actions: int) -> None:
+    """Raises ValueError unless the actions are int64 of that shape with values in 0..num_actions−1."""
+    if actions_BT.dtype != torch.int64:
+        raise ValueError(f"actions are {actions_BT.dtype}, allowed: torch.int64")
+    if list(actions_BT.shape) != list(shape):
+        raise ValueError(
+            f"actions have shape {list(actions_BT.shape)}, allowed: {list(shape)} (one from each frame to its next)"
+        )
+    if actions_BT.numel():
+        low, high = actions_BT.aminmax()
+        if low < 0 or high >= num_actions:
+            raise ValueError(f"actions range from {low} to {high}, allowed: 0 to {num_actions - 1}")

@@ -1,0 +1,185 @@
+"""Dynamics: a MaskGIT transformer that predicts the next frames' tokens from past tokens and actions.
+
+Alignments. As published ("shifted", Genie), the output at frame t are the logits of frame t+1, so frames 0..T−2 and
+actions 0..T−2 go in. In "aligned" (ours), the output at frame t are the logits of frame t itself: its masked tokens
+go in together with action t−1, which led to it; so a frame's own revealed tokens refine its other ones.
+
+Sources: GenieRedux-G (Savov et al., CVPR 2025, arXiv 2504.02515, Secs. 3–4: token input, TDCE), Genie (Bruce et al.,
+2024, arXiv 2402.15391, Sec. 2.1), MaskGIT (Chang et al., 2022, arXiv 2202.04200), and the released implementation.
+
+Axes: B batch, T frames, H W token grid, N = H·W, D width of embeddings, E width of the stream, A actions, K codes,
+C dimensions of a code, M masked positions.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from world_model.checks import check_length, check_positive
+from world_model.transformer import ContinuousPositionBias, SpatioTemporalTransformer
+
+GRADIENT_SHRINK = 0.1  # share of the gradient that reaches the embeddings; published code, after CogView
+MASK_PROBABILITY = (0.5, 1.0)  # drawn per batch, uniformly; Genie, Sec. 2.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsConfig:
+    dim: int = 512  # paper, Sec. 4
+    blocks: int = 12  # paper, Sec. 4
+    heads: int = 8  # paper, Sec. 4
+    head_dim: int = 64  # paper, Sec. 4
+    max_frames: int = 16  # longest clip; paper, Sec. 4
+    num_actions: int = 5  # A; RetroAct's platformer control set has five
+    # "one_hot": GenieRedux-G, real actions concatenated to the input; "latent": GenieRedux, vectors of D added to it
+    conditioning: Literal["one_hot", "latent"] = "one_hot"
+    alignment: Literal["shifted", "aligned"] = "shifted"  # published code
+    token_input_scale: float = 10.0  # of the code vectors added to visible tokens; published code; 0: no token input
+    tdce_weight: float = 3.0  # λ of the token distance cross-entropy; published code
+
+    def __post_init__(self) -> None:
+        check_positive(self, "dim", "blocks", "heads", "head_dim", "max_frames", "num_actions")
+        for name, allowed in (("conditioning", ("one_hot", "latent")), ("alignment", ("shifted", "aligned"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)!r}, allowed: {allowed}")
+        for name in ("token_input_scale", "tdce_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)}, allowed: 0 or more")
+        if self.max_frames < 2:
+            raise ValueError(f"DynamicsConfig: max_frames is {self.max_frames}, allowed: 2 or more")
+
+
+class DynamicsOutput(NamedTuple):
+    """Result of a training pass."""
+
+    loss: Tensor  # scalar: cross-entropy + λ · token distance
+    metrics: dict[str, Tensor]  # scalars without gradient
+
+
+class Dynamics(nn.Module):
+    """Tokens and actions of a clip → logits of its tokens. `grid` is (H, W), `codes` is K."""
+
+    def __init__(self, config: DynamicsConfig, *, grid: tuple[int, int], codes: int) -> None:
+        super().__init__()
+        self.config, self.grid, self.codes = config, grid, codes
+        width = config.dim + (config.num_actions if config.conditioning == "one_hot" else 0)
+        self.token_embedding = nn.Embedding(codes + 1, config.dim)  # the last row is the mask
+        self.position_embedding = nn.Embedding(config.max_frames * grid[0] * grid[1], config.dim)
+        self.spatial_bias = ContinuousPositionBias(grid, config.heads, hidden=config.head_dim)
+        self.transformer = SpatioTemporalTransformer(
+            dim=width,
+            blocks=config.blocks,
+            heads=config.heads,
+            head_dim=config.head_dim,
+            max_frames=config.max_frames,
+        )
+        self.to_logits = nn.Linear(width, codes)
+
+    @property
+    def mask_token(self) -> int:
+        """Id of a masked token, K."""
+        return self.codes
+
+    def forward(self, tokens_BTHW: Tensor, actions: Tensor, token_vectors_KD: Tensor, *, first: int = 1) -> Tensor:
+        """Logits of the tokens of frames first..T−1, [B, T−first, H, W, K].
+
+        Args:
+            tokens_BTHW: int64, `mask_token` where unknown. A "shifted" model ignores those of the last frame.
+            actions: [B, T−1] int64 ("one_hot") or [B, T−1, D] ("latent"); number t leads from frame t to t+1.
+            token_vectors_KD: `Tokenizer.token_vectors()`, for the token input.
+            first: first frame to predict, at least 1.
+        """
+        return self.to_logits(self._features(tokens_BTHW, actions, token_vectors_KD)[:, first - 1 :])
+
+    def draw_mask(self, tokens_BTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A training mask [B, T−1, H, W]: each entry True with one probability, drawn per batch from [0.5, 1]."""
+        low, high = MASK_PROBABILITY
+        probability = low + (high - low) * torch.rand((), generator=generator, device=tokens_BTHW.device)
+        shape = tokens_BTHW[:, 1:].shape
+        return torch.rand(shape, generator=generator, device=tokens_BTHW.device) < probability
+
+    def loss(
+        self,
+        tokens_BTHW: Tensor,
+        actions: Tensor,
+        mask_BTHW: Tensor,
+        *,
+        token_vectors_KD: Tensor,
+        code_vectors_KC: Tensor,
+    ) -> DynamicsOutput:
+        """Training loss: cross-entropy + λ · token distance, means over the masked places.
+
+        `mask_BTHW` [B, T−1, H, W] hides, for a "shifted" model, tokens of frames 0..T−2, and the token that follows
+        at each hidden place is scored, as published; for an "aligned" model it hides tokens of frames 1..T−1, which
+        are scored themselves.
+        """
+        hidden, first, last = self.mask_token, tokens_BTHW[:, :1], tokens_BTHW[:, -1:]
+        if self.config.alignment == "shifted":
+            visible_BTHW = torch.cat([tokens_BTHW[:, :-1].masked_fill(mask_BTHW, hidden), last], dim=1)
+        else:
+            visible_BTHW = torch.cat([first, tokens_BTHW[:, 1:].masked_fill(mask_BTHW, hidden)], dim=1)
+        features_BTHWE = self._features(visible_BTHW, actions, token_vectors_KD)
+        logits_MK = self.to_logits(features_BTHWE[mask_BTHW])
+        targets_M = tokens_BTHW[:, 1:][mask_BTHW]
+        log_probs_MK = logits_MK.float().log_softmax(dim=-1)
+        cross_entropy = F.nll_loss(log_probs_MK, targets_M)
+        token_distance = expected_code_distance(log_probs_MK.exp(), targets_M, code_vectors_KC).mean()
+        loss = cross_entropy + self.config.tdce_weight * token_distance
+        metrics = {
+            "loss": loss.detach(),
+            "cross_entropy": cross_entropy.detach(),
+            "token_distance": token_distance.detach(),
+            "accuracy": (log_probs_MK.argmax(dim=-1) == targets_M).float().mean(),
+        }
+        return DynamicsOutput(loss, metrics)
+
+    def _features(self, tokens_BTHW: Tensor, actions: Tensor, token_vectors_KD: Tensor) -> Tensor:
+        """Stream after the transformer, for frames 1..T−1: [B, T−1, H, W, E]."""
+        check_length(tokens_BTHW.shape[1], self.config.max_frames)
+        shifted = self.config.alignment == "shifted"
+        conditions_BTE = self._conditions(actions)
+        if shifted:
+            tokens_BTHW = tokens_BTHW[:, :-1]
+        else:  # no action leads to the first frame
+            conditions_BTE = F.pad(conditions_BTE, (0, 0, 1, 0))
+        x_BTHWE = self._embed(tokens_BTHW, token_vectors_KD)
+        conditions_BTHWE = conditions_BTE[:, :, None, None].expand(-1, -1, *self.grid, -1)
+        if self.config.conditioning == "one_hot":
+            x_BTHWE = torch.cat([x_BTHWE, conditions_BTHWE], dim=-1)
+        else:
+            x_BTHWE = x_BTHWE + conditions_BTHWE
+        x_BTHWE = self.transformer(x_BTHWE, self.spatial_bias())
+        return x_BTHWE if shifted else x_BTHWE[:, 1:]
+
+    def _conditions(self, actions: Tensor) -> Tensor:
+        """Actions as vectors: [B, T, A] or [B, T, D]."""
+        if self.config.conditioning == "latent":
+            return actions
+        return F.one_hot(actions, self.config.num_actions).to(self.to_logits.weight.dtype)
+
+    def _embed(self, tokens_BTHW: Tensor, token_vectors_KD: Tensor) -> Tensor:
+        """Token + position embeddings, their gradient shrunk, and the token input: [B, T, H, W, D]."""
+        height, width = self.grid
+        positions = tokens_BTHW.shape[1] * height * width
+        positions_THWD = rearrange(
+            self.position_embedding.weight[:positions], "(t h w) d -> t h w d", h=height, w=width
+        )
+        x_BTHWD = self.token_embedding(tokens_BTHW) + positions_THWD
+        x_BTHWD = x_BTHWD * GRADIENT_SHRINK + x_BTHWD.detach() * (1 - GRADIENT_SHRINK)
+        if self.config.token_input_scale:
+            masked_is_zero_KD = F.pad(token_vectors_KD * self.config.token_input_scale, (0, 0, 0, 1))
+            x_BTHWD = x_BTHWD + F.embedding(tokens_BTHW, masked_is_zero_KD)
+        return x_BTHWD
+
+
+def expected_code_distance(probs_MK: Tensor, targets_M: Tensor, codes_KC: Tensor) -> Tensor:
+    """Σ_k p_mk · d(k, target_m) with d the cosine distance between codes, [M] in [0, 2] (TDCE; CVPR paper, Sec. 3).
+
+    The distance is linear in the unit code: Σ_k p_k (1 − ê_k·ê) = 1 − (Σ_k p_k ê_k)·ê, so no K×K table is needed.
+    A zero vector has no direction; it counts as orthogonal to every code.
+    """
+    unit_KC = F.normalize(codes_KC, dim=-1)
+    return 1 - ((probs_MK @ unit_KC) * unit_KC[targets_M]).sum(dim=-1)
