@@ -13,7 +13,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["genie_ray*", "policies*", "world_model*"]),
-    package_data={"genie_ray": ["py.typed", "templates/*.jinja"], "policies": ["py.typed"], "world_model": ["py.typed"]},
+    package_data={
+        "genie_ray": ["py.typed", "templates/*.jinja"],
+        "policies": ["py.typed"],
+        "world_model": ["py.typed"],
+    },
     install_requires=[
         "torch>=2.7",
         "ray[rllib,train,tune,serve]>=2.60",

@@ -17,8 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="World models that learn games by exploring them. `genie-ray run` is the whole loop; the other commands are its "
-    "stages, each of which takes artefacts and leaves one. Run again what was cut off: it continues.",
+    help="World models that learn games by exploring them. `genie-ray run` is the whole loop; the other commands are "
+    "its stages, each of which takes artefacts and leaves one. Run again what was cut off: it continues.",
 )
 roms_app = typer.Typer(no_args_is_help=True, help="Game ROMs: import and list them.")
 train_app = typer.Typer(no_args_is_help=True, help="Train a part of the world model on a replay dataset.")
@@ -43,8 +43,15 @@ Games = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Random seed; without one, the config's.", show_default=False)]
 
 
+# Ray writes to the terminal what asks nothing of anybody: that a Serve controller which was told to stop has stopped
+# answering, and that an actor which may be restarted has arguments. Read when Ray is imported, so set before that.
+QUIET_RAY = {"RAY_DEDUP_LOGS_SKIP_REGEX": r"Task ServeController\.", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+
+
 def main() -> None:
     """Runs the command line; what the user can mend is told in one line, with exit code 2."""
+    for name, value in QUIET_RAY.items():
+        os.environ.setdefault(name, value)
     try:
         app()
     except KeyboardInterrupt:

@@ -25,7 +25,7 @@ from genie_ray.progress import progress_bar
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from genie_ray.seeding import seed_of, seeded_generator
 from genie_ray.session import RayConfig
-from world_model.checkpoint import load
+from world_model.checkpoint import load_as, require_kind
 from world_model.genie import GenieReduxG
 from world_model.maskgit import DecodingConfig
 
@@ -85,7 +85,9 @@ def evaluate(
 
     if config.inception_weights is not None:
         scores.load_inception(config.inception_weights)  # refuses a wrong file before anything starts
-    entries = [(COPY, None), (TOKENIZER, next(iter(models.values()))), *models.items()]
+    for checkpoint in models.values():
+        require_kind(GenieReduxG, checkpoint)
+    entries: list[tuple[str, Path | None]] = [(COPY, None), (TOKENIZER, next(iter(models.values()))), *models.items()]
     threads = max(1, ray_config.torch_threads // len(entries)) if not ray_config.use_gpu else ray_config.torch_threads
     task = ray.remote(_score).options(num_cpus=ray_config.cpus_per_worker, num_gpus=int(ray_config.use_gpu))
     pending = {
@@ -223,9 +225,7 @@ def _predictor(label: str, checkpoint: Path | None, config: EvaluationConfig) ->
     if checkpoint is None:
         return lambda frames_BTHWC, _, __: frames_BTHWC[:, given - 1 : given].expand_as(frames_BTHWC[:, given:])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load(checkpoint, device=device)
-    if not isinstance(model, GenieReduxG):
-        raise ValueError(f"{checkpoint} holds a {type(model).__name__}, a GenieReduxG is needed")
+    model = load_as(GenieReduxG, checkpoint, device)
     if label == TOKENIZER:
         tokenizer = model.tokenizer
         return lambda frames_BTHWC, _, __: tokenizer.decode(tokenizer.encode(frames_BTHWC.to(device)))[:, given:].cpu()
@@ -239,11 +239,12 @@ def _predictor(label: str, checkpoint: Path | None, config: EvaluationConfig) ->
 
 def _row(given: scores.HorizonScores, random: scores.HorizonScores, config: EvaluationConfig) -> dict[str, Any]:
     """One model's scores on one game: over all predicted frames, as curves, and ΔPSNR at its frame."""
-    row = given.summary() | {"windows": given.windows, "curves": given.curves()}
+    curves = given.curves()
+    row: dict[str, Any] = {**given.summary(), "windows": given.windows, "curves": curves}
     if not random.windows:
         return row | {"delta_psnr": None, "delta_psnr_mean": None}
     for key in ("psnr", "psnr_mean"):
-        pairs = zip(row["curves"][key], random.curves()[key], strict=True)
-        row["curves"][f"delta_{key}"] = [true - other for true, other in pairs]
-        row[f"delta_{key}"] = row["curves"][f"delta_{key}"][config.delta_psnr_frame - 1]
+        pairs = zip(curves[key], random.curves()[key], strict=True)
+        curves[f"delta_{key}"] = [true - other for true, other in pairs]
+        row[f"delta_{key}"] = curves[f"delta_{key}"][config.delta_psnr_frame - 1]
     return row

@@ -51,7 +51,6 @@ def explore(
         AutoExploreConfig()
         .environment(register_rllib_env(), env_config={"game": game, "env": env})
         .env_runners(num_env_runners=config.num_env_runners)
-        .fault_tolerance(restart_failed_env_runners=True)
         .training(learning=config.learning, network=config.network, reward_client_factory=rewards)
         .debugging(seed=seed)
     )

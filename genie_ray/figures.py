@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import imageio.v3 as imageio
 import matplotlib
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ matplotlib.rcParams |= {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": matplotlib.cycler(color=["#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860"]),
+    "axes.prop_cycle": cycler(color=["#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860"]),
 }
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """label → x, y."""

@@ -30,7 +30,7 @@ from ray.serve.exceptions import RayServeException
 from genie_ray import __version__
 from policies.checks import check_at_least, check_positive, check_unit_interval
 from policies.rewards import WINDOW_ACTIONS, RewardUnavailableError
-from world_model.checkpoint import load, read_description
+from world_model.checkpoint import load_as, require_kind
 from world_model.genie import GenieReduxG
 from world_model.uncertainty import PRIME_FRAMES, uncertainty_reward
 
@@ -110,8 +110,7 @@ class RewardModel:
         """Called by Serve at the start and after each change of the user config."""
         config = RewardConfig(**user_config["config"])
         torch.set_num_threads(config.threads)
-        model = load(user_config["checkpoint"], device="cuda" if config.gpus else "cpu")
-        assert isinstance(model, GenieReduxG)
+        model = load_as(GenieReduxG, user_config["checkpoint"], "cuda" if config.gpus else "cpu")
         self._model, self._config, self._version = model, config, user_config["version"]
 
     def rewards(self, frames: list[np.ndarray], actions: list[np.ndarray]) -> tuple[list[np.ndarray], str]:
@@ -169,9 +168,7 @@ def check_checkpoint(checkpoint: str | Path, *, frame_size: int, num_actions: in
     Raises:
         ValueError: not a GenieRedux-G checkpoint, or made for other frames or actions.
     """
-    description = read_description(checkpoint)
-    if description["kind"] != "genie_redux_g":
-        raise ValueError(f"checkpoint {checkpoint} is of kind {description['kind']!r}; allowed: 'genie_redux_g'")
+    description = require_kind(GenieReduxG, checkpoint)
     config = description["config"]
     for name, made_for, wanted in (
         ("frame size", config["tokenizer"]["frame_size"], frame_size),

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 LOCAL_LOGICAL_CPUS = 6
 """A reward replica, a rollout worker and a train worker take turns; on a laptop they share its cores."""
 
+QUIET_LOGGERS = ("ray.rllib", "ray.serve", "ray.train", "ray.data")
+"""Ray's libraries announce each start and migration hint as a warning; their errors are still shown."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RayConfig:
@@ -51,6 +54,8 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     address = config.address or os.environ.get("RAY_ADDRESS")
     if address:
         try:

@@ -58,9 +58,9 @@ def build_model(job: TrainingJob, dataset: ReplayDataset) -> Tokenizer | GenieRe
     """The model to train: fresh, or as its checkpoint left it."""
     torch.manual_seed(job.seed)
     if job.init is not None:
-        return checkpoint.load(job.init)
+        return checkpoint.load_as(GenieReduxG, job.init)
     if isinstance(job.model, TokenizerConfig):
-        tokenizer = Tokenizer(job.model)
+        fresh = Tokenizer(job.model)
         if job.model.mean_frame:
             windows = iter_windows(
                 dataset,
@@ -70,13 +70,11 @@ def build_model(job: TrainingJob, dataset: ReplayDataset) -> Tokenizer | GenieRe
                 batch_size=MEAN_FRAME_WINDOWS,
                 limit=MEAN_FRAME_WINDOWS,
             )
-            tokenizer.initialize_mean_frame(next(windows)["frames_BTHWC"])
-        return tokenizer
+            fresh.initialize_mean_frame(next(windows)["frames_BTHWC"])
+        return fresh
     assert job.model is not None
     assert job.tokenizer is not None
-    tokenizer = checkpoint.load(job.tokenizer)
-    if not isinstance(tokenizer, Tokenizer):
-        raise ValueError(f"{job.tokenizer} holds a {type(tokenizer).__name__}, a Tokenizer is needed")
+    tokenizer = checkpoint.load_as(Tokenizer, job.tokenizer)
     model = GenieReduxG(GenieReduxGConfig(tokenizer=tokenizer.config, dynamics=job.model))
     model.tokenizer.load_state_dict(tokenizer.state_dict())
     return model

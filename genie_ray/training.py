@@ -141,28 +141,41 @@ def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
 def _check_data(job: TrainingJob, ray_config: RayConfig) -> None:
     """Refuses, before Ray Train starts, what its workers would fail on."""
     from genie_ray.replay.dataset import ReplayDataset
+    from genie_ray.replay.windows import WindowLoader, iter_windows
 
-    workers, micro_steps = ray_config.train_workers, job.config.accumulate
-    if job.config.batch_size % (workers * micro_steps):
+    config, workers = job.config, ray_config.train_workers
+    if config.batch_size % (workers * config.accumulate):
         raise ValueError(
-            f"batch_size = {job.config.batch_size}: must be a multiple of ray.train_workers × accumulate = "
-            f"{workers} × {micro_steps}"
+            f"batch_size = {config.batch_size}: must be a multiple of ray.train_workers × accumulate = "
+            f"{workers} × {config.accumulate}"
         )
-    dataset = ReplayDataset(job.dataset)
     size = _model_frame_size(job)
+    dataset = ReplayDataset(job.dataset)
     if dataset.metadata.frame_shape != (size, size, 3):
         raise ValueError(
             f"{job.dataset} holds frames of {dataset.metadata.frame_shape}, the model takes {(size, size, 3)}"
         )
+    WindowLoader(
+        dataset,
+        split="train",
+        length=config.window,
+        stride=config.stride,
+        batch_size=config.batch_size // workers // config.accumulate,
+        seed=job.seed,
+        world_size=workers,
+    )
+    next(iter_windows(dataset, split="validation", length=config.window, stride=config.window, batch_size=1))
 
 
 def _model_frame_size(job: TrainingJob) -> int:
-    from world_model.checkpoint import read_description
-    from world_model.tokenizer import TokenizerConfig
+    """Height and width of the frames that the job's model takes; checks that its checkpoint is of the right kind."""
+    from world_model.checkpoint import require_kind
+    from world_model.genie import GenieReduxG
+    from world_model.tokenizer import Tokenizer, TokenizerConfig
 
     if isinstance(job.model, TokenizerConfig):
         return job.model.frame_size
-    source = job.tokenizer or job.init
-    assert source is not None
-    config = read_description(source)["config"]
-    return int(config.get("tokenizer", config)["frame_size"])
+    if job.tokenizer is not None:
+        return int(require_kind(Tokenizer, job.tokenizer)["config"]["frame_size"])
+    assert job.init is not None
+    return int(require_kind(GenieReduxG, job.init)["config"]["tokenizer"]["frame_size"])

@@ -131,7 +131,9 @@ def test_a_loop_killed_in_any_stage_ends_like_an_unbroken_one(peaceful: Path) ->
             logged = [(line["iteration"], "validation_loss" in line) for line in lines]
             assert logged == sorted(set(logged)), metrics
 
-    files = [path for path in directory.rglob("*") if path.is_file() and path.name not in ("report.html", "config.yaml")]
+    files = [
+        path for path in directory.rglob("*") if path.is_file() and path.name not in ("report.html", "config.yaml")
+    ]
     finished = [path.stat().st_mtime_ns for path in files]
     finish(directory)  # once more: nothing is left to do
     assert [path.stat().st_mtime_ns for path in files] == finished

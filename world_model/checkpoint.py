@@ -11,7 +11,7 @@ import tempfile
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +22,7 @@ from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieRe
 from world_model.tokenizer import Tokenizer, TokenizerConfig
 
 Model = Tokenizer | GenieReduxG | GenieRedux
+M = TypeVar("M", Tokenizer, GenieReduxG, GenieRedux)
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
@@ -97,6 +98,23 @@ def load(directory: str | Path, device: str | torch.device = "cpu") -> Model:
     if weights_hash(tokenizer) != description["tokenizer_sha256"]:
         raise ValueError(f"checkpoint {directory} holds another tokenizer than the one that it was trained with")
     return model.to(device).eval()
+
+
+def load_as(model_class: type[M], directory: str | Path, device: str | torch.device = "cpu") -> M:
+    """As `load`, for a checkpoint that must hold a certain model; ValueError where it holds another."""
+    require_kind(model_class, directory)
+    model = load(directory, device)
+    assert isinstance(model, model_class)
+    return model
+
+
+def require_kind(model_class: type[nn.Module], directory: str | Path) -> dict[str, Any]:
+    """What config.json says; ValueError where the checkpoint holds another model. Reads no weights."""
+    description = read_description(directory)
+    held, _ = KINDS[description["kind"]]
+    if held is not model_class:
+        raise ValueError(f"checkpoint {directory} holds a {held.__name__}, a {model_class.__name__} is needed")
+    return description
 
 
 def read_description(directory: str | Path) -> dict[str, Any]:

@@ -125,14 +125,16 @@ class Dynamics(nn.Module):
         logits_MK = self.to_logits(features_BTHWE[mask_BTHW])
         targets_M = tokens_BTHW[:, 1:][mask_BTHW]
         log_probs_MK = logits_MK.float().log_softmax(dim=-1)
-        cross_entropy = F.nll_loss(log_probs_MK, targets_M)
+        target_log_probs_M = log_probs_MK.gather(-1, targets_M[:, None])[:, 0]
+        cross_entropy = loss = -target_log_probs_M.mean()
         token_distance = expected_code_distance(log_probs_MK.exp(), targets_M, code_vectors_KC).mean()
-        loss = cross_entropy + self.config.tdce_weight * token_distance
+        if self.config.tdce_weight:
+            loss = cross_entropy + self.config.tdce_weight * token_distance
         metrics = {
             "loss": loss.detach(),
             "cross_entropy": cross_entropy.detach(),
             "token_distance": token_distance.detach(),
-            "accuracy": (log_probs_MK.argmax(dim=-1) == targets_M).float().mean(),
+            "accuracy": (target_log_probs_M == log_probs_MK.amax(dim=-1)).float().mean(),
         }
         return DynamicsOutput(loss, metrics)
 

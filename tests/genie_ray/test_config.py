@@ -1,5 +1,6 @@
 """Run configs: presets load, and what cannot work is refused in one line that names the key."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -67,14 +68,13 @@ def test_overrides_reach_their_key_and_keep_the_rest() -> None:
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(override: str, told: str) -> None:
-    with pytest.raises(ValueError, match=".") as refusal:
+    with pytest.raises(ValueError, match=re.escape(told)) as refusal:
         load_config(None, [override])
-    assert told in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no such config file: .*missing.yaml"):
+    with pytest.raises(ValueError, match=r"no such config file: .*missing\.yaml"):
         load_config(tmp_path / "missing.yaml")
     (tmp_path / "broken.yaml").write_text("a: [1")
     with pytest.raises(ValueError, match=r"broken\.yaml is not valid YAML"):

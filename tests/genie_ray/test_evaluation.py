@@ -45,7 +45,7 @@ def test_scores_of_a_real_model(
 
     # The copy baseline worked out by hand from the same windows.
     starts = evaluation.window_starts(replay, game, CONFIG)
-    frames_BTHWC, actions_BT = evaluation.read_windows(replay, starts, CONFIG)
+    frames_BTHWC, _ = evaluation.read_windows(replay, starts, CONFIG)
     frames = frames_BTHWC.double() / 255
     error = float((frames[:, 2:] - frames[:, 1:2]).square().mean())
     assert document["models"][COPY][game]["psnr"] == pytest.approx(-10 * np.log10(error))
@@ -70,5 +70,7 @@ def test_scores_of_a_real_model(
 
 def test_a_test_set_without_a_window_is_refused(replay: ReplayDataset) -> None:
     long = dataclasses.replace(CONFIG, predicted_frames=200)
-    with pytest.raises(ValueError, match="no window of 202 frames of Kangaroo-Atari2600-v0, its longest episode has 101"):
+    with pytest.raises(
+        ValueError, match="no window of 202 frames of Kangaroo-Atari2600-v0, its longest episode has 101"
+    ):
         evaluation.window_starts(replay, "Kangaroo-Atari2600-v0", long)

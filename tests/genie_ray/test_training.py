@@ -114,7 +114,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_starts(
         train(job, RayConfig(train_workers=3))
     with pytest.raises(ValueError, match=r"holds frames of \(64, 64, 3\), the model takes \(32, 32, 3\)"):
         train(dataclasses.replace(job, model=dataclasses.replace(TOKENIZER, frame_size=32)), RAY)
-    with pytest.raises(ValueError, match="no replay dataset in .*absent"):
+    with pytest.raises(ValueError, match=r"no replay dataset in .*absent"):
         train(dataclasses.replace(job, dataset=tmp_path / "absent"), RAY)
     with pytest.raises(ValueError, match="no window of 300 frames: its longest episode has 101"):
         train(dataclasses.replace(job, config=dataclasses.replace(CONFIG, window=300)), RAY)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny_models import ACTIONS, FRAMES, GRID, dynamics_config, guided_model, moving_square, random_clip
+from tiny_models import ACTIONS, FRAMES, GRID, dynamics_config, guided_model, moving_square, random_clip, train
 from torch import Tensor
 
 from world_model.dynamics import Dynamics, DynamicsConfig, expected_code_distance
@@ -148,13 +148,8 @@ def test_the_loss_adds_lambda_times_the_token_distance() -> None:
 def test_learns_one_batch_by_heart(alignment: str) -> None:
     frames_BTHWC, actions_BT = moving_square()
     model = guided_model("fsq", alignment=alignment).train()
-    optimizer = torch.optim.AdamW(model.dynamics.parameters(), lr=3e-3)
-    for _ in range(150):
-        output = model(frames_BTHWC, actions_BT)
-        optimizer.zero_grad()
-        output.loss.backward()
-        optimizer.step()
-    assert output.metrics["accuracy"] > 0.9
+    train(model.dynamics, lambda: model(frames_BTHWC, actions_BT).loss, steps=120)
+    assert model(frames_BTHWC, actions_BT).metrics["accuracy"] > 0.9
 
 
 def test_too_many_frames_are_refused() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import FRAMES, SIZE, moving_square, random_clip, tokenizer_config
+from tiny_models import FRAMES, SIZE, moving_square, random_clip, tokenizer_config, train
 
 from world_model.patches import from_patches, to_patches
 from world_model.quantizer import QuantizerConfig
@@ -59,13 +59,8 @@ def test_learns_one_batch_by_heart(kind: str) -> None:
     frames_BTHWC, _ = moving_square()
     tokenizer = Tokenizer(tokenizer_config(kind, blocks=1, mean_frame=True))
     tokenizer.initialize_mean_frame(frames_BTHWC)
-    optimizer = torch.optim.AdamW(tokenizer.parameters(), lr=3e-3)
-    for _ in range(60):
-        output = tokenizer(frames_BTHWC)
-        optimizer.zero_grad()
-        output.loss.backward()
-        optimizer.step()
-    assert output.metrics["psnr"] > 30
+    train(tokenizer, lambda: tokenizer(frames_BTHWC).loss, steps=60)
+    assert tokenizer(frames_BTHWC).metrics["psnr"] > 30
 
 
 @pytest.mark.parametrize(

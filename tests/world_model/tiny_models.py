@@ -1,9 +1,10 @@
 """Tiny models shared by these tests: 16×16 frames, patches of 4 (a 4×4 token grid), clips of up to 6 frames."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieReduxConfig, GenieReduxG, GenieReduxGConfig
@@ -60,3 +61,12 @@ def moving_square(batch: int = 2, frames: int = FRAMES) -> tuple[Tensor, Tensor]
         left = 4 * int(column[row, time])
         pixels[row, time, 4:8, left : left + 4] = texture
     return pixels, actions
+
+
+def train(module: nn.Module, loss: Callable[[], Tensor], steps: int) -> None:
+    """Takes optimiser steps on the module's parameters."""
+    optimizer = torch.optim.AdamW(module.parameters(), lr=5e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
