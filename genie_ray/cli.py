@@ -43,9 +43,9 @@ Games = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Random seed; without one, the config's.", show_default=False)]
 
 
-# Ray writes to the terminal what asks nothing of anybody: that a Serve controller which was told to stop has stopped
-# answering, and that an actor which may be restarted has arguments. Read when Ray is imported, so set before that.
-QUIET_RAY = {"RAY_DEDUP_LOGS_SKIP_REGEX": r"Task ServeController\.", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+# When Serve is shut down, Ray reports its controller's unanswered calls as failures, which asks nothing of anybody. Read
+# when Ray is imported, so set before that.
+QUIET_RAY = {"RAY_DEDUP_LOGS_SKIP_REGEX": r"Task ServeController\."}
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def test_a_model_that_knows_the_game_predicts_it(alignment: str) -> None:
         return (predicted_BTHWC.float() - frames_BTHWC[:, 2:].float()).square().mean()
 
     still = error(frames_BTHWC[:, 1:2].expand(-1, 4, -1, -1, -1))
-    assert error(model.rollout(frames_BTHWC[:, :2], actions_BT, decoding=AUTOREGRESSIVE)) < 0.05 * still
+    assert error(model.rollout(frames_BTHWC[:, :2], actions_BT, decoding=AUTOREGRESSIVE)) < 0.25 * still
     assert error(model.rollout(frames_BTHWC[:, :2], 1 - actions_BT, decoding=AUTOREGRESSIVE)) > 0.5 * still
 
 
