@@ -43,8 +43,8 @@ Games = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Random seed; without one, the config's.", show_default=False)]
 
 
-# When Serve is shut down, Ray reports its controller's unanswered calls as failures, which asks nothing of anybody. Read
-# when Ray is imported, so set before that.
+# When Serve is shut down, Ray reports its controller's unanswered calls as failures, which asks nothing of anybody.
+# Read when Ray is imported, so set before that.
 QUIET_RAY = {"RAY_DEDUP_LOGS_SKIP_REGEX": r"Task ServeController\."}
 
 

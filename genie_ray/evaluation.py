@@ -24,11 +24,13 @@ from genie_ray.files import write_atomically
 from genie_ray.progress import progress_bar
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from genie_ray.seeding import seed_of, seeded_generator
-from genie_ray.session import RayConfig
+from genie_ray.session import LOCAL_LOGICAL_CPUS, RayConfig
 from world_model.checkpoint import load_as, require_kind
 from world_model.genie import GenieReduxG
 from world_model.maskgit import DecodingConfig
 
+SIDE_BY_SIDE = 2
+"""Models that a local Ray scores at once: more would only share its cores."""
 COPY, TOKENIZER = "copy last frame", "tokenizer alone"
 
 
@@ -88,10 +90,9 @@ def evaluate(
     for checkpoint in models.values():
         require_kind(GenieReduxG, checkpoint)
     entries: list[tuple[str, Path | None]] = [(COPY, None), (TOKENIZER, next(iter(models.values()))), *models.items()]
-    threads = max(1, ray_config.torch_threads // len(entries)) if not ray_config.use_gpu else ray_config.torch_threads
-    task = ray.remote(_score).options(num_cpus=ray_config.cpus_per_worker, num_gpus=int(ray_config.use_gpu))
+    task = ray.remote(_score).options(num_cpus=LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE, num_gpus=int(ray_config.use_gpu))
     pending = {
-        task.remote(label, path and path.resolve(), dataset.resolve(), config, threads): label
+        task.remote(label, path and path.resolve(), dataset.resolve(), config, ray_config): label
         for label, path in entries
     }
     results: dict[str, Any] = {}
@@ -123,9 +124,9 @@ class Result:
     film_strips: dict[str, np.ndarray]
 
 
-def _score(label: str, checkpoint: Path | None, path: Path, config: EvaluationConfig, threads: int) -> Result:
+def _score(label: str, checkpoint: Path | None, path: Path, config: EvaluationConfig, ray_config: RayConfig) -> Result:
     """Scores one row of the table on every game; runs in a Ray task."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(ray_config.torch_threads(SIDE_BY_SIDE))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset = ReplayDataset(path)
     num_actions = len(dataset.metadata.action_names)

@@ -52,7 +52,7 @@ def explore(
         .environment(register_rllib_env(), env_config={"game": game, "env": env})
         .env_runners(num_env_runners=config.num_env_runners)
         .training(learning=config.learning, network=config.network, reward_client_factory=rewards)
-        .debugging(seed=seed)
+        .debugging(seed=seed, log_level="ERROR")
     )
     return train_agent(
         algorithm,

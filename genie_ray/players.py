@@ -36,7 +36,7 @@ def train_player(output: Path, game: str, config: PlayerConfig, env: EnvConfig, 
     from policies.baselines.ppo import ppo_config
 
     algorithm = ppo_config(register_rllib_env(), {"game": game, "env": env}, config.ppo)
-    algorithm = algorithm.env_runners(num_env_runners=1).debugging(seed=seed)
+    algorithm = algorithm.env_runners(num_env_runners=1).debugging(seed=seed, log_level="ERROR")
     return train_agent(
         algorithm,
         output,

@@ -78,7 +78,7 @@ def print_table(run: Path) -> None:
 def print_scores(evaluation: Mapping[str, Any]) -> None:
     """Prints the scores of every game, and over all of them, as tables."""
     for game in _games(evaluation):
-        table = Table(title=game, title_justify="left")
+        table = Table(title=_title(game), title_justify="left")
         table.add_column("model")
         for title in COLUMNS.values():
             table.add_column(title, justify="right")
@@ -161,8 +161,12 @@ def _horizons(evaluation: Mapping[str, Any]) -> list[str]:
                 for label, games in evaluation["models"].items()
                 if key in games[game]["curves"]
             }
-            plots.append(curves(data, x="predicted frame", y=title, title=game))
+            plots.append(curves(data, x="predicted frame", y=title, title=_title(game)))
     return plots
+
+
+def _title(game: str) -> str:
+    return "all games" if game == "all" else game
 
 
 def _strips(run: Path, evaluation: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -23,7 +23,7 @@ class RayConfig:
     object_store_mb: int = 512  # of a local Ray; a cluster has its own
     train_workers: int = 1  # data-parallel workers of one training
     cpus_per_worker: int = 1
-    threads_per_worker: int = 0  # PyTorch threads of a train worker; 0: all cores of its machine / workers
+    threads_per_worker: int = 0  # PyTorch threads; 0: the cores of its machine shared among its workers
     use_gpu: bool = False  # one GPU for every train worker, reward replica and evaluation
 
     def __post_init__(self) -> None:
@@ -33,10 +33,9 @@ class RayConfig:
         if self.threads_per_worker < 0:
             raise ValueError(f"threads_per_worker = {self.threads_per_worker}: must be 0 (all cores) or more")
 
-    @property
-    def torch_threads(self) -> int:
-        """PyTorch threads per train worker on this machine."""
-        return self.threads_per_worker or max(1, (os.cpu_count() or 1) // self.train_workers)
+    def torch_threads(self, workers: int) -> int:
+        """PyTorch threads of one of several workers on the machine where this is called."""
+        return self.threads_per_worker or max(1, (os.cpu_count() or 1) // workers)
 
 
 @contextmanager
@@ -64,6 +63,7 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
             reason = str(error).splitlines()[0]
             raise ValueError(f"no Ray cluster at {address!r} (--address or RAY_ADDRESS): {reason}") from error
     else:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
         # Else Ray takes 127.0.0.1 for "this machine" and listens on its outward address; so it does on macOS anyway.
         ray_constants.ENABLE_RAY_CLUSTER = False
         ray.init(
@@ -74,6 +74,8 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
+            # Ray runs its workers at nice 15, where any other load starves them; this machine's work is this run.
+            _system_config={"worker_niceness": 0},
         )
     try:
         yield

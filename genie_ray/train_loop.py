@@ -86,7 +86,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
     config = job.config
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    torch.set_num_threads(setup["torch_threads"])
+    torch.set_num_threads(setup["ray"].torch_threads(context.get_local_world_size()))
     device = ray.train.torch.get_device()
     autocast = _autocast(config, device)
 

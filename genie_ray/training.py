@@ -119,7 +119,7 @@ def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
 
     trainer = TorchTrainer(
         train_loop,
-        train_loop_config={"job": job, "torch_threads": ray_config.torch_threads},
+        train_loop_config={"job": job, "ray": ray_config},
         scaling_config=ScalingConfig(
             num_workers=ray_config.train_workers,
             use_gpu=ray_config.use_gpu,

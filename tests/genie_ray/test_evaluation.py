@@ -64,7 +64,7 @@ def test_scores_of_a_real_model(
 
     # ΔPSNR decodes both rollouts alike: with the true actions in place of the random ones it is exactly zero.
     monkeypatch.setattr(evaluation, "random_actions", lambda actions_BT, *_: actions_BT)
-    row = evaluation._score("model", world_model, replay.root, CONFIG, threads=1).scores[game]
+    row = evaluation._score("model", world_model, replay.root, CONFIG, RayConfig()).scores[game]
     assert row["curves"]["delta_psnr"] == [0.0] * 10
 
 

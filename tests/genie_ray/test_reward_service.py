@@ -220,7 +220,7 @@ def test_checkpoints_that_do_not_fit_are_refused(
     with pytest.raises(ValueError, match="has number of actions 4; the environments have 5"):
         check_checkpoint(checkpoints[0], frame_size=SIZE, num_actions=5)
     save(models[0].tokenizer, tmp_path / "tokenizer", provenance={})
-    with pytest.raises(ValueError, match="is of kind 'tokenizer'"):
+    with pytest.raises(ValueError, match="holds a Tokenizer, a GenieReduxG is needed"):
         check_checkpoint(tmp_path / "tokenizer", **FITS)
 
 
