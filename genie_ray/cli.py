@@ -79,8 +79,9 @@ def run(
     from genie_ray.report import print_table
 
     directory = out or Path("runs") / config.stem
-    run_loop(settings, directory)
+    path = run_loop(settings, directory)
     print_table(directory)
+    typer.echo(f"report: {path}")
 
 
 @app.command()

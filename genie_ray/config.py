@@ -66,10 +66,10 @@ class RunConfig:
                 f"{actions} actions: they must be equal"
             )
         GenieReduxGConfig(tokenizer=self.tokenizer, dynamics=self.dynamics)  # checks that the two fit each other
-        for name in ("train_dynamics", "finetune"):
-            length = getattr(self, name).window
-            if length > self.dynamics.max_frames:
-                raise ValueError(f"{name}.window = {length}: dynamics.max_frames = {self.dynamics.max_frames} is less")
+        for name, part in (("train_tokenizer", "tokenizer"), ("train_dynamics", "dynamics"), ("finetune", "dynamics")):
+            length, longest = getattr(self, name).window, getattr(self, part).max_frames
+            if length > longest:
+                raise ValueError(f"{name}.window = {length}: {part}.max_frames = {longest} is less")
         length = self.evaluation.window
         if length > self.dynamics.max_frames:
             raise ValueError(

@@ -25,7 +25,8 @@ from genie_ray.progress import progress_bar
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from genie_ray.seeding import seed_of, seeded_generator
 from genie_ray.session import LOCAL_LOGICAL_CPUS, RayConfig
-from world_model.checkpoint import load_as, require_kind
+from genie_ray.training import require_fit
+from world_model.checkpoint import load_as, read_config
 from world_model.genie import GenieReduxG
 from world_model.maskgit import DecodingConfig
 
@@ -87,8 +88,15 @@ def evaluate(
 
     if config.inception_weights is not None:
         scores.load_inception(config.inception_weights)  # refuses a wrong file before anything starts
+    metadata = ReplayDataset(dataset).metadata
     for checkpoint in models.values():
-        require_kind(GenieReduxG, checkpoint)
+        model = read_config(GenieReduxG, checkpoint)
+        require_fit(metadata, frame_size=model.tokenizer.frame_size, num_actions=model.dynamics.num_actions)
+        if config.window > model.dynamics.max_frames:
+            raise ValueError(
+                f"prime_frames + predicted_frames = {config.window}: {checkpoint} takes at most "
+                f"{model.dynamics.max_frames} frames"
+            )
     entries: list[tuple[str, Path | None]] = [(COPY, None), (TOKENIZER, next(iter(models.values()))), *models.items()]
     task = ray.remote(_score).options(num_cpus=LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE, num_gpus=int(ray_config.use_gpu))
     pending = {

@@ -67,9 +67,7 @@ def run_loop(config: RunConfig, directory: Path) -> Path:
         with ray_session(config.ray):
             for stage in pending:
                 _run_stage(stage, directory)
-    report = write_report(directory)
-    console.print(f"report: {report}", soft_wrap=True)
-    return report
+    return write_report(directory)
 
 
 def stages(config: RunConfig, directory: Path) -> list[Stage]:

@@ -18,7 +18,9 @@ from genie_ray.progress import follow_metrics
 from genie_ray.session import RayConfig
 
 if TYPE_CHECKING:
+    from genie_ray.replay.writer import DatasetMetadata
     from world_model.dynamics import DynamicsConfig
+    from world_model.genie import GenieReduxGConfig
     from world_model.tokenizer import TokenizerConfig
 
 
@@ -102,7 +104,7 @@ def train(job: TrainingJob, ray_config: RayConfig) -> Path:
             f"{output} holds a finished training of {provenance.get('iteration')} iterations, {job.config.iterations} "
             "were asked for: give another output directory"
         )
-    _check_data(job, ray_config)
+    _check(job, ray_config)
     output.mkdir(parents=True, exist_ok=True)
     job = dataclasses.replace(job, output=output, dataset=job.dataset.resolve())
     with follow_metrics(output / "metrics.jsonl", total=job.config.iterations, title=f"train {job.kind}"):
@@ -138,10 +140,11 @@ def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
         raise cause_of(error) from error
 
 
-def _check_data(job: TrainingJob, ray_config: RayConfig) -> None:
+def _check(job: TrainingJob, ray_config: RayConfig) -> None:
     """Refuses, before Ray Train starts, what its workers would fail on."""
     from genie_ray.replay.dataset import ReplayDataset
     from genie_ray.replay.windows import WindowLoader, iter_windows
+    from world_model.tokenizer import TokenizerConfig
 
     config, workers = job.config, ray_config.train_workers
     if config.batch_size % (workers * config.accumulate):
@@ -149,12 +152,16 @@ def _check_data(job: TrainingJob, ray_config: RayConfig) -> None:
             f"batch_size = {config.batch_size}: must be a multiple of ray.train_workers × accumulate = "
             f"{workers} × {config.accumulate}"
         )
-    size = _model_frame_size(job)
+    model = _model_config(job)
     dataset = ReplayDataset(job.dataset)
-    if dataset.metadata.frame_shape != (size, size, 3):
-        raise ValueError(
-            f"{job.dataset} holds frames of {dataset.metadata.frame_shape}, the model takes {(size, size, 3)}"
-        )
+    if isinstance(model, TokenizerConfig):
+        require_fit(dataset.metadata, frame_size=model.frame_size)
+        longest = model.max_frames
+    else:
+        require_fit(dataset.metadata, frame_size=model.tokenizer.frame_size, num_actions=model.dynamics.num_actions)
+        longest = model.dynamics.max_frames
+    if config.window > longest:
+        raise ValueError(f"window = {config.window}: the model takes at most {longest} frames (max_frames)")
     WindowLoader(
         dataset,
         split="train",
@@ -167,15 +174,28 @@ def _check_data(job: TrainingJob, ray_config: RayConfig) -> None:
     next(iter_windows(dataset, split="validation", length=config.window, stride=config.window, batch_size=1))
 
 
-def _model_frame_size(job: TrainingJob) -> int:
-    """Height and width of the frames that the job's model takes; checks that its checkpoint is of the right kind."""
-    from world_model.checkpoint import require_kind
-    from world_model.genie import GenieReduxG
-    from world_model.tokenizer import Tokenizer, TokenizerConfig
+def require_fit(metadata: DatasetMetadata, *, frame_size: int, num_actions: int | None = None) -> None:
+    """Raises ValueError where a model of this frame size, and number of actions, does not fit a dataset."""
+    if metadata.frame_shape != (frame_size, frame_size, 3):
+        raise ValueError(
+            f"the dataset holds frames of {metadata.frame_shape}, the model takes {(frame_size, frame_size, 3)}"
+        )
+    names = metadata.action_names
+    if num_actions not in (None, len(names)):
+        raise ValueError(f"the dataset has {len(names)} actions ({', '.join(names)}), the model takes {num_actions}")
 
-    if isinstance(job.model, TokenizerConfig):
-        return job.model.frame_size
-    if job.tokenizer is not None:
-        return int(require_kind(Tokenizer, job.tokenizer)["config"]["frame_size"])
-    assert job.init is not None
-    return int(require_kind(GenieReduxG, job.init)["config"]["tokenizer"]["frame_size"])
+
+def _model_config(job: TrainingJob) -> TokenizerConfig | GenieReduxGConfig:
+    """The configuration of what is trained; checks that its checkpoint is of the right kind and that its parts fit."""
+    from world_model.checkpoint import read_config
+    from world_model.dynamics import DynamicsConfig
+    from world_model.genie import GenieReduxG, GenieReduxGConfig
+    from world_model.tokenizer import Tokenizer
+
+    if job.init is not None:
+        return read_config(GenieReduxG, job.init)
+    if isinstance(job.model, DynamicsConfig):
+        assert job.tokenizer is not None
+        return GenieReduxGConfig(tokenizer=read_config(Tokenizer, job.tokenizer), dynamics=job.model)
+    assert job.model is not None
+    return job.model

@@ -108,6 +108,16 @@ def load_as(model_class: type[M], directory: str | Path, device: str | torch.dev
     return model
 
 
+def read_config(model_class: type[nn.Module], directory: str | Path) -> Any:
+    """The configuration of the model that a checkpoint must hold (of the model's config class). Reads no weights."""
+    description = require_kind(model_class, directory)
+    _, config_class = KINDS[description["kind"]]
+    try:
+        return _from_dict(config_class, description["config"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"checkpoint {directory} is damaged: {_one_line(error)}") from error
+
+
 def require_kind(model_class: type[nn.Module], directory: str | Path) -> dict[str, Any]:
     """What config.json says; ValueError where the checkpoint holds another model. Reads no weights."""
     description = read_description(directory)

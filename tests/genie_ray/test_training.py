@@ -16,6 +16,7 @@ from genie_ray.session import RayConfig
 from genie_ray.training import TrainingConfig, TrainingJob, train
 from world_model import checkpoint
 from world_model.dynamics import DynamicsConfig
+from world_model.genie import GenieReduxG
 from world_model.quantizer import QuantizerConfig
 from world_model.tokenizer import TokenizerConfig
 
@@ -110,15 +111,28 @@ def test_what_cannot_be_trained_is_refused_before_anything_starts(
     replay: ReplayDataset, world_model: Path, tmp_path: Path
 ) -> None:
     job = tokenizer_job(replay, tmp_path / "out")
+    tokenizer = tmp_path / "tokenizer"
+    checkpoint.save(checkpoint.load_as(GenieReduxG, world_model).tokenizer, tokenizer, provenance={})
     with pytest.raises(ValueError, match=r"batch_size = 4: must be a multiple of .* = 3 × 1"):
         train(job, RayConfig(train_workers=3))
     with pytest.raises(ValueError, match=r"holds frames of \(64, 64, 3\), the model takes \(32, 32, 3\)"):
         train(dataclasses.replace(job, model=dataclasses.replace(TOKENIZER, frame_size=32)), RAY)
     with pytest.raises(ValueError, match=r"no replay dataset in .*absent"):
         train(dataclasses.replace(job, dataset=tmp_path / "absent"), RAY)
+    long = dataclasses.replace(job, model=dataclasses.replace(TOKENIZER, max_frames=300))
     with pytest.raises(ValueError, match="no window of 300 frames: its longest episode has 101"):
-        train(dataclasses.replace(job, config=dataclasses.replace(CONFIG, window=300)), RAY)
+        train(dataclasses.replace(long, config=dataclasses.replace(CONFIG, window=300)), RAY)
     dynamics = dataclasses.replace(job, kind="dynamics", model=DynamicsConfig(**SIZES), tokenizer=world_model)
     with pytest.raises(ValueError, match="holds a GenieReduxG, a Tokenizer is needed"):
         train(dynamics, RAY)
+    large = dataclasses.replace(job, kind="dynamics", model=DynamicsConfig(), tokenizer=tokenizer)
+    with pytest.raises(ValueError, match=r"dynamics\.dim is 512, allowed with a token input: the tokenizer's dim 32"):
+        train(large, RAY)
+    seven = dataclasses.replace(large, model=DynamicsConfig(num_actions=7, **SIZES))
+    with pytest.raises(
+        ValueError, match=r"the dataset has 5 actions \(RIGHT, LEFT, UP, DOWN, JUMP\), the model takes 7"
+    ):
+        train(seven, RAY)
+    with pytest.raises(ValueError, match=r"window = 40: the model takes at most 16 frames"):
+        train(dataclasses.replace(job, config=dataclasses.replace(CONFIG, window=40)), RAY)
     assert not (tmp_path / "out").exists()
