@@ -91,4 +91,6 @@ def last_metrics(path: Path) -> dict[str, float]:
 
 
 def _short(value: float | int | str) -> str:
-    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1_000 else f"{value:.4g}"

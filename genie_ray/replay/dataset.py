@@ -18,6 +18,7 @@ from genie_ray.replay.writer import METADATA_FILE, TEMPORARY_PREFIX, DatasetMeta
 
 Split = Literal["train", "validation", "all"]
 HELD_OUT_FRACTION = 0.01  # of each game's episodes
+FEWEST_HELD_OUT = 3  # of each game, if it has five times as many: a loss over one episode is that episode's luck
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -62,8 +63,8 @@ class ReplayDataset:
     def split(self, name: Split) -> list[EpisodeRef]:
         """The episodes to train on, those held out for validation, or all; sorted by id.
 
-        An episode is held out if `is_held_out` says so. A game with several episodes has at least one held out (the one
-        with the lowest hash), and never all of them.
+        An episode is held out if `is_held_out` says so. Where these are few, those with the lowest hashes join them: a
+        game with several episodes has at least one held out, one with fifteen at least three; never all of them.
         """
         if name == "all":
             return list(self.episodes)
@@ -74,7 +75,8 @@ class ReplayDataset:
         for refs in by_game.values():
             ids = sorted((ref.episode_id for ref in refs), key=_unit_hash)
             wanted = sum(is_held_out(episode_id) for episode_id in ids)
-            held_out.update(ids[: min(max(wanted, 1), len(ids) - 1)])
+            fewest = max(1, min(FEWEST_HELD_OUT, len(ids) // 5))
+            held_out.update(ids[: min(max(wanted, fewest), len(ids) - 1)])
         return [ref for ref in self.episodes if (ref.episode_id in held_out) == (name == "validation")]
 
     def read(self, ref: EpisodeRef) -> Episode:

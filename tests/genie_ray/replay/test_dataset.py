@@ -53,6 +53,13 @@ def test_split_depends_on_ids_alone_and_leaves_out_no_game(make_dataset) -> None
     assert "Airstriker-Genesis-v0" in {ref.game for ref in train}  # of one, none is held out
 
 
+def test_a_game_with_fifteen_episodes_has_three_held_out(make_dataset) -> None:
+    dataset = make_dataset([2] * 14, game=KANGAROO)
+    assert sum(ref.game == KANGAROO for ref in dataset.split("validation")) == 2  # a fifth
+    dataset = make_dataset([2] * 16)
+    assert sum(ref.game == HERO for ref in dataset.split("validation")) == 3
+
+
 def test_content_hash_follows_content_not_place_or_time(tmp_path, make_episode, make_dataset, finish) -> None:
     dataset = make_dataset([20] * 4)
     original = dataset.content_hash()
