@@ -8,6 +8,7 @@ what was asked for minus what is there.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -75,7 +76,7 @@ class Policy:
         path = self.directory / game / "module"
         if not path.is_dir():
             raise ValueError(f"no agent for {game} in {self.directory}: {path} is missing")
-        return path.resolve()
+        return path
 
     def fingerprint(self, games: Sequence[str]) -> str | None:
         """SHA-256 of the agents' weights; None for random play."""
@@ -141,6 +142,8 @@ def collect(
     from genie_ray.replay import writer
     from genie_ray.replay.dataset import count_episodes, index_episodes
 
+    output = output.resolve()  # a worker has a working directory of its own
+    policy = dataclasses.replace(policy, directory=policy.directory and policy.directory.resolve())
     games = [resolve_game(game) for game in games]
     for game in games:
         require_rom(game)
@@ -165,7 +168,7 @@ def collect(
     missing = [s for s in shards if not (output / f"game={s.game}" / f"{s.name}.parquet").exists()]
     worker = ray.remote(max_restarts=-1, max_task_retries=-1, num_cpus=1)(RolloutWorker)
     count = min(config.workers, len(missing))
-    pool = ActorPool([worker.remote(output.resolve(), policy, env, seed) for _ in range(count)])
+    pool = ActorPool([worker.remote(output, policy, env, seed) for _ in range(count)])
     total, done = sum(s.steps for s in shards), sum(s.steps for s in shards) - sum(s.steps for s in missing)
     with progress_bar(f"collect {policy.name} play", total) as bar:
         bar.update(done)

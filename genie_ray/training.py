@@ -106,7 +106,13 @@ def train(job: TrainingJob, ray_config: RayConfig) -> Path:
         )
     _check(job, ray_config)
     output.mkdir(parents=True, exist_ok=True)
-    job = dataclasses.replace(job, output=output, dataset=job.dataset.resolve())
+    job = dataclasses.replace(  # a worker has a working directory of its own
+        job,
+        output=output,
+        dataset=job.dataset.resolve(),
+        tokenizer=job.tokenizer and job.tokenizer.resolve(),
+        init=job.init and job.init.resolve(),
+    )
     with follow_metrics(output / "metrics.jsonl", total=job.config.iterations, title=f"train {job.kind}"):
         _run_trainer(job, ray_config)
     shutil.rmtree(output / "resume")
