@@ -58,7 +58,7 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
     address = config.address or os.environ.get("RAY_ADDRESS")
     if address:
         try:
-            ray.init(address=address, logging_level=logging.WARNING)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         except (ConnectionError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"no Ray cluster at {address!r} (--address or RAY_ADDRESS): {reason}") from error

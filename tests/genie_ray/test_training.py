@@ -81,15 +81,16 @@ def test_a_killed_training_ends_with_the_same_weights(replay: ReplayDataset, tmp
 
 @pytest.mark.slow
 def test_two_workers_and_micro_steps_train_a_dynamics_that_brings_its_tokenizer(
-    replay: ReplayDataset, world_model: Path, tmp_path: Path
+    replay: ReplayDataset, world_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where the workers are not: relative paths must reach them all the same
     config = dataclasses.replace(CONFIG, iterations=6, accumulate=2, batch_size=8, validate_every=3, checkpoint_every=3)
-    tokenizer = tmp_path / "tokenizer"
+    tokenizer = Path("tokenizer")
     model = checkpoint.load(world_model)
     checkpoint.save(model.tokenizer, tokenizer, provenance={})
     job = TrainingJob(
         kind="dynamics",
-        output=tmp_path / "dynamics",
+        output=Path("dynamics"),
         dataset=replay.root,
         config=config,
         model=DynamicsConfig(**SIZES),
@@ -100,7 +101,7 @@ def test_two_workers_and_micro_steps_train_a_dynamics_that_brings_its_tokenizer(
     assert description["tokenizer_sha256"] == checkpoint.weights_hash(model.tokenizer)
     assert iterations(tmp_path / "dynamics", "validation_loss") == [3, 6]
 
-    tuned = dataclasses.replace(job, output=tmp_path / "tuned", model=None, tokenizer=None, init=best)
+    tuned = dataclasses.replace(job, output=Path("tuned"), model=None, tokenizer=None, init=Path("dynamics/best"))
     tuned = dataclasses.replace(tuned, config=dataclasses.replace(config, iterations=2, warmup_iterations=0))
     finetuned = checkpoint.read_description(train(tuned, RAY))
     assert finetuned["tokenizer_sha256"] == description["tokenizer_sha256"]
