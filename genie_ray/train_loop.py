@@ -140,6 +140,8 @@ def train_loop(setup: Mapping[str, Any]) -> None:
         ended = done == config.iterations
         if done % config.log_every == 0 or ended:
             metrics = sums.reduce()
+            if not math.isfinite(metrics["loss"]):
+                raise ValueError(f"the loss is {metrics['loss']} at iteration {done}: try a lower learning_rate")
             per_second = steps / (time.perf_counter() - since)
             metrics |= {"learning_rate": rate, "gradient_norm": float(gradient_norm), "steps_per_second": per_second}
             metrics |= {"frames_per_second": per_second * config.batch_size * config.window}
@@ -181,7 +183,7 @@ def validate(
     rank: int,
     world_size: int,
 ) -> dict[str, float]:
-    """Mean loss and metrics over the first held-out windows, weighted by windows and summed over ranks.
+    """Mean loss and metrics over held-out windows, weighted by windows and summed over ranks.
 
     The masks that the dynamics have to fill in are the same at every validation.
     """
