@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 ATARI = ["ale-py>=0.12"]
 FID: list[str] = []  # torchmetrics computes it; the field's weights are one TorchScript file (see README.md)
-DEV = ["mypy>=1.15", "pytest>=8", "ruff>=0.11", "types-PyYAML", *ATARI]
+DEV = ["mypy>=1.15", "psutil>=6", "pytest>=8", "ruff>=0.11", "types-PyYAML", *ATARI]
 
 setup(
     name="genie-ray",
@@ -31,7 +31,6 @@ setup(
         "jinja2>=3.1",
         "matplotlib>=3.10",
         "opencv-python-headless>=4.11",
-        "psutil>=6",
         "pydantic>=2.11",
         "PyYAML>=6",
         "rich>=14",

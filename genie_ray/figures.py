@@ -31,15 +31,13 @@ GIF_FRAME_MS = 250
 GAP = 2  # pixels between the frames of a strip
 
 
-def curves(data: Curves, *, x: str, y: str, title: str, log_y: bool = False) -> str:
+def curves(data: Curves, *, x: str, y: str, title: str) -> str:
     """Curves in one plot, as SVG."""
     figure = Figure(figsize=(4.6, 3.0), layout="constrained")
     axes: Axes = figure.add_subplot()
     for label, (xs, ys) in data.items():
         axes.plot(xs, ys, label=label, marker="o" if len(xs) < 15 else None, markersize=3, linewidth=1.3)
     axes.set(xlabel=x, ylabel=y, title=title)
-    if log_y:
-        axes.set_yscale("log")
     axes.grid(alpha=0.25)
     if len(data) > 1:
         axes.legend(fontsize=7, frameon=False)

@@ -33,7 +33,7 @@ from genie_ray.session import ray_session
 from genie_ray.training import TrainingJob, train
 
 BASE, ON_RANDOM, ON_EXPLORED = "base model", "fine-tuned on random play", "fine-tuned on explored play"
-BYTES_PER_FRAME = 1_000  # stored; retro frames take 50 to 300
+BYTES_PER_FRAME = 1_000  # stored; frames of the games measured took 58 to 116
 BYTES_RESERVED = 2 * 1024**3  # for checkpoints, Ray's spill files and logs
 
 

@@ -196,17 +196,11 @@ def _learning_curves(run: Path) -> list[str]:
     from genie_ray.figures import curves
 
     plots = []
-    trainings = {
-        "tokenizer": [("psnr", "validation_psnr", "PSNR (dB)")],
-        "dynamics": [("loss", "validation_loss", "loss")],
-        "finetuned/control": [("loss", "validation_loss", "loss")],
-        "finetuned/explore": [("loss", "validation_loss", "loss")],
-    }
-    for part, figures in trainings.items():
+    trainings = {"tokenizer": "psnr", "dynamics": "loss", "finetuned/control": "loss", "finetuned/explore": "loss"}
+    for part, key in trainings.items():
         lines = read_metrics(run / part / "metrics.jsonl")
-        for train_key, validation_key, title in figures:
-            data = {"training": _series(lines, train_key), "validation": _series(lines, validation_key)}
-            plots.append(curves(data, x="iteration", y=title, title=part))
+        data = {"training": _series(lines, key), "validation": _series(lines, f"validation_{key}")}
+        plots.append(curves(data, x="iteration", y={"psnr": "PSNR (dB)"}.get(key, key), title=part))
     agents = {path.parent.name: read_metrics(path) for path in sorted(run.glob("agent/*/metrics.jsonl"))}
     for key, title in (("reward_mean", "mean uncertainty reward"), ("entropy", "policy entropy (nats)")):
         data = {game: _series(lines, key) for game, lines in agents.items()}

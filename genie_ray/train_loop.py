@@ -91,6 +91,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
     autocast = _autocast(config, device)
 
     dataset = ReplayDataset(job.dataset)
+    data_hash = dataset.content_hash()
     module = build_model(job, dataset).to(device)
     model = ray.train.torch.prepare_model(module)
     optimizer = build_optimizer(module, config)
@@ -156,9 +157,9 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             if validation["loss"] < best:
                 best = validation["loss"]
                 if log:
-                    _save(module, job, "best", done, validation)
+                    _save(module, job, "best", done, validation, data_hash)
         if ended and log:
-            _save(module, job, "last", done, validation)
+            _save(module, job, "last", done, validation, data_hash)
         if done % config.checkpoint_every == 0 or ended:
             state = {
                 "iteration": done,
@@ -258,12 +259,17 @@ def _to_device(batch: Mapping[str, Any], device: torch.device) -> tuple[Tensor, 
 
 
 def _save(
-    module: Tokenizer | GenieReduxG, job: TrainingJob, name: str, iteration: int, validation: dict[str, float]
+    module: Tokenizer | GenieReduxG,
+    job: TrainingJob,
+    name: str,
+    iteration: int,
+    validation: dict[str, float],
+    data_hash: str,
 ) -> None:
     provenance = {
         "iteration": iteration,
         "seed": job.seed,
-        "dataset": ReplayDataset(job.dataset).content_hash(),
+        "dataset": data_hash,
         "validation": validation,
     }
     checkpoint.save(module, job.output / name, provenance=provenance)
