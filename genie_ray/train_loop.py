@@ -1,4 +1,4 @@
-"""What one Ray Train worker does: the loop that trains tokenizer and dynamics alike.
+"""What one Ray Train worker does: the loop that trains all parts of the world model alike.
 
 Everything random is drawn from a generator seeded by (seed, iteration, micro-step, rank), and the loader's position is
 saved with the weights and the optimiser's moments: a resumed training repeats and skips nothing.
@@ -23,14 +23,11 @@ from torch import Tensor, nn
 
 from genie_ray.metrics_log import MetricsLog
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.replay.windows import WindowLoader, iter_windows
 from genie_ray.seeding import seeded_generator
 from genie_ray.training import TrainingConfig, TrainingJob
+from genie_ray.training_tasks import TASKS, Task
 from world_model import checkpoint
-from world_model.genie import GenieReduxG, GenieReduxGConfig
-from world_model.tokenizer import Tokenizer, TokenizerConfig
 
-MEAN_FRAME_WINDOWS = 64
 STATE_FILE = "training_state.pt"
 
 
@@ -54,32 +51,6 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Ada
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
-def build_model(job: TrainingJob, dataset: ReplayDataset) -> Tokenizer | GenieReduxG:
-    """The model to train: fresh, or as its checkpoint left it."""
-    torch.manual_seed(job.seed)
-    if job.init is not None:
-        return checkpoint.load_as(GenieReduxG, job.init)
-    if isinstance(job.model, TokenizerConfig):
-        fresh = Tokenizer(job.model)
-        if job.model.mean_frame:
-            windows = iter_windows(
-                dataset,
-                split="train",
-                length=job.config.window,
-                stride=job.config.window,
-                batch_size=MEAN_FRAME_WINDOWS,
-                limit=MEAN_FRAME_WINDOWS,
-            )
-            fresh.initialize_mean_frame(next(windows)["frames_BTHWC"])
-        return fresh
-    assert job.model is not None
-    assert job.tokenizer is not None
-    tokenizer = checkpoint.load_as(Tokenizer, job.tokenizer)
-    model = GenieReduxG(GenieReduxGConfig(tokenizer=tokenizer.config, dynamics=job.model))
-    model.tokenizer.load_state_dict(tokenizer.state_dict())
-    return model
-
-
 def train_loop(setup: Mapping[str, Any]) -> None:
     """Ray Train calls this in every worker."""
     job: TrainingJob = setup["job"]
@@ -92,20 +63,13 @@ def train_loop(setup: Mapping[str, Any]) -> None:
 
     dataset = ReplayDataset(job.dataset)
     data_hash = dataset.content_hash()
-    module = build_model(job, dataset).to(device)
+    task = TASKS[job.kind](job)
+    torch.manual_seed(job.seed)
+    module = task.build(dataset).to(device)
     model = ray.train.torch.prepare_model(module)
     optimizer = build_optimizer(module, config)
-    loader = WindowLoader(
-        dataset,
-        split="train",
-        length=config.window,
-        stride=config.stride,
-        batch_size=config.batch_size // world_size // config.accumulate,
-        seed=job.seed,
-        rank=rank,
-        world_size=world_size,
-        shuffle_buffer=config.shuffle_buffer,
-    )
+    batch_size = config.batch_size // world_size // config.accumulate
+    loader = task.batches(dataset, batch_size=batch_size, rank=rank, world_size=world_size)
     start, best = 0, math.inf
     restored = ray.train.get_checkpoint()
     if restored is not None:
@@ -125,13 +89,13 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             group["lr"] = rate
         model.train()
         for micro_step in range(config.accumulate):
-            frames_BTHWC, actions_BT = _to_device(next(batches), device)
+            batch = _to_device(next(batches), device)
             generator = seeded_generator(device, job.seed, iteration, micro_step, rank)
             last_micro_step = micro_step == config.accumulate - 1
             with contextlib.nullcontext() if last_micro_step or world_size == 1 else model.no_sync(), autocast:
-                output = _forward(model, frames_BTHWC, actions_BT, generator)
+                output = task.loss(model, batch, generator)
                 (output.loss / config.accumulate).backward()
-            sums.add(output.metrics, weight=len(frames_BTHWC))
+            sums.add(output.metrics, weight=batch_size)
         gradient_norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -151,7 +115,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             sums, since, steps = Averages(), time.perf_counter(), 0
         paused = time.perf_counter()
         if done % config.validate_every == 0 or ended:
-            validation = validate(model, dataset, job, device, autocast, rank, world_size)
+            validation = validate(task, model, dataset, batch_size, device, autocast, rank, world_size)
             if log:
                 log.write(done, {f"validation_{key}": value for key, value in validation.items()})
             if validation["loss"] < best:
@@ -176,38 +140,29 @@ def train_loop(setup: Mapping[str, Any]) -> None:
 
 @torch.no_grad()
 def validate(
+    task: Task,
     model: nn.Module,
     dataset: ReplayDataset,
-    job: TrainingJob,
+    batch_size: int,
     device: torch.device,
     autocast: contextlib.AbstractContextManager[Any],
     rank: int,
     world_size: int,
 ) -> dict[str, float]:
-    """Mean loss and metrics over held-out windows, weighted by windows and summed over ranks.
+    """Mean loss and metrics over held-out batches, weighted by examples and summed over ranks.
 
     The masks that the dynamics have to fill in are the same at every validation.
     """
-    config = job.config
     model.eval()
     sums = Averages()
-    batch_size = max(1, config.batch_size // world_size // config.accumulate)
-    windows = iter_windows(
-        dataset,
-        split="validation",
-        length=config.window,
-        stride=config.window,
-        batch_size=batch_size,
-        limit=config.validation_windows,
-    )
-    for index, batch in enumerate(windows):
+    for index, held_out in enumerate(task.validation_batches(dataset, batch_size=batch_size)):
         if index % world_size != rank:
             continue
-        frames_BTHWC, actions_BT = _to_device(batch, device)
-        generator = seeded_generator(device, job.seed, -1, index, 0)
+        batch = _to_device(held_out, device)
+        generator = seeded_generator(device, task.job.seed, -1, index, 0)
         with autocast:
-            output = _forward(model, frames_BTHWC, actions_BT, generator)
-        sums.add(output.metrics, weight=len(frames_BTHWC))
+            output = task.loss(model, batch, generator)
+        sums.add(output.metrics, weight=len(next(iter(batch.values()))))
     return sums.reduce()
 
 
@@ -238,28 +193,24 @@ class Averages:
         return means
 
 
-def _forward(model: nn.Module, frames_BTHWC: Tensor, actions_BT: Tensor, generator: torch.Generator) -> Any:
-    bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    if isinstance(bare, Tokenizer):
-        return model(frames_BTHWC)
-    return model(frames_BTHWC, actions_BT[:, :-1], generator)
-
-
 def _autocast(config: TrainingConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     wanted = config.precision == "bf16" or (config.precision == "auto" and has_bf16)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
-def _to_device(batch: Mapping[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
-    frames_BTHWC, actions_BT = batch["frames_BTHWC"], batch["actions_BT"]
-    if device.type == "cuda":
-        frames_BTHWC, actions_BT = frames_BTHWC.pin_memory(), actions_BT.pin_memory()
-    return frames_BTHWC.to(device, non_blocking=True), actions_BT.to(device, non_blocking=True)
+def _to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch with its tensors on the device."""
+    if device.type == "cpu":
+        return dict(batch)
+    return {
+        key: value.pin_memory().to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for key, value in batch.items()
+    }
 
 
 def _save(
-    module: Tokenizer | GenieReduxG,
+    module: checkpoint.Model,
     job: TrainingJob,
     name: str,
     iteration: int,

@@ -20,7 +20,6 @@ from genie_ray.session import RayConfig
 if TYPE_CHECKING:
     from genie_ray.replay.writer import DatasetMetadata
     from world_model.dynamics import DynamicsConfig
-    from world_model.genie import GenieReduxGConfig
     from world_model.tokenizer import TokenizerConfig
 
 
@@ -149,8 +148,7 @@ def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
 def _check(job: TrainingJob, ray_config: RayConfig) -> None:
     """Refuses, before Ray Train starts, what its workers would fail on."""
     from genie_ray.replay.dataset import ReplayDataset
-    from genie_ray.replay.windows import WindowLoader, iter_windows
-    from world_model.tokenizer import TokenizerConfig
+    from genie_ray.training_tasks import TASKS
 
     config, workers = job.config, ray_config.train_workers
     if config.batch_size % (workers * config.accumulate):
@@ -158,26 +156,10 @@ def _check(job: TrainingJob, ray_config: RayConfig) -> None:
             f"batch_size = {config.batch_size}: must be a multiple of ray.train_workers × accumulate = "
             f"{workers} × {config.accumulate}"
         )
-    model = _model_config(job)
-    dataset = ReplayDataset(job.dataset)
-    if isinstance(model, TokenizerConfig):
-        require_fit(dataset.metadata, frame_size=model.frame_size)
-        longest = model.max_frames
-    else:
-        require_fit(dataset.metadata, frame_size=model.tokenizer.frame_size, num_actions=model.dynamics.num_actions)
-        longest = model.dynamics.max_frames
-    if config.window > longest:
-        raise ValueError(f"window = {config.window}: the model takes at most {longest} frames (max_frames)")
-    WindowLoader(
-        dataset,
-        split="train",
-        length=config.window,
-        stride=config.stride,
-        batch_size=config.batch_size // workers // config.accumulate,
-        seed=job.seed,
-        world_size=workers,
-    )
-    next(iter_windows(dataset, split="validation", length=config.window, stride=config.window, batch_size=1))
+    task, dataset = TASKS[job.kind](job), ReplayDataset(job.dataset)
+    task.check(dataset)
+    task.batches(dataset, batch_size=config.batch_size // workers // config.accumulate, rank=0, world_size=workers)
+    next(iter(task.validation_batches(dataset, batch_size=1)))
 
 
 def require_fit(metadata: DatasetMetadata, *, frame_size: int, num_actions: int | None = None) -> None:
@@ -189,19 +171,3 @@ def require_fit(metadata: DatasetMetadata, *, frame_size: int, num_actions: int 
     names = metadata.action_names
     if num_actions not in (None, len(names)):
         raise ValueError(f"the dataset has {len(names)} actions ({', '.join(names)}), the model takes {num_actions}")
-
-
-def _model_config(job: TrainingJob) -> TokenizerConfig | GenieReduxGConfig:
-    """The configuration of what is trained; checks that its checkpoint is of the right kind and that its parts fit."""
-    from world_model.checkpoint import read_config
-    from world_model.dynamics import DynamicsConfig
-    from world_model.genie import GenieReduxG, GenieReduxGConfig
-    from world_model.tokenizer import Tokenizer
-
-    if job.init is not None:
-        return read_config(GenieReduxG, job.init)
-    if isinstance(job.model, DynamicsConfig):
-        assert job.tokenizer is not None
-        return GenieReduxGConfig(tokenizer=read_config(Tokenizer, job.tokenizer), dynamics=job.model)
-    assert job.model is not None
-    return job.model
