@@ -1,6 +1,8 @@
 """Checkpoints: a directory with config.json (kind, configuration, hashes, provenance) and model.safetensors.
 
-A checkpoint holds everything that affects a model's output; that of a world model brings its tokenizer along.
+A checkpoint holds everything that affects a model's output; that of a world model brings its tokenizer along. What
+tokens mean is told by the encoder and the codebook: a tokenizer of which only the decoder was tuned may take the place
+of the one that a world model was trained with, another may not.
 """
 
 import dataclasses
@@ -11,6 +13,7 @@ import tempfile
 import typing
 from collections.abc import Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar
 
 import torch
@@ -20,9 +23,11 @@ from torch import nn
 
 from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
 from world_model.tokenizer import Tokenizer, TokenizerConfig
+from world_model.upscaler import Upscaler, UpscalerConfig
 
-Model = Tokenizer | GenieReduxG | GenieRedux
-M = TypeVar("M", Tokenizer, GenieReduxG, GenieRedux)
+WorldModel = GenieReduxG | GenieRedux
+Model = Tokenizer | WorldModel | Upscaler
+M = TypeVar("M", bound=Model)
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
@@ -31,6 +36,7 @@ KINDS: dict[str, tuple[type, type]] = {
     "tokenizer": (Tokenizer, TokenizerConfig),
     "genie_redux_g": (GenieReduxG, GenieReduxGConfig),
     "genie_redux": (GenieRedux, GenieReduxConfig),
+    "upscaler": (Upscaler, UpscalerConfig),
 }
 
 
@@ -47,6 +53,18 @@ def _state_hash(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
+def tokens_hash(tokenizer: Tokenizer) -> str:
+    """SHA-256 (hex) of what gives tokens their meaning; decoder-only tuning leaves it as it is."""
+    return _state_hash(tokenizer.token_state())
+
+
+def _tokenizer_hash(model: Model) -> str | None:
+    """Of the tokenizer that a model is or has; None for an upscaler, which has none."""
+    if isinstance(model, Upscaler):
+        return None
+    return weights_hash(model if isinstance(model, Tokenizer) else model.tokenizer)
+
+
 def save(model: Model, directory: str | Path, *, provenance: Mapping[str, Any]) -> None:
     """Writes a checkpoint; an old one at `directory` is replaced in one step, so a killed run leaves one or the other.
 
@@ -61,7 +79,7 @@ def save(model: Model, directory: str | Path, *, provenance: Mapping[str, Any]) 
         "kind": kind,
         "config": dataclasses.asdict(model.config),
         "weights_sha256": _state_hash(state),
-        "tokenizer_sha256": weights_hash(model if isinstance(model, Tokenizer) else model.tokenizer),
+        "tokenizer_sha256": _tokenizer_hash(model),
         "provenance": dict(provenance),
     }
     staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
@@ -94,8 +112,7 @@ def load(directory: str | Path, device: str | torch.device = "cpu") -> Model:
     with torch.random.fork_rng(devices=[]):
         model: Model = model_class(config)
     load_weights(model, state, source=str(directory))
-    tokenizer = model if isinstance(model, Tokenizer) else model.tokenizer
-    if weights_hash(tokenizer) != description["tokenizer_sha256"]:
+    if _tokenizer_hash(model) != description["tokenizer_sha256"]:
         raise ValueError(f"checkpoint {directory} holds another tokenizer than the one that it was trained with")
     return model.to(device).eval()
 
@@ -108,7 +125,52 @@ def load_as(model_class: type[M], directory: str | Path, device: str | torch.dev
     return model
 
 
-def read_config(model_class: type[nn.Module], directory: str | Path) -> Any:
+def load_world_model(directory: str | Path, device: str | torch.device = "cpu") -> WorldModel:
+    """As `load_as`, for a world model of either kind."""
+    require_kind(WorldModel, directory)
+    model = load(directory, device)
+    assert isinstance(model, WorldModel)
+    return model
+
+
+def with_tokenizer(model: WorldModel, tokenizer: Tokenizer) -> WorldModel:
+    """The world model with a decoder-tuned tokenizer in place of its own. Changes the model that it is given.
+
+    Raises ValueError where the tokenizer's tokens are not those that the dynamics learned.
+    """
+    own = model.tokenizer.config
+    same_config = dataclasses.replace(tokenizer.config, decoder_mean_frame=own.decoder_mean_frame) == own
+    needed, given = tokens_hash(model.tokenizer), tokens_hash(tokenizer)
+    if not same_config or given != needed:
+        raise ValueError(
+            f"the tokenizer is another than the dynamics' own: its tokens are {given[:12]}, needed: {needed[:12]}"
+        )
+    model.tokenizer = tokenizer.requires_grad_(False)
+    model.config = dataclasses.replace(model.config, tokenizer=tokenizer.config)
+    return model.eval()
+
+
+def describe(directory: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds: kind, parameters (all, and by part), hashes, configuration, provenance.
+
+    Where `tokens_sha256` agree, tokens mean the same. The checkpoint is loaded, so that a damaged one is refused.
+    """
+    description, model = read_description(directory), load(directory)
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    hashes = {"weights_sha256": description["weights_sha256"]}
+    if not isinstance(model, Upscaler):
+        tokenizer = model if isinstance(model, Tokenizer) else model.tokenizer
+        hashes |= {"tokenizer_sha256": description["tokenizer_sha256"], "tokens_sha256": tokens_hash(tokenizer)}
+    return {
+        "kind": description["kind"],
+        "parameters": {"all": sum(p.numel() for p in model.parameters()), **counts},
+        **hashes,
+        "config": description["config"],
+        "provenance": description["provenance"],
+    }
+
+
+def read_config(model_class: type[nn.Module] | UnionType, directory: str | Path) -> Any:
     """The configuration of the model that a checkpoint must hold (of the model's config class). Reads no weights."""
     description = require_kind(model_class, directory)
     _, config_class = KINDS[description["kind"]]
@@ -118,12 +180,14 @@ def read_config(model_class: type[nn.Module], directory: str | Path) -> Any:
         raise ValueError(f"checkpoint {directory} is damaged: {_one_line(error)}") from error
 
 
-def require_kind(model_class: type[nn.Module], directory: str | Path) -> dict[str, Any]:
-    """What config.json says; ValueError where the checkpoint holds another model. Reads no weights."""
+def require_kind(model_class: type[nn.Module] | UnionType, directory: str | Path) -> dict[str, Any]:
+    """What config.json says; ValueError where the checkpoint holds a model of no such class. Reads no weights."""
     description = read_description(directory)
     held, _ = KINDS[description["kind"]]
-    if held is not model_class:
-        raise ValueError(f"checkpoint {directory} holds a {held.__name__}, a {model_class.__name__} is needed")
+    allowed = typing.get_args(model_class) or (model_class,)
+    if held not in allowed:
+        needed = " or ".join(one.__name__ for one in allowed)
+        raise ValueError(f"checkpoint {directory} holds a {held.__name__}, a {needed} is needed")
     return description
 
 

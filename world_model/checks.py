@@ -45,3 +45,15 @@ def check_actions(actions_BT: Tensor, shape: Sequence[int], num_actions: int) ->
         low, high = actions_BT.aminmax()
         if low < 0 or high >= num_actions:
             raise ValueError(f"actions range from {low} to {high}, allowed: 0 to {num_actions - 1}")
+
+
+def check_tokens(tokens_BTHW: Tensor, grid: tuple[int, int], codes: int) -> None:
+    """Raises ValueError unless the tokens are int64 [B, T, H, W] on this grid with values in 0..codes−1."""
+    if tokens_BTHW.dtype != torch.int64:
+        raise ValueError(f"tokens are {tokens_BTHW.dtype}, allowed: torch.int64")
+    if tokens_BTHW.ndim != 4 or tokens_BTHW.shape[2:] != grid:
+        raise ValueError(f"tokens have shape {list(tokens_BTHW.shape)}, allowed: [B, T, {grid[0]}, {grid[1]}]")
+    if tokens_BTHW.numel():
+        low, high = tokens_BTHW.aminmax()
+        if low < 0 or high >= codes:
+            raise ValueError(f"tokens range from {low} to {high}, allowed: 0 to {codes - 1}")

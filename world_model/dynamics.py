@@ -20,7 +20,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from world_model.checks import check_length, check_positive
-from world_model.transformer import ContinuousPositionBias, SpatioTemporalTransformer
+from world_model.transformer import ContinuousPositionBias, SpatioTemporalTransformer, TransformerCache
 
 GRADIENT_SHRINK = 0.1  # share of the gradient that reaches the embeddings; published code, after CogView
 MASK_PROBABILITY = (0.5, 1.0)  # drawn per batch, uniformly; Genie, Sec. 2.1
@@ -36,13 +36,20 @@ class DynamicsConfig:
     num_actions: int = 5  # A; RetroAct's platformer control set has five
     # "one_hot": GenieRedux-G, real actions concatenated to the input; "latent": GenieRedux, vectors of D added to it
     conditioning: Literal["one_hot", "latent"] = "one_hot"
+    # "input": once, as in the published code; "every_block": again before each block, as the paper's Sec. 3 has it
+    actions_at: Literal["input", "every_block"] = "input"
     alignment: Literal["shifted", "aligned"] = "shifted"  # published code
     token_input_scale: float = 10.0  # of the code vectors added to visible tokens; published code; 0: no token input
     tdce_weight: float = 3.0  # λ of the token distance cross-entropy; published code
 
     def __post_init__(self) -> None:
         check_positive(self, "dim", "blocks", "heads", "head_dim", "max_frames", "num_actions")
-        for name, allowed in (("conditioning", ("one_hot", "latent")), ("alignment", ("shifted", "aligned"))):
+        choices = {
+            "conditioning": ("one_hot", "latent"),
+            "actions_at": ("input", "every_block"),
+            "alignment": ("shifted", "aligned"),
+        }
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)!r}, allowed: {allowed}")
         for name in ("token_input_scale", "tdce_weight"):
@@ -139,41 +146,72 @@ class Dynamics(nn.Module):
         return DynamicsOutput(loss, metrics)
 
     def _features(self, tokens_BTHW: Tensor, actions: Tensor, token_vectors_KD: Tensor) -> Tensor:
-        """Stream after the transformer, for frames 1..T−1: [B, T−1, H, W, E]."""
+        """Stream after the transformer, from which frames 1..T−1 are predicted: [B, T−1, H, W, E]."""
         check_length(tokens_BTHW.shape[1], self.config.max_frames)
-        shifted = self.config.alignment == "shifted"
-        conditions_BTE = self._conditions(actions)
-        if shifted:
+        table_KD, bias_hNN = self.token_inputs(token_vectors_KD), self.spatial_bias()
+        if self.config.alignment == "shifted":
             tokens_BTHW = tokens_BTHW[:, :-1]
-        else:  # no action leads to the first frame
-            conditions_BTE = F.pad(conditions_BTE, (0, 0, 1, 0))
-        x_BTHWE = self._embed(tokens_BTHW, token_vectors_KD)
+        x_BTHWE = self.stream(tokens_BTHW, self.conditions(actions), table_KD, bias_hNN)
+        return x_BTHWE if self.config.alignment == "shifted" else x_BTHWE[:, 1:]
+
+    def stream(
+        self,
+        tokens_BTHW: Tensor,
+        conditions_BTE: Tensor,
+        token_inputs_KD: Tensor,
+        spatial_bias_hNN: Tensor,
+        *,
+        cache: TransformerCache | None = None,
+        start: int = 0,
+    ) -> Tensor:
+        """What the transformer makes of input frames `start`.. of a clip, [B, T, H, W, E].
+
+        Args:
+            tokens_BTHW: tokens of these frames.
+            conditions_BTE: their `conditions`.
+            token_inputs_KD: `token_inputs`.
+            spatial_bias_hNN: `spatial_bias()`.
+            cache: the frames before; these are added to it.
+            start: position of the first of these frames.
+        """
         conditions_BTHWE = conditions_BTE[:, :, None, None].expand(-1, -1, *self.grid, -1)
+
+        def join(x: Tensor) -> Tensor:
+            if self.config.conditioning == "latent":
+                return x + conditions_BTHWE
+            return torch.cat([x[..., : self.config.dim], conditions_BTHWE.to(x.dtype)], dim=-1)
+
+        return self.transformer(
+            join(self._embed(tokens_BTHW, token_inputs_KD, start)),
+            spatial_bias_hNN,
+            before_block=join if self.config.actions_at == "every_block" else None,
+            cache=cache,
+            start=start,
+        )
+
+    def conditions(self, actions: Tensor) -> Tensor:
+        """What each input frame is told of the actions, [B, T', A] or [B, T', D]: T' = T−1 frames of a "shifted" model,
+        each with the action that leaves it; T of an "aligned" one, each with the action that led to it (zeros for the
+        first). Arguments as in `forward`."""
         if self.config.conditioning == "one_hot":
-            x_BTHWE = torch.cat([x_BTHWE, conditions_BTHWE], dim=-1)
-        else:
-            x_BTHWE = x_BTHWE + conditions_BTHWE
-        x_BTHWE = self.transformer(x_BTHWE, self.spatial_bias())
-        return x_BTHWE if shifted else x_BTHWE[:, 1:]
+            actions = F.one_hot(actions, self.config.num_actions).to(self.to_logits.weight.dtype)
+        return actions if self.config.alignment == "shifted" else F.pad(actions, (0, 0, 1, 0))
 
-    def _conditions(self, actions: Tensor) -> Tensor:
-        """Actions as vectors: [B, T, A] or [B, T, D]."""
-        if self.config.conditioning == "latent":
-            return actions
-        return F.one_hot(actions, self.config.num_actions).to(self.to_logits.weight.dtype)
+    def token_inputs(self, token_vectors_KD: Tensor) -> Tensor:
+        """What is added to the embedding of each token, [K+1, D]: its scaled code vector; zeros for the mask."""
+        return F.pad(token_vectors_KD * self.config.token_input_scale, (0, 0, 0, 1))
 
-    def _embed(self, tokens_BTHW: Tensor, token_vectors_KD: Tensor) -> Tensor:
+    def _embed(self, tokens_BTHW: Tensor, token_inputs_KD: Tensor, start: int) -> Tensor:
         """Token + position embeddings, their gradient shrunk, and the token input: [B, T, H, W, D]."""
         height, width = self.grid
-        positions = tokens_BTHW.shape[1] * height * width
+        first, last = (time * height * width for time in (start, start + tokens_BTHW.shape[1]))
         positions_THWD = rearrange(
-            self.position_embedding.weight[:positions], "(t h w) d -> t h w d", h=height, w=width
+            self.position_embedding.weight[first:last], "(t h w) d -> t h w d", h=height, w=width
         )
         x_BTHWD = self.token_embedding(tokens_BTHW) + positions_THWD
         x_BTHWD = x_BTHWD * GRADIENT_SHRINK + x_BTHWD.detach() * (1 - GRADIENT_SHRINK)
         if self.config.token_input_scale:
-            masked_is_zero_KD = F.pad(token_vectors_KD * self.config.token_input_scale, (0, 0, 0, 1))
-            x_BTHWD = x_BTHWD + F.embedding(tokens_BTHW, masked_is_zero_KD)
+            x_BTHWD = x_BTHWD + F.embedding(tokens_BTHW, token_inputs_KD)
         return x_BTHWD
 
 

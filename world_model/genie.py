@@ -16,7 +16,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from world_model import maskgit
-from world_model.checks import check_actions, check_frames
+from world_model.cached import CachedPredictor
+from world_model.checks import check_actions, check_frames, check_length
 from world_model.dynamics import Dynamics, DynamicsConfig, DynamicsOutput
 from world_model.latent_actions import LatentActionConfig, LatentActionModel
 from world_model.maskgit import DecodingConfig
@@ -100,19 +101,15 @@ class _WorldModel(nn.Module):
         """Predicted frames; as many actions as frames, prime and predicted, less one."""
         primes = prime_frames_BTHWC.shape[1]
         frames = actions.shape[1] + 1 - primes
+        check_length(primes + frames, self.dynamics.config.max_frames)
         if frames < 1:
             raise ValueError(
                 f"{primes} prime frames and {actions.shape[1]} actions leave no frame to predict, "
                 f"allowed: {primes} actions or more"
             )
-        token_vectors_KD = self.tokenizer.token_vectors()
-
-        def predict(tokens_BTHW: Tensor, first: int) -> Tensor:
-            return self.dynamics(tokens_BTHW, actions[:, : tokens_BTHW.shape[1] - 1], token_vectors_KD, first=first)
-
         prime_tokens_BTHW = self.tokenizer.encode(prime_frames_BTHWC)
         predicted_BTHW = maskgit.decode(
-            predict,
+            CachedPredictor(self.dynamics, self.tokenizer.token_vectors(), actions),
             prime_tokens_BTHW,
             frames,
             mask_token=self.dynamics.mask_token,
@@ -128,6 +125,15 @@ class GenieReduxG(_WorldModel):
     def __init__(self, config: GenieReduxGConfig) -> None:
         super().__init__(config.tokenizer, config.dynamics)
         self.config = config
+
+    @property
+    def num_actions(self) -> int:
+        """How many actions a player has to choose from."""
+        return self.config.dynamics.num_actions
+
+    def action_inputs(self, actions_BT: Tensor) -> Tensor:
+        """Actions as the dynamics take them: as they are."""
+        return actions_BT
 
     def forward(
         self, frames_BTHWC: Tensor, actions_BT: Tensor, generator: torch.Generator | None = None
@@ -152,15 +158,19 @@ class GenieReduxG(_WorldModel):
         return self._rollout(prime_frames_BTHWC, actions_BT, decoding, generator)
 
     @torch.no_grad()
-    def one_step_logits(self, prime_frames_BTHWC: Tensor, actions_BT: Tensor) -> Tensor:
-        """Logits of all predicted frames with every token of them masked, [B, T_pred, N, K] (one decoding step)."""
+    def one_step_logits(self, prime_frames_BTHWC: Tensor, actions_BT: Tensor, *, last_only: bool = False) -> Tensor:
+        """Logits of all predicted frames with every token of them masked, [B, T_pred, N, K] (one decoding step).
+
+        `last_only`: those of the last predicted frame, [B, 1, N, K].
+        """
         self._check_actions(prime_frames_BTHWC, actions_BT, actions_BT.shape[1])
         prime_tokens_BTHW = self.tokenizer.encode(prime_frames_BTHWC)
-        primes = prime_tokens_BTHW.shape[1]
-        shape = (len(prime_tokens_BTHW), actions_BT.shape[1] + 1 - primes, *self.dynamics.grid)
+        primes, frames = prime_tokens_BTHW.shape[1], actions_BT.shape[1] + 1
+        shape = (len(prime_tokens_BTHW), frames - primes, *self.dynamics.grid)
         masked_BTHW = prime_tokens_BTHW.new_full(shape, self.dynamics.mask_token)
         tokens_BTHW = torch.cat([prime_tokens_BTHW, masked_BTHW], dim=1)
-        logits_BTHWK = self.dynamics(tokens_BTHW, actions_BT, self.tokenizer.token_vectors(), first=primes)
+        first = frames - 1 if last_only else primes
+        logits_BTHWK = self.dynamics(tokens_BTHW, actions_BT, self.tokenizer.token_vectors(), first=first)
         return rearrange(logits_BTHWK, "b t h w k -> b t (h w) k")
 
     def uncertainty(self, frames_BTHWC: Tensor, actions_BT: Tensor) -> Tensor:
@@ -175,10 +185,10 @@ class GenieReduxG(_WorldModel):
                 f"{frames_BTHWC.shape[1]} frames and {actions_BT.shape[1]} actions, "
                 f"allowed: {PRIME_FRAMES} and {PRIME_FRAMES + PREDICTED_FRAMES - 1}"
             )
-        return token_entropy(self.one_step_logits(frames_BTHWC, actions_BT)[:, -1])
+        return token_entropy(self.one_step_logits(frames_BTHWC, actions_BT, last_only=True)[:, -1])
 
     def _check_actions(self, frames_BTHWC: Tensor, actions_BT: Tensor, count: int) -> None:
-        check_actions(actions_BT, (frames_BTHWC.shape[0], count), self.dynamics.config.num_actions)
+        check_actions(actions_BT, (frames_BTHWC.shape[0], count), self.num_actions)
 
 
 class GenieRedux(_WorldModel):
@@ -188,6 +198,15 @@ class GenieRedux(_WorldModel):
         super().__init__(config.tokenizer, config.dynamics)
         self.config = config
         self.latent_actions = LatentActionModel(config.latent_actions)
+
+    @property
+    def num_actions(self) -> int:
+        """How many latent actions a player has to choose from."""
+        return self.config.latent_actions.quantizer.size
+
+    def action_inputs(self, latent_actions_BT: Tensor) -> Tensor:
+        """Latent actions as the dynamics take them: their vectors, [B, T, D]."""
+        return F.embedding(latent_actions_BT, self.latent_actions.action_vectors())
 
     def forward(self, frames_BTHWC: Tensor, generator: torch.Generator | None = None) -> DynamicsOutput:
         """Joint training loss of dynamics and LAM on uint8 frames [B, T, H, W, C] (masks are drawn here)."""
@@ -213,6 +232,5 @@ class GenieRedux(_WorldModel):
 
         `latent_actions_BT` int64 [B, T_prime + T_pred − 1]; those between prime frames: `latent_actions.encode`.
         """
-        vectors_KD = self.latent_actions.action_vectors()
-        check_actions(latent_actions_BT, latent_actions_BT.shape, len(vectors_KD))
-        return self._rollout(prime_frames_BTHWC, F.embedding(latent_actions_BT, vectors_KD), decoding, generator)
+        check_actions(latent_actions_BT, latent_actions_BT.shape, self.num_actions)
+        return self._rollout(prime_frames_BTHWC, self.action_inputs(latent_actions_BT), decoding, generator)

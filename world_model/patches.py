@@ -51,5 +51,8 @@ class PixelHead(nn.Module):
         super().__init__()
         self.first_frame, self.next_frames = nn.Linear(dim, patch_values), nn.Linear(dim, patch_values)
 
-    def forward(self, x_BTHWD: Tensor) -> Tensor:
+    def forward(self, x_BTHWD: Tensor, *, start: int = 0) -> Tensor:
+        """`start`: position of the first of these frames in its clip."""
+        if start:
+            return self.next_frames(x_BTHWD)
         return torch.cat([self.first_frame(x_BTHWD[:, :1]), self.next_frames(x_BTHWD[:, 1:])], dim=1)

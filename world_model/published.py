@@ -2,12 +2,18 @@
 
 The two implementations hold the same parameters under other names; the tables below say which is which. Entries
 that no output depends on (the codebook's unused moving averages, the norm of a context that is never normed) are
-left out.
+left out. Sizes are read from the tensors' shapes; what no shape tells can be given.
+
+Axes: N tokens of a frame, T frames, D width, E width of the dynamics' stream, A actions, K codes, C dimensions of a
+code, P values of a patch.
 """
 
+import math
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from world_model.checkpoint import load_weights
+from world_model.checks import CHANNELS
+from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
+from world_model.latent_actions import LatentActionConfig
+from world_model.quantizer import QuantizerConfig
 from world_model.tokenizer import Tokenizer, TokenizerConfig
+
+FRAME_SIZE, MAX_FRAMES = 64, 16  # of the published models; GenieRedux, Sec. 4
 
 # Published name (a regular expression) → ours. One table per part; the part's own prefix is dealt with by the caller.
 TRANSFORMER = {
@@ -74,55 +86,206 @@ UNUSED = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Part:
+    """The weights of one part of a model under our names, and the file that they are from."""
+
+    state: dict[str, Tensor]
+    source: str
+
+    def shape(self, name: str, axes: int) -> torch.Size:
+        """Shape of a tensor; ValueError where there is none of that name and number of axes."""
+        if name not in self.state:
+            raise ValueError(f"{self.source} does not fit: it lacks {name}")
+        shape = self.state[name].shape
+        if len(shape) != axes:
+            raise ValueError(f"{self.source} does not fit: {name} has shape {list(shape)}, allowed: {axes} axes")
+        return shape
+
+    def load_into(self, module: nn.Module) -> None:
+        """Copies the weights; ValueError naming the first tensor that does not fit."""
+        load_weights(module, self.state, source=self.source)
+
+
 def import_published(
     tokenizer_pt: str | Path,
-    model_pt: str | Path | None,
-    config: TokenizerConfig | GenieReduxGConfig | GenieReduxConfig,
+    model_pt: str | Path | None = None,
+    *,
+    frame_size: int | None = None,
+    max_frames: int | None = None,
+    token_input_scale: float | None = None,
 ) -> Tokenizer | GenieReduxG | GenieRedux:
     """Our model with the weights of published .pt files, in evaluation mode.
 
     Args:
         tokenizer_pt: the tokenizer's file.
         model_pt: file of the dynamics (and latent action model); None for a tokenizer alone.
-        config: sizes of the files' models; its class tells which model is wanted.
+        frame_size: pixels; None: what a latent action model's shapes tell, else the published 64.
+        max_frames: longest clip; None: what the dynamics' shapes tell, else the published 16.
+        token_input_scale: no shape tells it; None: as published, 10 for a GenieRedux-G and 0 for a GenieRedux.
 
     Raises:
-        ValueError: a file is unreadable, holds an unknown entry, or does not fit the config.
+        ValueError: a file is unreadable, holds anything but the tensors of this model, or does not fit the other file
+            or what was given.
     """
-    tokenizer_state = _rename(_read(tokenizer_pt), AUTOENCODER, tokenizer_pt)
-    if isinstance(config, TokenizerConfig):
-        tokenizer = Tokenizer(config)
-        load_weights(tokenizer, tokenizer_state, source=str(tokenizer_pt))
-        return tokenizer.eval()
+    tokenizer = _part(_read(tokenizer_pt), AUTOENCODER, tokenizer_pt)
     if model_pt is None:
-        raise ValueError("no file of the dynamics was given, allowed with a TokenizerConfig only")
-    model = GenieReduxG(config) if isinstance(config, GenieReduxGConfig) else GenieRedux(config)
-    load_weights(model.tokenizer, tokenizer_state, source=str(tokenizer_pt))
-    parts: list[tuple[nn.Module, str, Mapping[str, str]]] = [(model.dynamics, "dynamics", DYNAMICS)]
-    if isinstance(model, GenieRedux):
-        parts.append((model.latent_actions, "latent_action_model", LATENT_ACTION_MODEL))
-    for part, name, table in parts:
-        load_weights(part, _rename(_read(model_pt).get(name, {}), table, model_pt), source=str(model_pt))
-    return model.eval()
+        alone = Tokenizer(_tokenizer_config(tokenizer, frame_size or FRAME_SIZE, max_frames or MAX_FRAMES))
+        tokenizer.load_into(alone)
+        return alone.eval()
+    published = _read(model_pt)
+    unknown = sorted(published.keys() - {"dynamics", "latent_action_model"})
+    if unknown or "dynamics" not in published:
+        raise ValueError(f"{model_pt} holds {', '.join(unknown) or 'nothing'}, needed: dynamics, latent_action_model")
+    dynamics = _part(published["dynamics"], DYNAMICS, model_pt)
+    if "latent_action_model" not in published:
+        guided = GenieReduxG(_guided_config(tokenizer, dynamics, frame_size, max_frames, token_input_scale))
+        tokenizer.load_into(guided.tokenizer)
+        dynamics.load_into(guided.dynamics)
+        return guided.eval()
+    latent = _part(published["latent_action_model"], LATENT_ACTION_MODEL, model_pt)
+    unguided = GenieRedux(_unguided_config(tokenizer, dynamics, latent, frame_size, max_frames, token_input_scale))
+    tokenizer.load_into(unguided.tokenizer)
+    dynamics.load_into(unguided.dynamics)
+    latent.load_into(unguided.latent_actions)
+    return unguided.eval()
+
+
+def _guided_config(
+    tokenizer: Part,
+    dynamics: Part,
+    frame_size: int | None,
+    max_frames: int | None,
+    token_input_scale: float | None,
+) -> GenieReduxGConfig:
+    dim, width = dynamics.shape("token_embedding.weight", 2)[1], dynamics.shape("to_logits.weight", 2)[1]
+    if width == 2 * dim:
+        raise ValueError(f"{dynamics.source} takes actions as embeddings of width {dim}, which no published file holds")
+    if width <= dim:
+        raise ValueError(f"{dynamics.source} has neither actions in its stream nor a latent action model")
+    tokenizer_config, sizes = _sizes(tokenizer, dynamics, frame_size or FRAME_SIZE, max_frames)
+    return GenieReduxGConfig(
+        tokenizer=tokenizer_config,
+        dynamics=DynamicsConfig(
+            **sizes,
+            num_actions=width - dim,
+            conditioning="one_hot",
+            actions_at="input",
+            alignment="shifted",
+            token_input_scale=10.0 if token_input_scale is None else token_input_scale,
+            tdce_weight=3.0,
+        ),
+    )
+
+
+def _unguided_config(
+    tokenizer: Part,
+    dynamics: Part,
+    latent: Part,
+    frame_size: int | None,
+    max_frames: int | None,
+    token_input_scale: float | None,
+) -> GenieReduxConfig:
+    latent_sizes = _autoencoder_sizes(latent)
+    dim, inputs = latent.shape("to_action.0.weight", 2)
+    told = math.isqrt(inputs // dim) * latent_sizes["patch_size"]
+    _agree("frame_size", frame_size, told, latent.source)
+    tokenizer_config, sizes = _sizes(tokenizer, dynamics, told, max_frames)
+    return GenieReduxConfig(
+        tokenizer=tokenizer_config,
+        dynamics=DynamicsConfig(
+            **sizes,
+            conditioning="latent",
+            actions_at="input",
+            alignment="shifted",
+            token_input_scale=0.0 if token_input_scale is None else token_input_scale,
+            tdce_weight=0.0,
+        ),
+        latent_actions=LatentActionConfig(**latent_sizes, frame_size=told, max_frames=sizes["max_frames"]),
+    )
+
+
+def _sizes(
+    tokenizer: Part, dynamics: Part, frame_size: int, max_frames: int | None
+) -> tuple[TokenizerConfig, dict[str, Any]]:
+    """The tokenizer's configuration, and what the shapes tell of the dynamics'."""
+    config = _tokenizer_config(tokenizer, frame_size, MAX_FRAMES)
+    codes = dynamics.shape("to_logits.weight", 2)[0]
+    if codes != config.quantizer.codes:
+        raise ValueError(
+            f"{dynamics.source} predicts {codes} codes, {tokenizer.source} has {config.quantizer.codes}: "
+            "it is not its tokenizer"
+        )
+    positions, dim = dynamics.shape("position_embedding.weight", 2)
+    frames, rest = divmod(positions, math.prod(config.grid))
+    if rest:
+        raise ValueError(
+            f"{dynamics.source} has {positions} positions, which is no clip of frames of {frame_size} pixels "
+            f"({math.prod(config.grid)} tokens): give frame_size"
+        )
+    _agree("max_frames", max_frames, frames, dynamics.source)
+    sizes = {"dim": dim, "max_frames": frames, **_transformer_sizes(dynamics, "transformer")}
+    return replace(config, max_frames=frames), sizes
+
+
+def _tokenizer_config(part: Part, frame_size: int, max_frames: int) -> TokenizerConfig:
+    sizes = _autoencoder_sizes(part)
+    return TokenizerConfig(
+        **sizes, frame_size=frame_size, max_frames=max_frames, mean_frame=False, decoder_mean_frame=False
+    )
+
+
+def _autoencoder_sizes(part: Part) -> dict[str, Any]:
+    dim, patch_values = part.shape("patch_embedding.first_frame.1.weight", 2)
+    codes, code_dim = part.shape("quantizer.codebook_KC", 2)
+    return {
+        "dim": dim,
+        "patch_size": math.isqrt(patch_values // CHANNELS),
+        "quantizer": QuantizerConfig(kind="cosine", codes=codes, code_dim=code_dim, commitment=0.25),
+        **_transformer_sizes(part, "encoder"),
+    }
+
+
+def _transformer_sizes(part: Part, stack: str) -> dict[str, int]:
+    block = re.compile(rf"{stack}\.spatial\.(\d+)\.")
+    return {
+        "blocks": len({match[1] for name in part.state if (match := block.match(name))}),
+        "heads": part.shape("spatial_bias.mlp.4.bias", 1)[0],
+        "head_dim": part.shape(f"{stack}.spatial.0.attention.q_scale", 1)[0],
+    }
+
+
+def _agree(name: str, given: int | None, told: int, source: str) -> None:
+    if given not in (None, told):
+        raise ValueError(f"{name} is {given}, allowed: {told}, which the shapes in {source} tell")
 
 
 def _read(path: str | Path) -> dict[str, Any]:
-    """The weights of a published file; nothing in it is executed."""
+    """The weights of a published file; nothing in it is executed, and its optimiser's moments are not read."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)["model"]
-    except (OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is no published checkpoint: {type(error).__name__}") from error
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} is no published checkpoint: it holds more than tensors and plain values") from error
+    except Exception as error:  # bytes that are no pickle can fail in any way
+        raise ValueError(f"{path} is no published checkpoint: it is truncated or no .pt file") from error
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise ValueError(f'{path} is no published checkpoint: it holds no weights under "model"')
+    return content["model"]
 
 
-def _rename(published: Mapping[str, Tensor], table: Mapping[str, str], source: str | Path) -> dict[str, Tensor]:
-    """Published names → ours."""
-    renamed = {}
+def _part(published: Any, table: Mapping[str, str], source: str | Path) -> Part:
+    """A part's weights with our names for the published ones."""
+    if not isinstance(published, dict):
+        raise ValueError(f"{source} holds a {type(published).__name__} where the weights of a part should be")
+    state = {}
     for name, tensor in published.items():
         if UNUSED.fullmatch(name):
             continue
         matches = [match.expand(ours) for theirs, ours in table.items() if (match := re.fullmatch(theirs, name))]
-        if len(matches) != 1:
+        if len(matches) != 1 or not isinstance(tensor, Tensor):
             raise ValueError(f"{source} holds {name}, which is no parameter of this model")
         # The library that the published code uses keeps several codebooks, of which there is one.
-        renamed[matches[0]] = tensor.squeeze(0) if name == "vq._codebook.embed" else tensor
-    return renamed
+        state[matches[0]] = tensor.squeeze(0) if name == "vq._codebook.embed" else tensor
+    return Part(state, str(source))

@@ -113,6 +113,8 @@ class EMAQuantizer(Quantizer):
         )
 
     def forward(self, vectors: Tensor) -> Quantized:
+        if not self.training and not self.vq._codebook.initted:  # the library would start it, even in evaluation
+            raise ValueError('an "ema" codebook has no codes before its first training batch')
         quantized, tokens, loss = self.vq(vectors.flatten(0, -2)[None])
         return Quantized(quantized.view_as(vectors), tokens.view(vectors.shape[:-1]).long(), loss.sum())
 

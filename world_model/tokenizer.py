@@ -10,48 +10,33 @@ Axes: B batch, T frames, H W pixels in `frames_BTHWC` and token grid elsewhere, 
 dimensions of a code, P values of a patch, D width, K codes.
 """
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world_model.checks import CHANNELS, check_frames, check_length, check_positive
-from world_model.patches import PatchEmbedding, PixelHead, from_patches, to_patches, to_uint8
+from world_model.autoencoder import Autoencoder, AutoencoderConfig
+from world_model.checks import check_frames, check_length, check_tokens
+from world_model.patches import from_patches, to_patches, to_uint8
 from world_model.quantizer import QuantizerConfig, build_quantizer
-from world_model.transformer import ContinuousPositionBias, Order, SpatioTemporalTransformer
+from world_model.transformer import TransformerCache
+
+DECODER_PARTS = ("decoder", "pixel_head")  # prefixes of the names of all that neither tokens nor their vectors need
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerConfig:
-    frame_size: int = 64  # pixels; paper, Sec. 4
-    patch_size: int = 4  # pixels; paper, Sec. 4
-    max_frames: int = 16  # longest clip; paper, Sec. 4
-    dim: int = 512  # paper, Sec. 4
-    blocks: int = 8  # of the encoder and of the decoder each; paper, Sec. 4
-    heads: int = 8  # paper, Sec. 4
-    head_dim: int = 64  # paper, Sec. 4
+class TokenizerConfig(AutoencoderConfig):
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
     mean_frame: bool = False  # ours: code how a frame differs from the data's mean frame; learns far sooner
+    # Ours: the decoder adds a mean frame of its own, so that it can learn another game's while tokens stay.
+    decoder_mean_frame: bool = False
 
     def __post_init__(self) -> None:
-        check_positive(self, "frame_size", "patch_size", "max_frames", "dim", "blocks", "heads", "head_dim")
-        if self.frame_size % self.patch_size:
-            raise ValueError(
-                f"TokenizerConfig: frame_size is {self.frame_size}, allowed: multiples of patch_size {self.patch_size}"
-            )
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Token grid (H, W) of one frame."""
-        side = self.frame_size // self.patch_size
-        return side, side
-
-    @property
-    def patch_values(self) -> int:
-        """P, the number of values of one patch."""
-        return CHANNELS * self.patch_size**2
+        super().__post_init__()
+        if self.decoder_mean_frame and not self.mean_frame:
+            raise ValueError("TokenizerConfig: decoder_mean_frame is True, allowed: with mean_frame only")
 
 
 class TokenizerOutput(NamedTuple):
@@ -63,34 +48,49 @@ class TokenizerOutput(NamedTuple):
     tokens_BTHW: Tensor
 
 
-class Tokenizer(nn.Module):
+class Tokenizer(Autoencoder):
     """Frames ↔ tokens. The module's docstring tells the architecture."""
 
+    config: TokenizerConfig
+
     def __init__(self, config: TokenizerConfig) -> None:
-        super().__init__()
-        self.config = config
-
-        def transformer(order: Order) -> SpatioTemporalTransformer:
-            return SpatioTemporalTransformer(
-                dim=config.dim,
-                blocks=config.blocks,
-                heads=config.heads,
-                head_dim=config.head_dim,
-                max_frames=config.max_frames,
-                order=order,
-            )
-
-        self.patch_embedding = PatchEmbedding(config.patch_values, config.dim)
-        self.spatial_bias = ContinuousPositionBias(config.grid, config.heads, hidden=config.dim)
-        self.encoder = transformer("st")
+        super().__init__(config)
         self.quantizer = build_quantizer(config.quantizer, config.dim)
-        self.decoder = transformer("ts")
-        self.pixel_head = PixelHead(config.dim, config.patch_values)
+        self.tokens_frozen = False
         if config.mean_frame:
             self.mean_patches_HWP = nn.Parameter(torch.zeros(*config.grid, config.patch_values))
             for head in (self.pixel_head.first_frame, self.pixel_head.next_frames):
                 nn.init.normal_(head.weight, std=0.002)  # so that the first reconstruction is the mean frame
                 nn.init.zeros_(head.bias)
+        if config.decoder_mean_frame:
+            self.decoder_mean_patches_HWP = nn.Parameter(torch.zeros(*config.grid, config.patch_values))
+
+    def for_decoder_tuning(self) -> "Tokenizer":
+        """A copy of which only decoder, pixel head and the decoder's mean frame learn: the paper's way to a new game.
+
+        Tokens and their vectors stay as they are, bit for bit, so that a dynamics model still understands them. The
+        position bias, which encoder and decoder share, is frozen for that, too.
+        """
+        tuned = Tokenizer(replace(self.config, decoder_mean_frame=self.config.mean_frame))
+        state = self.state_dict()
+        if self.config.mean_frame and not self.config.decoder_mean_frame:
+            state["decoder_mean_patches_HWP"] = self.mean_patches_HWP
+        tuned.load_state_dict(state)
+        for name, parameter in tuned.named_parameters():
+            parameter.requires_grad_(name.startswith(DECODER_PARTS))
+        tuned.tokens_frozen = True
+        return tuned
+
+    def token_state(self) -> dict[str, Tensor]:
+        """The part of the state that tokens and their vectors depend on: all but the decoder's."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(DECODER_PARTS)}
+
+    def train(self, mode: bool = True) -> Self:
+        """As in any module, but a frozen codebook stays in evaluation mode ("ema" follows the data in training)."""
+        super().train(mode)
+        if self.tokens_frozen:
+            self.quantizer.eval()
+        return self
 
     @torch.no_grad()
     def initialize_mean_frame(self, frames_BTHWC: Tensor) -> None:
@@ -101,15 +101,17 @@ class Tokenizer(nn.Module):
         if not self.config.mean_frame:
             raise ValueError("this tokenizer has no mean frame, allowed: TokenizerConfig(mean_frame=True)")
         check_frames(frames_BTHWC, self.config.frame_size, max_frames=frames_BTHWC.shape[1])
-        self.mean_patches_HWP.copy_(to_patches(frames_BTHWC, self.config.patch_size).mean(dim=(0, 1)))
+        mean_HWP = to_patches(frames_BTHWC, self.config.patch_size).mean(dim=(0, 1))
+        self.mean_patches_HWP.copy_(mean_HWP)
+        if self.config.decoder_mean_frame:
+            self.decoder_mean_patches_HWP.copy_(mean_HWP)
 
     def forward(self, frames_BTHWC: Tensor) -> TokenizerOutput:
         """Reconstructs uint8 frames and returns the training loss (means over all pixels and over all code values)."""
-        check_frames(frames_BTHWC, self.config.frame_size, self.config.max_frames)
-        patches_BTHWP = to_patches(frames_BTHWC, self.config.patch_size)
+        patches_BTHWP = self._patches(frames_BTHWC)
         spatial_bias_hNN = self.spatial_bias()
         quantized = self.quantizer(self._encode(patches_BTHWP, spatial_bias_hNN))
-        reconstruction_BTHWP = self._decode(quantized.vectors, spatial_bias_hNN)
+        reconstruction_BTHWP = self.decode_vectors(quantized.vectors, spatial_bias_hNN)
         reconstruction_loss = F.mse_loss(reconstruction_BTHWP, patches_BTHWP)
         loss = reconstruction_loss + quantized.loss
         metrics = {
@@ -125,8 +127,7 @@ class Tokenizer(nn.Module):
     @torch.no_grad()
     def encode(self, frames_BTHWC: Tensor) -> Tensor:
         """uint8 frames [B, T, H, W, C] → tokens [B, T, H, W] int64 on the token grid."""
-        check_frames(frames_BTHWC, self.config.frame_size, self.config.max_frames)
-        patches_BTHWP = to_patches(frames_BTHWC, self.config.patch_size)
+        patches_BTHWP = self._patches(frames_BTHWC)
         return self.quantizer(self._encode(patches_BTHWP, self.spatial_bias())).tokens
 
     @torch.no_grad()
@@ -137,8 +138,9 @@ class Tokenizer(nn.Module):
     def decode_to_pixels(self, tokens_BTHW: Tensor) -> Tensor:
         """As `decode`, but float pixels, neither clipped nor rounded."""
         check_length(tokens_BTHW.shape[1], self.config.max_frames)
-        vectors_BTHWD = F.embedding(tokens_BTHW, self.token_vectors())
-        return from_patches(self._decode(vectors_BTHWD, self.spatial_bias()), self.config.patch_size)
+        check_tokens(tokens_BTHW, self.config.grid, self.config.quantizer.size)
+        patches_BTHWP = self.decode_vectors(F.embedding(tokens_BTHW, self.token_vectors()), self.spatial_bias())
+        return from_patches(patches_BTHWP, self.config.patch_size)
 
     def code_vectors(self) -> Tensor:
         """The codebook, [K, C]."""
@@ -153,6 +155,12 @@ class Tokenizer(nn.Module):
             patches_BTHWP = patches_BTHWP - self.mean_patches_HWP
         return self.encoder(self.patch_embedding(patches_BTHWP), spatial_bias_hNN)
 
-    def _decode(self, vectors_BTHWD: Tensor, spatial_bias_hNN: Tensor) -> Tensor:
-        patches_BTHWP = self.pixel_head(self.decoder(vectors_BTHWD, spatial_bias_hNN))
+    def decode_vectors(
+        self, vectors_BTHWD: Tensor, spatial_bias_hNN: Tensor, *, cache: TransformerCache | None = None, start: int = 0
+    ) -> Tensor:
+        """Token vectors of frames `start`.. → patches [B, T, H, W, P]; the frames before are in the decoder's cache."""
+        decoded_BTHWD = self.decoder(vectors_BTHWD, spatial_bias_hNN, cache=cache, start=start)
+        patches_BTHWP = self.pixel_head(decoded_BTHWD, start=start)
+        if self.config.decoder_mean_frame:
+            return patches_BTHWP + self.decoder_mean_patches_HWP
         return patches_BTHWP + self.mean_patches_HWP if self.config.mean_frame else patches_BTHWP

@@ -12,12 +12,14 @@ Axes: B batch, T frames, H W token grid, N = H·W, D width, h heads, C dimension
 """
 
 import math
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 ATTENTION_SCALE = 8.0  # cosine similarities lie in [−1, 1]; the fixed factor lets the softmax become sharp
 FEED_FORWARD_MULTIPLE = 4  # × 2/3, since a gated unit has two input projections
@@ -26,30 +28,36 @@ Order = Literal["st", "ts"]
 
 
 class PositionEncodingGenerator(nn.Module):
-    """Depthwise 3×3×3 convolution over (T, H, W), zero-padded, causal in time: [B, T, H, W, D] → the same."""
+    """Depthwise 3×3×3 convolution over (T, H, W), zero-padded, causal in time: [B, T, H, W, D] → the same.
+
+    `before_BTHWD`: the up to two frames that came before, where the clip is fed in pieces.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.conv = nn.Conv3d(dim, dim, kernel_size=3, groups=dim)
 
-    def forward(self, x_BTHWD: Tensor) -> Tensor:
-        # One 2-D convolution of all frames per time tap, each shifted to its frame: the same sum as the 3-D
-        # convolution, and on a CPU almost three times as fast (channels stay last, so nothing is transposed).
-        frames = rearrange(x_BTHWD, "b t h w d -> (b t) d h w")
-        weight = self.conv.weight
+    def forward(self, x_BTHWD: Tensor, before_BTHWD: Tensor | None = None) -> Tensor:
+        # One 2-D convolution of all frames per time tap, added to the frames that it belongs to: the same sum as the
+        # 3-D convolution, and on a CPU almost three times as fast (channels stay last, so nothing is transposed).
+        weight, bias = self.conv.weight, self.conv.bias
+        frames = x_BTHWD.shape[1]
+        if before_BTHWD is not None:
+            x_BTHWD = torch.cat([before_BTHWD, x_BTHWD], dim=1)
+        known = x_BTHWD.shape[1] - frames
 
-        def tap(delay: int, bias: Tensor | None) -> Tensor:
+        def tap(delay: int, first: int, last: int) -> Tensor:
             kernel = weight[:, :, 2 - delay].contiguous(memory_format=torch.channels_last)
-            out = F.conv2d(frames, kernel, bias, padding=1, groups=weight.shape[0])
+            images = rearrange(x_BTHWD[:, first:last], "b t h w d -> (b t) d h w")
+            out = F.conv2d(images, kernel, None if delay else bias, padding=1, groups=weight.shape[0])
             return rearrange(out, "(b t) d h w -> b t h w d", b=x_BTHWD.shape[0])
 
-        now, one_ago, two_ago = tap(0, self.conv.bias), tap(1, None), tap(2, None)
-        return now + _delay(one_ago, 1) + _delay(two_ago, 2)
-
-
-def _delay(x_BTHWD: Tensor, frames: int) -> Tensor:
-    """Moves every frame `frames` later; zeros come in at the front."""
-    return F.pad(x_BTHWD, (0, 0, 0, 0, 0, 0, frames, 0))[:, : x_BTHWD.shape[1]]
+        out = tap(0, known, known + frames)
+        for delay in (1, 2):
+            skipped = max(0, delay - known)  # frames whose past at this tap lies before the clip
+            if skipped < frames:
+                out[:, skipped:] += tap(delay, max(0, known - delay), known + frames - delay)
+        return out
 
 
 class ContinuousPositionBias(nn.Module):
@@ -120,18 +128,28 @@ class Attention(nn.Module):
         self.k_scale = nn.Parameter(torch.ones(head_dim))
         self.to_out = nn.Linear(heads * head_dim, dim, bias=False)
 
-    def forward(self, x_MSD: Tensor, bias_hSS: Tensor) -> Tensor:
+    def forward(self, x_MSD: Tensor, bias_hSS: Tensor, cache: "HalfBlockCache | None" = None, start: int = 0) -> Tensor:
         projections = self.to_q(self.norm(x_MSD)), *self.to_kv(x_MSD).chunk(2, dim=-1)
         q, k, v = (rearrange(z, "m s (h c) -> m s h c", h=self.heads) for z in projections)
         q, k = _normalize(q, self.q_scale), _normalize(k, self.k_scale)
+        if cache is not None:
+            k, v = cache.extend(k, v, start)
         q, k, v = (rearrange(z, "m s h c -> m h s c") for z in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_hSS[None], scale=ATTENTION_SCALE)
-        return self.to_out(rearrange(out, "m h s c -> m s (h c)"))
+        return self.to_out(rearrange(attend(q, k, v, bias_hSS), "m h s c -> m s (h c)"))
+
+
+def attend(q_MhSC: Tensor, k_MhSC: Tensor, v_MhSC: Tensor, bias_hSS: Tensor) -> Tensor:
+    """softmax(8 · q·k + bias) · v, [M, h, S, C]."""
+    if q_MhSC.device.type == "cpu" and torch.is_grad_enabled():
+        # PyTorch's fused kernel for CPUs has no gradient of the bias and a very slow one for short sequences.
+        scores_MhSS = torch.matmul(q_MhSC * ATTENTION_SCALE, k_MhSC.transpose(-1, -2)) + bias_hSS
+        return torch.matmul(scores_MhSS.softmax(dim=-1).to(v_MhSC.dtype), v_MhSC)
+    return F.scaled_dot_product_attention(q_MhSC, k_MhSC, v_MhSC, attn_mask=bias_hSS[None], scale=ATTENTION_SCALE)
 
 
 def _normalize(x: Tensor, scale: Tensor) -> Tensor:
-    """x / |x| · scale over the last axis, with fewer passes over memory than torch's `normalize`."""
-    return x * (x.square().sum(dim=-1, keepdim=True).add(1e-12).rsqrt() * scale)
+    """x / |x| · scale over the last axis."""
+    return x * (scale / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-6))
 
 
 class FeedForward(nn.Module):
@@ -150,22 +168,66 @@ class FeedForward(nn.Module):
         return self.to_out(F.gelu(gate) * value)
 
 
+class HalfBlockCache:
+    """What a half block keeps of past frames: PEG inputs of the last two, and all keys and values along time.
+
+    Frames are fed from position `start` on and replace whatever was kept from there on, so that a frame may be fed
+    again and again until it is final.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity  # frames
+        self._inputs_BTHWD: Tensor | None = None
+        self._inputs_start = 0
+        self._keys_MThC: Tensor | None = None
+        self._values_MThC: Tensor | None = None
+
+    def before(self, x_BTHWD: Tensor, start: int) -> Tensor:
+        """The up to two PEG inputs before position `start`; keeps those of x."""
+        before_BTHWD = x_BTHWD[:, :0]
+        if self._inputs_BTHWD is not None:
+            end = start - self._inputs_start
+            before_BTHWD = self._inputs_BTHWD[:, max(0, end - 2) : end]
+        self._inputs_BTHWD = torch.cat([before_BTHWD, x_BTHWD], dim=1)
+        self._inputs_start = start - before_BTHWD.shape[1]
+        return before_BTHWD
+
+    def extend(self, k_MThC: Tensor, v_MThC: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of all frames up to the last one fed."""
+        end = start + k_MThC.shape[1]
+        if self._keys_MThC is None or self._values_MThC is None:
+            shape = (k_MThC.shape[0], self._capacity, *k_MThC.shape[2:])
+            self._keys_MThC, self._values_MThC = k_MThC.new_empty(shape), v_MThC.new_empty(shape)
+        self._keys_MThC[:, start:end] = k_MThC
+        self._values_MThC[:, start:end] = v_MThC
+        return self._keys_MThC[:, :end], self._values_MThC[:, :end]
+
+
 class HalfBlock(nn.Module):
     """PEG → attention along one axis → feed-forward, each added to its input: [B, T, H, W, D] → the same."""
 
     def __init__(self, dim: int, heads: int, head_dim: int, axis: Literal["space", "time"]) -> None:
         super().__init__()
-        self.rows = "(b t) (h w) d" if axis == "space" else "(b h w) t d"
+        self.along_time = axis == "time"
+        self.rows = "(b h w) t d" if self.along_time else "(b t) (h w) d"
         self.peg = PositionEncodingGenerator(dim)
         self.attention = Attention(dim, heads, head_dim)
         self.feed_forward = FeedForward(dim)
 
-    def forward(self, x_BTHWD: Tensor, bias_hSS: Tensor) -> Tensor:
+    def forward(self, x_BTHWD: Tensor, bias_hSS: Tensor, cache: HalfBlockCache | None = None, start: int = 0) -> Tensor:
         b, t, h, w, _ = x_BTHWD.shape
-        x = x_BTHWD + self.peg(x_BTHWD)
-        attended = self.attention(rearrange(x, f"b t h w d -> {self.rows}"), bias_hSS)
+        x = x_BTHWD + self.peg(x_BTHWD, None if cache is None else cache.before(x_BTHWD, start))
+        rows = rearrange(x, f"b t h w d -> {self.rows}")
+        attended = self.attention(rows, bias_hSS, cache if self.along_time else None, start)
         x = x + rearrange(attended, f"{self.rows} -> b t h w d", b=b, t=t, h=h, w=w)
         return x + self.feed_forward(x)
+
+
+class TransformerCache:
+    """What a stack keeps of up to `capacity` past frames, so that a frame after them costs no more than itself."""
+
+    def __init__(self, transformer: "SpatioTemporalTransformer", capacity: int) -> None:
+        self.spatial, self.temporal = ([HalfBlockCache(capacity) for _ in transformer.spatial] for _ in range(2))
 
 
 class SpatioTemporalTransformer(nn.Module):
@@ -181,18 +243,57 @@ class SpatioTemporalTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.order = order
+        self.checkpoint_activations = False  # recompute in the backward pass what a half block computed: less memory
         self.spatial = nn.ModuleList(HalfBlock(dim, heads, head_dim, "space") for _ in range(blocks))
         self.temporal = nn.ModuleList(HalfBlock(dim, heads, head_dim, "time") for _ in range(blocks))
         self.norm = nn.LayerNorm(dim, bias=False)
         self.register_buffer("temporal_bias_hTT", causal_alibi_bias(heads, max_frames), persistent=False)
 
-    def forward(self, x_BTHWD: Tensor, spatial_bias_hNN: Tensor) -> Tensor:
-        frames = x_BTHWD.shape[1]
-        temporal_bias_hTT = self.temporal_bias_hTT[:, :frames, :frames]
+    def forward(
+        self,
+        x_BTHWD: Tensor,
+        spatial_bias_hNN: Tensor,
+        *,
+        before_block: Callable[[Tensor], Tensor] | None = None,
+        cache: TransformerCache | None = None,
+        start: int = 0,
+    ) -> Tensor:
+        """Frames `start`.. of a clip; those before them are in the cache.
+
+        Args:
+            x_BTHWD: the frames, [B, T, H, W, D].
+            spatial_bias_hNN: additive bias of spatial attention.
+            before_block: applied to the stream before every block.
+            cache: past frames; these are added to it.
+            start: position of the first frame in its clip.
+        """
+        end = start + x_BTHWD.shape[1]
+        temporal_bias_hTS = self.temporal_bias_hTT[:, start:end, :end]
         x = x_BTHWD
-        for spatial, temporal in zip(self.spatial, self.temporal, strict=True):
-            if self.order == "st":
-                x = temporal(spatial(x, spatial_bias_hNN), temporal_bias_hTT)
-            else:
-                x = spatial(temporal(x, temporal_bias_hTT), spatial_bias_hNN)
+        if torch.is_autocast_enabled(x.device.type):  # the stream, too: else every layer would cast it anew
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, spatial_bias_hNN, temporal_bias_hTS = (z.to(dtype) for z in (x, spatial_bias_hNN, temporal_bias_hTS))
+        for index, (spatial, temporal) in enumerate(zip(self.spatial, self.temporal, strict=True)):
+            if before_block is not None:
+                x = before_block(x)
+            halves = [
+                (spatial, spatial_bias_hNN, cache and cache.spatial[index]),
+                (temporal, temporal_bias_hTS, cache and cache.temporal[index]),
+            ]
+            for half, bias, kept in halves if self.order == "st" else reversed(halves):
+                if self.checkpoint_activations and torch.is_grad_enabled():
+                    x = checkpoint(half, x, bias, use_reentrant=False)
+                else:
+                    # Every length of a cached clip would be compiled anew: those run as they are.
+                    x = (half if kept is None else half.forward)(x, bias, kept, start)
         return self.norm(x)
+
+    def compile_halves(self) -> None:
+        """Lets torch.compile fuse each half block, except in cached decoding; all of a kind share a program."""
+        for half in (*self.spatial, *self.temporal):
+            half.compile()
+
+
+def transformers(model: nn.Module) -> Iterator[SpatioTemporalTransformer]:
+    """All stacks of a model."""
+    return (module for module in model.modules() if isinstance(module, SpatioTemporalTransformer))

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import guided_model, random_clip, tokenizer_config, unguided_config
+from tiny_models import guided_model, random_clip, tokenizer_config, train, unguided_config
+from torch import Tensor
 
 from world_model import checkpoint
 from world_model.genie import GenieRedux, GenieReduxG
+from world_model.quantizer import QuantizerConfig
 from world_model.tokenizer import Tokenizer
 
 KINDS = ["cosine", "ema", "fsq"]
@@ -118,6 +120,59 @@ def test_damaged_and_foreign_directories_are_refused_in_one_line(tmp_path: Path)
     refused("kind 'diffusion'")
     edit_description(directory, kind="tokenizer", format=99)
     refused("format 99")
+
+
+def tuned_to(frames_BTHWC: Tensor, tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer after a few steps of decoder-only tuning."""
+    tuned = tokenizer.for_decoder_tuning().train()
+    train(tuned, lambda: tuned(frames_BTHWC).loss, steps=3)
+    return tuned.eval()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_world_model_takes_its_tokenizer_with_a_tuned_decoder(kind: str, tmp_path: Path) -> None:
+    model = guided_model(kind)
+    frames_BTHWC, actions_BT = random_clip()
+    tuned = tuned_to(frames_BTHWC, model.tokenizer)
+    assert checkpoint.tokens_hash(tuned) == checkpoint.tokens_hash(model.tokenizer)
+    assert checkpoint.weights_hash(tuned) != checkpoint.weights_hash(model.tokenizer)
+    before = model.one_step_logits(frames_BTHWC[:, :2], actions_BT)
+    pictures_BTHWC = tuned.decode(tuned.encode(frames_BTHWC))
+    checkpoint.save(checkpoint.with_tokenizer(model, tuned), tmp_path / "swapped", provenance={})
+    swapped = checkpoint.load_world_model(tmp_path / "swapped")
+    assert isinstance(swapped, GenieReduxG)
+    assert torch.equal(swapped.one_step_logits(frames_BTHWC[:, :2], actions_BT), before)
+    assert torch.equal(swapped.tokenizer.decode(swapped.tokenizer.encode(frames_BTHWC)), pictures_BTHWC)
+    assert not any(parameter.requires_grad for parameter in swapped.tokenizer.parameters())
+
+
+def test_a_tokenizer_with_other_tokens_is_refused() -> None:
+    model = guided_model("fsq")
+    other = Tokenizer(tokenizer_config("fsq"))
+    with pytest.raises(
+        ValueError, match=r"the tokenizer is another than the dynamics' own: its tokens are \w{12}, needed"
+    ):
+        checkpoint.with_tokenizer(model, other)
+    # The same weights under other levels: 4·3·3 codes as well, but they stand for other vectors.
+    quantizer = QuantizerConfig(kind="fsq", codes=32, code_dim=8, levels=(3, 4, 3))
+    other = Tokenizer(tokenizer_config("fsq", quantizer=quantizer))
+    other.load_state_dict(model.tokenizer.state_dict())
+    with pytest.raises(ValueError, match="is another than the dynamics' own"):
+        checkpoint.with_tokenizer(model, other)
+
+
+def test_a_description_tells_parts_and_tokens(tmp_path: Path) -> None:
+    model = GenieRedux(unguided_config()).eval()
+    checkpoint.save(model, tmp_path / "genie", provenance={"iteration": 3})
+    checkpoint.save(model.tokenizer, tmp_path / "tokenizer", provenance={})
+    told = checkpoint.describe(tmp_path / "genie")
+    assert told["kind"] == "genie_redux"
+    assert list(told["parameters"]) == ["all", "tokenizer", "dynamics", "latent_actions"]
+    assert told["parameters"]["all"] == sum(list(told["parameters"].values())[1:])
+    assert told["provenance"] == {"iteration": 3}
+    assert told["tokens_sha256"] == checkpoint.describe(tmp_path / "tokenizer")["tokens_sha256"]
+    with pytest.raises(ValueError, match="holds a Tokenizer, a GenieReduxG or GenieRedux is needed"):
+        checkpoint.load_world_model(tmp_path / "tokenizer")
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -1,13 +1,18 @@
 """Agreement with the published implementation, on tiny checkpoints that it wrote and what it computes from them."""
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from world_model import checkpoint
+from world_model.checkpoint import weights_hash
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
 from world_model.latent_actions import LatentActionConfig
@@ -19,7 +24,9 @@ from world_model.uncertainty import token_entropy, uncertainty_reward
 PACK = Path(os.environ.get("GENIE_RAY_PARITY", Path(__file__).parents[2] / ".." / "shared" / "parity"))
 TOLERANCE = 1e-4
 SIZES = {"dim": 48, "blocks": 2, "heads": 3, "head_dim": 16, "max_frames": 6}
-TOKENIZER = TokenizerConfig(frame_size=24, patch_size=4, quantizer=QuantizerConfig(codes=64), **SIZES)
+TOKENIZER = TokenizerConfig(
+    frame_size=24, patch_size=4, quantizer=QuantizerConfig(kind="cosine", codes=64), mean_frame=False, **SIZES
+)
 
 pytestmark = pytest.mark.skipif(
     not (PACK / "expected.safetensors").exists(),
@@ -34,18 +41,16 @@ def expected() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def guided() -> GenieReduxG:
-    config = GenieReduxGConfig(tokenizer=TOKENIZER, dynamics=DynamicsConfig(num_actions=5, **SIZES))
-    return import_published(PACK / "tokenizer.pt", PACK / "genie_redux_guided.pt", config)
+    model = import_published(PACK / "tokenizer.pt", PACK / "genie_redux_guided.pt", frame_size=24)
+    assert isinstance(model, GenieReduxG)
+    return model
 
 
 @pytest.fixture(scope="module")
 def unguided() -> GenieRedux:
-    config = GenieReduxConfig(
-        tokenizer=TOKENIZER,
-        dynamics=DynamicsConfig(conditioning="latent", token_input_scale=0.0, tdce_weight=0.0, **SIZES),
-        latent_actions=LatentActionConfig(frame_size=24, patch_size=4, quantizer=QuantizerConfig(codes=7), **SIZES),
-    )
-    return import_published(PACK / "tokenizer.pt", PACK / "genie_redux.pt", config)
+    model = import_published(PACK / "tokenizer.pt", PACK / "genie_redux.pt")
+    assert isinstance(model, GenieRedux)
+    return model
 
 
 def masked_clip(expected: dict[str, Tensor], mask_token: int) -> Tensor:
@@ -104,14 +109,95 @@ def test_latent_actions_and_unguided_logits(unguided: GenieRedux, expected: dict
     assert_close(logits_BTHWK.flatten(2, 3), expected["unguided_logits_BTNK"])
 
 
-def test_a_file_of_another_size_is_refused() -> None:
-    config = TokenizerConfig(frame_size=24, patch_size=4, quantizer=QuantizerConfig(codes=32), **SIZES)
-    with pytest.raises(ValueError, match=r"quantizer\.codebook_KC has shape \[64, 32\], allowed: \[32, 32\]"):
-        import_published(PACK / "tokenizer.pt", None, config)
+def test_the_shapes_tell_the_sizes(guided: GenieReduxG, unguided: GenieRedux) -> None:
+    """What they do not tell of a guided model is the frames' size; its latent action model tells a GenieRedux's."""
+    dynamics = DynamicsConfig(
+        **SIZES,
+        num_actions=5,
+        conditioning="one_hot",
+        actions_at="input",
+        alignment="shifted",
+        token_input_scale=10.0,
+        tdce_weight=3.0,
+    )
+    assert guided.config == GenieReduxGConfig(tokenizer=TOKENIZER, dynamics=dynamics)
+    latent = LatentActionConfig(frame_size=24, patch_size=4, quantizer=QuantizerConfig(kind="cosine", codes=7), **SIZES)
+    dynamics = replace(dynamics, conditioning="latent", token_input_scale=0.0, tdce_weight=0.0)
+    assert unguided.config == GenieReduxConfig(tokenizer=TOKENIZER, dynamics=dynamics, latent_actions=latent)
+    alone = import_published(PACK / "tokenizer.pt", frame_size=24, max_frames=6)
+    assert alone.config == TOKENIZER
+    assert weights_hash(alone) == weights_hash(guided.tokenizer)
 
 
-def test_a_foreign_file_is_refused() -> None:
-    with pytest.raises(ValueError, match="holds dynamics, which is no parameter of this model"):
-        import_published(PACK / "genie_redux_guided.pt", None, TOKENIZER)
-    with pytest.raises(ValueError, match="is no published checkpoint"):
-        import_published(PACK / "config.json", None, TOKENIZER)
+def test_an_imported_model_comes_back_from_a_checkpoint(unguided: GenieRedux, tmp_path: Path) -> None:
+    checkpoint.save(unguided, tmp_path / "genie", provenance={})
+    assert weights_hash(checkpoint.load(tmp_path / "genie")) == weights_hash(unguided)
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "message"),
+    [
+        ("genie_redux_guided.pt", {}, r"216 positions, which is no clip of frames of 64 pixels \(256 tokens\)"),
+        ("genie_redux_guided.pt", {"frame_size": 26}, "frame_size is 26, allowed: multiples of patch_size 4"),
+        ("genie_redux_guided.pt", {"frame_size": 24, "max_frames": 16}, "max_frames is 16, allowed: 6"),
+        ("genie_redux.pt", {"frame_size": 64}, "frame_size is 64, allowed: 24"),
+        ("tokenizer.pt", {}, "needed: dynamics, latent_action_model"),
+    ],
+)
+def test_what_contradicts_the_shapes_is_refused(model: str, given: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
+        import_published(PACK / "tokenizer.pt", PACK / model, **given)
+    assert "\n" not in str(refusal.value)
+
+
+def fewer_codes(weights: dict[str, Any]) -> None:
+    weights["vq._codebook.embed"] = weights["vq._codebook.embed"][:, :32]
+
+
+def an_axis_less(weights: dict[str, Any]) -> None:
+    weights["vq._codebook.embed"] = weights["vq._codebook.embed"][:, 0]
+
+
+def no_patch_embedding(weights: dict[str, Any]) -> None:
+    del weights["to_patch_emb_first_frame.2.weight"]
+
+
+def a_text(weights: dict[str, Any]) -> None:
+    weights["vq.project_in.bias"] = "text"
+
+
+def embedded_actions(weights: dict[str, Any]) -> None:
+    weights["dynamics"]["maskgit.to_logits.weight"] = torch.zeros(64, 96)
+
+
+def no_actions(weights: dict[str, Any]) -> None:
+    weights["dynamics"]["maskgit.to_logits.weight"] = torch.zeros(64, 48)
+
+
+def no_weights(weights: dict[str, Any]) -> None:
+    weights["dynamics"] = None
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "message"),
+    [
+        ("tokenizer.pt", fewer_codes, r"predicts 64 codes, .* has 32: it is not its tokenizer"),
+        ("tokenizer.pt", an_axis_less, r"codebook_KC has shape \[32\], allowed: 2 axes"),
+        ("tokenizer.pt", no_patch_embedding, r"does not fit: it lacks patch_embedding\.first_frame\.1\.weight"),
+        ("tokenizer.pt", a_text, r"holds vq\.project_in\.bias, which is no parameter of this model"),
+        ("genie_redux_guided.pt", embedded_actions, r"takes actions as embeddings of width 48"),
+        ("genie_redux_guided.pt", no_actions, r"has neither actions in its stream nor a latent action model"),
+        ("genie_redux_guided.pt", no_weights, r"holds a NoneType where the weights of a part should be"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(
+    name: str, edit: Callable[[dict[str, Any]], None], message: str, tmp_path: Path
+) -> None:
+    content = torch.load(PACK / name, weights_only=True)
+    edit(content["model"])
+    torch.save(content, tmp_path / name)
+    files = {"tokenizer.pt": PACK / "tokenizer.pt", "genie_redux_guided.pt": PACK / "genie_redux_guided.pt"}
+    files[name] = tmp_path / name
+    with pytest.raises(ValueError, match=message) as refusal:
+        import_published(files["tokenizer.pt"], files["genie_redux_guided.pt"], frame_size=24)
+    assert "\n" not in str(refusal.value)

@@ -60,6 +60,14 @@ def test_an_ema_codebook_learns_in_training_only() -> None:
     assert not torch.equal(codebook.code_vectors(), before)
 
 
+def test_an_ema_codebook_without_codes_is_refused_and_stays_as_it_is() -> None:
+    codebook = quantizer("ema").eval()
+    before = {name: value.clone() for name, value in codebook.state_dict().items()}
+    with pytest.raises(ValueError, match="has no codes before its first training batch"):
+        codebook(torch.randn(1, 4, 4, 4, DIM))
+    assert all(torch.equal(before[name], value) for name, value in codebook.state_dict().items())
+
+
 @pytest.mark.parametrize(
     "wrong", [{"kind": "lfq"}, {"codes": 1}, {"code_dim": 0}, {"commitment": -1.0}, {"levels": ()}, {"levels": (8, 2)}]
 )

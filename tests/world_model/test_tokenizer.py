@@ -63,6 +63,48 @@ def test_learns_one_batch_by_heart(kind: str) -> None:
     assert tokenizer(frames_BTHWC).metrics["psnr"] > 30
 
 
+@pytest.mark.parametrize("mean_frame", [True, False])
+@pytest.mark.parametrize("kind", ["cosine", "ema", "fsq"])
+def test_a_tuned_decoder_leaves_tokens_bit_for_bit(kind: str, mean_frame: bool) -> None:
+    old_BTHWC, _ = moving_square()
+    new_BTHWC, _ = moving_square()  # another texture
+    tokenizer = Tokenizer(tokenizer_config(kind, blocks=1, mean_frame=mean_frame))
+    if mean_frame:
+        tokenizer.initialize_mean_frame(old_BTHWC)
+    train(tokenizer, lambda: tokenizer(old_BTHWC).loss, steps=20)
+    tokenizer.eval()
+    tuned = tokenizer.for_decoder_tuning().eval()
+    assert torch.equal(tuned(new_BTHWC).reconstruction_BTHWC, tokenizer(new_BTHWC).reconstruction_BTHWC)
+    tuned.train()
+    train(tuned, lambda: tuned(new_BTHWC).loss, steps=20)
+    tuned.eval()
+    for frames_BTHWC in (old_BTHWC, new_BTHWC):
+        assert torch.equal(tuned.encode(frames_BTHWC), tokenizer.encode(frames_BTHWC))
+    assert torch.equal(tuned.token_vectors(), tokenizer.token_vectors())
+    assert torch.equal(tuned.code_vectors(), tokenizer.code_vectors())
+    assert tuned(new_BTHWC).metrics["reconstruction_mse"] < 0.9 * tokenizer(new_BTHWC).metrics["reconstruction_mse"]
+    learned = {name for name, parameter in tuned.named_parameters() if parameter.requires_grad}
+    assert {name.split(".")[0].split("_patches")[0] for name in learned} == (
+        {"decoder", "pixel_head", "decoder_mean"} if mean_frame else {"decoder", "pixel_head"}
+    )
+    assert tuned.for_decoder_tuning().config == tuned.config  # and may be tuned again
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (torch.full((1, 2, 4, 4), 32), "tokens range from 32 to 32, allowed: 0 to 31"),
+        (torch.full((1, 2, 4, 4), -1), "tokens range from -1 to -1, allowed: 0 to 31"),
+        (torch.zeros(1, 2, 4, 4), r"tokens are torch\.float32, allowed: torch\.int64"),
+        (torch.zeros(1, 2, 5, 4, dtype=torch.int64), r"tokens have shape \[1, 2, 5, 4\], allowed: \[B, T, 4, 4\]"),
+        (torch.zeros(1, FRAMES + 1, 4, 4, dtype=torch.int64), "a clip has 7 frames, allowed: 1 to 6"),
+    ],
+)
+def test_wrong_tokens_are_refused(tokens: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Tokenizer(tokenizer_config()).decode(tokens)
+
+
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
@@ -84,6 +126,8 @@ def test_wrong_configs_are_refused() -> None:
         TokenizerConfig(patch_size=7)
     with pytest.raises(ValueError, match="blocks is 0, allowed: 1 or more"):
         TokenizerConfig(blocks=0)
+    with pytest.raises(ValueError, match="decoder_mean_frame is True, allowed: with mean_frame only"):
+        TokenizerConfig(mean_frame=False, decoder_mean_frame=True)
     with pytest.raises(ValueError, match="no mean frame"):
         Tokenizer(tokenizer_config()).initialize_mean_frame(random_clip()[0])
     assert TokenizerConfig().quantizer == QuantizerConfig(kind="cosine", codes=1024, code_dim=32, commitment=0.25)

@@ -1,0 +1,59 @@
+"""Files that are no published checkpoint: each is refused in one line, and nothing in it is executed."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from world_model.published import import_published
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(ValueError, match=str(path)) as refusal:
+        import_published(path)
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+class Trap:
+    """Unpickled by an ordinary reader, this would leave a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("content", [argparse.Namespace(size=3), np.zeros(3), Callable])
+def test_anything_but_tensors_is_refused(content: object, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.pt"
+    torch.save({"model": {}, "arguments": content}, path)
+    assert "it holds more than tensors and plain values" in refused(path)
+
+
+def test_nothing_is_executed(tmp_path: Path) -> None:
+    torch.save({"model": {"weight": Trap(tmp_path / "sprung")}}, tmp_path / "tokenizer.pt")
+    assert "it holds more than tensors and plain values" in refused(tmp_path / "tokenizer.pt")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.pt"
+    assert "cannot be read: No such file or directory" in refused(path)
+    for legacy in (False, True):
+        torch.save({"model": {"w": torch.zeros(99)}}, path, _use_new_zipfile_serialization=not legacy)
+        path.write_bytes(path.read_bytes()[:-200])
+        assert "it is truncated or no .pt file" in refused(path)
+    for nonsense in (b"", b"hello, world", bytes(range(256))):
+        path.write_bytes(nonsense)
+        assert "is no published checkpoint" in refused(path)
+    for content in (torch.zeros(3), {"weights": {}}, {"model": torch.zeros(3)}):
+        torch.save(content, path)
+        assert 'it holds no weights under "model"' in refused(path)
+    torch.save({"model": {"w": torch.zeros(3)}}, path)
+    assert "holds w, which is no parameter of this model" in refused(path)

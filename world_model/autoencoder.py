@@ -1,0 +1,74 @@
+"""What the tokenizer and the latent action model share: a causal ST encoder and decoder between pixels and pixels.
+
+Source: GenieRedux (Kazemi et al., 2024, arXiv 2409.06445, Secs. 3 and 4) and its released implementation.
+
+Axes: B batch, T frames, H W pixels in `frames_BTHWC` and token grid elsewhere, C colour channels, P values of a
+patch, D width.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from world_model.checks import CHANNELS, check_frames, check_positive
+from world_model.patches import PatchEmbedding, PixelHead, to_patches
+from world_model.transformer import ContinuousPositionBias, Order, SpatioTemporalTransformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    frame_size: int = 64  # pixels; GenieRedux, Sec. 4; so are all of these
+    patch_size: int = 4  # pixels
+    max_frames: int = 16  # longest clip
+    dim: int = 512
+    blocks: int = 8  # of the encoder and of the decoder each
+    heads: int = 8
+    head_dim: int = 64
+
+    def __post_init__(self) -> None:
+        check_positive(self, "frame_size", "patch_size", "max_frames", "dim", "blocks", "heads", "head_dim")
+        if self.frame_size % self.patch_size:
+            raise ValueError(
+                f"{type(self).__name__}: frame_size is {self.frame_size}, "
+                f"allowed: multiples of patch_size {self.patch_size}"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Token grid (H, W) of one frame."""
+        side = self.frame_size // self.patch_size
+        return side, side
+
+    @property
+    def patch_values(self) -> int:
+        """P, the number of values of one patch."""
+        return CHANNELS * self.patch_size**2
+
+
+class Autoencoder(nn.Module):
+    """The parts on either side of a quantizer. Encoder and decoder share one spatial position bias, as published."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embedding = PatchEmbedding(config.patch_values, config.dim)
+        self.spatial_bias = ContinuousPositionBias(config.grid, config.heads, hidden=config.dim)
+        self.encoder = _transformer(config, "st")
+        self.decoder = _transformer(config, "ts")
+        self.pixel_head = PixelHead(config.dim, config.patch_values)
+
+    def _patches(self, frames_BTHWC: Tensor) -> Tensor:
+        """Checked uint8 frames → patches [B, T, H, W, P] in [0, 1]."""
+        check_frames(frames_BTHWC, self.config.frame_size, self.config.max_frames)
+        return to_patches(frames_BTHWC, self.config.patch_size)
+
+
+def _transformer(config: AutoencoderConfig, order: Order) -> SpatioTemporalTransformer:
+    return SpatioTemporalTransformer(
+        dim=config.dim,
+        blocks=config.blocks,
+        heads=config.heads,
+        head_dim=config.head_dim,
+        max_frames=config.max_frames,
+        order=order,
+    )

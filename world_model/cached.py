@@ -1,0 +1,90 @@
+"""Exact decoding without repetition: every final frame goes through the dynamics once.
+
+Nothing at frame t depends on frames after t (see transformer.py), so what the transformer computed for past frames can
+be kept. Then a refinement step computes the frames being refined and no other, and the cost of T frames grows with T.
+
+Axes: B batch, T frames, H W token grid, D width, E width of the stream, K codes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from world_model.checks import check_length
+from world_model.dynamics import Dynamics
+from world_model.patches import from_patches, to_uint8
+from world_model.tokenizer import Tokenizer
+from world_model.transformer import TransformerCache
+
+
+class CachedPredictor:
+    """A `maskgit.Predict` with the same logits as `Dynamics.forward`, for one clip that grows.
+
+    Args:
+        dynamics: the model.
+        token_vectors_KD: `Tokenizer.token_vectors()`.
+        actions: [B, T−1] int64 or [B, T−1, D], those known; more may come, with `add_actions`.
+    """
+
+    def __init__(self, dynamics: Dynamics, token_vectors_KD: Tensor, actions: Tensor) -> None:
+        self._dynamics = dynamics
+        self._token_inputs_KD = dynamics.token_inputs(token_vectors_KD)
+        self._spatial_bias_hNN = dynamics.spatial_bias()
+        self._cache = TransformerCache(dynamics.transformer, dynamics.config.max_frames)
+        self._actions = actions
+        self._kept = 0  # frames that are final and in the cache
+        self._next_logits_BTHWK: Tensor | None = None  # of the frame after those, where they tell it ("shifted")
+
+    def add_actions(self, actions: Tensor) -> None:
+        """Appends the actions that lead to further frames."""
+        self._actions = torch.cat([self._actions, actions], dim=1)
+
+    @torch.no_grad()
+    def __call__(self, tokens_BTHW: Tensor, first: int) -> Tensor:
+        """Logits of the tokens of frames first..T−1, [B, T−first, H, W, K]; frames before `first` are final."""
+        dynamics, shifted = self._dynamics, self._dynamics.config.alignment == "shifted"
+        frames = tokens_BTHW.shape[1]
+        check_length(frames, dynamics.config.max_frames)
+        inputs = frames - 1 if shifted else frames
+        if self._kept == inputs:  # the next frame follows from final ones alone, and nothing is refined beside it
+            assert self._next_logits_BTHWK is not None
+            return self._next_logits_BTHWK
+        x_BTHWE = dynamics.stream(
+            tokens_BTHW[:, self._kept : inputs],
+            dynamics.conditions(self._actions[:, : frames - 1])[:, self._kept :],
+            self._token_inputs_KD,
+            self._spatial_bias_hNN,
+            cache=self._cache,
+            start=self._kept,
+        )
+        wanted = first - 1 if shifted else first  # the first input frame at which logits are wanted
+        logits_BTHWK = dynamics.to_logits(x_BTHWE[:, max(0, wanted - self._kept) :])
+        if shifted:
+            if self._kept == first:
+                assert self._next_logits_BTHWK is not None
+                logits_BTHWK = torch.cat([self._next_logits_BTHWK, logits_BTHWK], dim=1)
+            self._next_logits_BTHWK = logits_BTHWK[:, :1]
+        self._kept = first
+        return logits_BTHWK
+
+
+class CachedDecoder:
+    """Tokens → frames as `Tokenizer.decode`, for one clip that grows: each call takes the tokens of its next frames."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._vectors_KD, self._spatial_bias_hNN = tokenizer.token_vectors(), tokenizer.spatial_bias()
+        self._cache = TransformerCache(tokenizer.decoder, tokenizer.config.max_frames)
+        self._decoded = 0
+
+    @torch.no_grad()
+    def __call__(self, tokens_BTHW: Tensor) -> Tensor:
+        """uint8 frames [B, T, H, W, C] of the tokens of the clip's next T frames."""
+        patches_BTHWP = self._tokenizer.decode_vectors(
+            F.embedding(tokens_BTHW, self._vectors_KD),
+            self._spatial_bias_hNN,
+            cache=self._cache,
+            start=self._decoded,
+        )
+        self._decoded += tokens_BTHW.shape[1]
+        return to_uint8(from_patches(patches_BTHWP, self._tokenizer.config.patch_size))
