@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,9 @@ from genie_ray.envs.retro import EnvConfig
 from genie_ray.errors import cause_of
 from genie_ray.files import write_atomically
 from genie_ray.progress import progress_bar
-from genie_ray.seeding import seed_of
 
 if TYPE_CHECKING:
-    from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
-    from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-
-    from genie_ray.replay.schema import Episode
+    from genie_ray.replay.schema import LargeFrameLayout
 
 PLAN_FILE = "_plan.json"
 """What an unfinished collection is going to hold; its place is taken by the dataset's own metadata."""
@@ -44,6 +40,8 @@ class CollectionConfig:
     explorer_epsilon: float = 0.01  # paper, A.3: where AutoExplore's ε ends
     explorer_temperature: float = 1.0  # paper, A.3
     test_epsilon: float = 0.3  # ours: share of random actions in the test agents' play
+    large_frame_every: int = 0  # steps between the large frames that an upscaler learns from; 0: none are stored
+    large_frame_size: int = 256  # pixels, height and width; paper, supplement
 
     def __post_init__(self) -> None:
         for name in ("random_steps", "finetune_steps", "test_steps", "steps_per_shard", "workers"):
@@ -54,6 +52,19 @@ class CollectionConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be in [0, 1]")
         if self.explorer_temperature <= 0:
             raise ValueError(f"explorer_temperature = {self.explorer_temperature}: must be above 0")
+        if self.large_frame_every < 0:
+            raise ValueError(f"large_frame_every = {self.large_frame_every}: must be 0 or more")
+        if self.large_frame_size < 1:
+            raise ValueError(f"large_frame_size = {self.large_frame_size}: must be at least 1")
+
+    @property
+    def large_frames(self) -> LargeFrameLayout | None:
+        """Which large frames are stored, if any."""
+        from genie_ray.replay.schema import LargeFrameLayout
+
+        if not self.large_frame_every:
+            return None
+        return LargeFrameLayout(size=self.large_frame_size, every=self.large_frame_every)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +152,7 @@ def collect(
     from genie_ray.envs.roms import require_rom, resolve_game
     from genie_ray.replay import writer
     from genie_ray.replay.dataset import count_episodes, index_episodes
+    from genie_ray.rollout_worker import RolloutWorker
 
     output = output.resolve()  # a worker has a working directory of its own
     policy = dataclasses.replace(policy, directory=policy.directory and policy.directory.resolve())
@@ -159,6 +171,9 @@ def collect(
         "seed": seed,
         "env": asdict(env),
     }
+    large_frames = config.large_frames
+    if large_frames is not None:
+        plan["large_frames"] = asdict(large_frames)
     if _is_complete(output, plan):
         return output
     output.mkdir(parents=True, exist_ok=True)
@@ -168,7 +183,7 @@ def collect(
     missing = [s for s in shards if not (output / f"game={s.game}" / f"{s.name}.parquet").exists()]
     worker = ray.remote(max_restarts=-1, max_task_retries=-1, num_cpus=1)(RolloutWorker)
     count = min(config.workers, len(missing))
-    pool = ActorPool([worker.remote(output, policy, env, seed) for _ in range(count)])
+    pool = ActorPool([worker.remote(output, policy, env, seed, large_frames) for _ in range(count)])
     total, done = sum(s.steps for s in shards), sum(s.steps for s in shards) - sum(s.steps for s in missing)
     with progress_bar(f"collect {policy.name} play", total) as bar:
         bar.update(done)
@@ -186,93 +201,11 @@ def collect(
         policy_checkpoint=fingerprint,
         config=plan,
         counts=count_episodes(index_episodes(output)),
+        large_frames=large_frames,
     )
     writer.write_metadata(output, metadata)
     (output / PLAN_FILE).unlink()
     return output
-
-
-class RolloutWorker:
-    """Ray actor that plays shards in one RLlib EnvRunner, which it rebuilds when the game changes."""
-
-    def __init__(self, output: Path, policy: Policy, env: EnvConfig, seed: int) -> None:
-        import torch
-
-        torch.set_num_threads(1)
-        self._output, self._policy, self._env, self._seed = output, policy, env, seed
-        self._game: str | None = None
-        self._runner: SingleAgentEnvRunner | None = None
-
-    def play(self, shard: Shard) -> int:
-        """Plays a shard and writes its file; returns its steps."""
-        from genie_ray.replay import writer
-
-        if shard.game != self._game:
-            if self._runner is not None:
-                self._runner.stop()  # one emulator per process
-            self._runner, self._game = _build_runner(self._policy, shard.game, self._env), shard.game
-        writer.write_shard(self._output, shard.game, shard.name, self._episodes(shard))
-        return shard.steps
-
-    def _episodes(self, shard: Shard) -> Iterator[Episode]:
-        """Whole episodes, each under a seed of its own, until the shard's steps are played; the last one is cut."""
-        import torch
-
-        assert self._runner is not None
-        played = 0
-        while played < shard.steps:
-            index = shard.first_step + played
-            torch.manual_seed(seed_of(self._seed, self._policy.name, shard.game, index))
-            (episode,) = self._runner.sample(num_episodes=1, explore=True)
-            length = min(len(episode), shard.steps - played)
-            yield to_replay_episode(episode, shard.game, self._policy.name, self._seed, index, length)
-            played += length
-
-
-def to_replay_episode(
-    episode: SingleAgentEpisode, game: str, policy: str, seed: int, index: int, length: int
-) -> Episode:
-    """The first `length` steps of an RLlib episode as the dataset stores it."""
-    import numpy as np
-    from ray.rllib.core.columns import Columns
-
-    from genie_ray.replay.schema import Episode, episode_id
-
-    whole = length == len(episode)
-    return Episode(
-        episode_id=episode_id(game, policy, seed, index),
-        game=game,
-        frames=np.asarray(episode.get_observations(slice(0, length + 1))),
-        actions=np.asarray(episode.get_actions(slice(0, length)), np.int8),
-        action_logp=np.asarray(episode.get_extra_model_outputs(Columns.ACTION_LOGP, slice(0, length)), np.float32),
-        reward_env=np.asarray(episode.get_rewards(slice(0, length)), np.float32),
-        reward_uncertainty=None,
-        terminated=bool(episode.is_terminated) and whole,
-        truncated=bool(episode.is_truncated) or not whole,
-        infos=list(episode.get_infos(slice(0, length + 1))),
-    )
-
-
-def _build_runner(policy: Policy, game: str, env: EnvConfig) -> SingleAgentEnvRunner:
-    from ray.rllib.algorithms.ppo import PPOConfig
-    from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-    from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
-
-    from genie_ray.envs.retro import register_rllib_env
-    from policies.baselines.random import RandomModule
-    from policies.exploration import load_module
-
-    config = (
-        PPOConfig()  # stands for any algorithm: only what it says of rollout workers is used
-        .environment(register_rllib_env(), env_config={"game": game, "env": env})
-        .env_runners(num_env_runners=0)
-        .rl_module(rl_module_spec=RLModuleSpec(module_class=RandomModule))
-    )
-    runner = SingleAgentEnvRunner(config=config)
-    checkpoint = policy.checkpoint(game)
-    if checkpoint is not None:
-        runner.module = load_module(checkpoint, epsilon=policy.epsilon, temperature=policy.temperature)
-    return runner
 
 
 def _is_complete(output: Path, plan: dict[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +27,24 @@ from genie_ray.reward_service import RewardConfig
 from genie_ray.session import RayConfig
 from genie_ray.training import TrainingConfig
 from world_model.dynamics import DynamicsConfig
-from world_model.genie import GenieReduxGConfig
+from world_model.genie import GenieReduxConfig, GenieReduxGConfig
+from world_model.latent_actions import LatentActionConfig
 from world_model.tokenizer import TokenizerConfig
+from world_model.upscaler import UpscalerConfig
+
+PAPERS_UPSCALER_TRAINING = TrainingConfig(
+    batch_size=128,
+    iterations=150_000,  # paper: 300 epochs; ours: of 64,000 pictures
+    learning_rate=1e-4,
+    schedule="step",
+    step_iterations=12_500,  # 25 epochs
+    step_factor=0.5,
+    warmup_iterations=0,
+    betas=(0.9, 0.999),  # Adam's own
+    weight_decay=0.0,
+    clip_norm=math.inf,
+)
+"""Paper, supplement: Adam, rate 1e-4, StepLR(25 epochs, 0.5), batch 128, 300 epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +57,16 @@ class RunConfig:
     collection: CollectionConfig = field(default_factory=CollectionConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    latent_actions: LatentActionConfig = field(default_factory=LatentActionConfig)  # where conditioning is "latent"
+    upscaler: UpscalerConfig = field(default_factory=UpscalerConfig)
     train_tokenizer: TrainingConfig = field(default_factory=TrainingConfig)
     train_dynamics: TrainingConfig = field(default_factory=lambda: TrainingConfig(batch_size=80, iterations=185_000))
+    train_upscaler: TrainingConfig = field(default_factory=lambda: PAPERS_UPSCALER_TRAINING)
+    tune_decoder: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(  # iterations: paper, fine-tuning to a new game; the rest is ours
+            iterations=1_000, warmup_iterations=100, validate_every=250, checkpoint_every=250
+        )
+    )
     finetune: TrainingConfig = field(default_factory=lambda: TrainingConfig(batch_size=160, iterations=10_000))
     reward: RewardConfig = field(default_factory=RewardConfig)
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
@@ -65,8 +90,23 @@ class RunConfig:
                 f"dynamics.num_actions = {self.dynamics.num_actions} but env.action_set = {self.env.action_set!r} has "
                 f"{actions} actions: they must be equal"
             )
-        GenieReduxGConfig(tokenizer=self.tokenizer, dynamics=self.dynamics)  # checks that the two fit each other
-        for name, part in (("train_tokenizer", "tokenizer"), ("train_dynamics", "dynamics"), ("finetune", "dynamics")):
+        if self.collection.large_frame_every:
+            sizes = (self.upscaler.frame_size, self.upscaler.large_size)
+            if sizes != (self.env.frame_size, self.collection.large_frame_size):
+                raise ValueError(
+                    f"upscaler.frame_size and scale make {sizes[1]} pixels of {sizes[0]}, but env.frame_size and "
+                    f"collection.large_frame_size are {self.env.frame_size} and {self.collection.large_frame_size}"
+                )
+        if self.dynamics.conditioning == "latent":  # the parts check that they fit each other
+            GenieReduxConfig(tokenizer=self.tokenizer, dynamics=self.dynamics, latent_actions=self.latent_actions)
+        else:
+            GenieReduxGConfig(tokenizer=self.tokenizer, dynamics=self.dynamics)
+        for name, part in (
+            ("train_tokenizer", "tokenizer"),
+            ("tune_decoder", "tokenizer"),
+            ("train_dynamics", "dynamics"),
+            ("finetune", "dynamics"),
+        ):
             length, longest = getattr(self, name).window, getattr(self, part).max_frames
             if length > longest:
                 raise ValueError(f"{name}.window = {length}: {part}.max_frames = {longest} is less")

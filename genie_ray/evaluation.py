@@ -9,7 +9,7 @@ Axes: B batch, T frames, H W C pixels.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,20 +19,23 @@ import torch
 from torch import Tensor
 
 from genie_ray import scores
+from genie_ray.action_probe import PROBED_WINDOWS, ProbeSamples
 from genie_ray.errors import cause_of
 from genie_ray.files import write_atomically
+from genie_ray.precision import Precision
+from genie_ray.predictors import COPY, TOKENIZER, load_predictor
 from genie_ray.progress import progress_bar
+from genie_ray.published_figures import read_figures
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from genie_ray.seeding import seed_of, seeded_generator
 from genie_ray.session import LOCAL_LOGICAL_CPUS, RayConfig
 from genie_ray.training import require_fit
-from world_model.checkpoint import load_as, read_config
-from world_model.genie import GenieReduxG
+from world_model.checkpoint import WorldModel, read_config
+from world_model.genie import GenieReduxConfig
 from world_model.maskgit import DecodingConfig
 
 SIDE_BY_SIDE = 2
 """Models that a local Ray scores at once: more would only share its cores."""
-COPY, TOKENIZER = "copy last frame", "tokenizer alone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +48,17 @@ class EvaluationConfig:
     windows_per_game: int = 0  # at most, spread evenly over the dataset; 0: all
     batch_size: int = 32
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    precision: Precision = "auto"  # of world models; the tokenizer alone is scored in fp32
     delta_psnr_frame: int = 4  # the predicted frame at which ΔPSNR is quoted
     random_actions: Literal["all", "last"] = "all"  # "all": Genie's ΔPSNR; "last": the published code's, by another one
     film_strips: int = 3  # windows per game whose frames are kept for the report
+    pictures: int = 50_000  # at most, spread evenly over the dataset, to score an upscaler on; paper, supplement
     inception_weights: str | None = None  # TorchScript file; without it there is no FID
+    published_figures: str | None = None  # CSV file of a paper's figures, shown below ours
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("prime_frames", "predicted_frames", "stride", "batch_size"):
+        for name in ("prime_frames", "predicted_frames", "stride", "batch_size", "pictures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
         if not 1 <= self.delta_psnr_frame <= self.predicted_frames:
@@ -76,7 +82,7 @@ def evaluate(
     `<label>/<game>` and `truth/<game>`, each [windows, T, H, W, C]) in `output`.
 
     Args:
-        models: label → GenieReduxG checkpoint directory. The first one's tokenizer is scored alone, too.
+        models: label → checkpoint directory of a world model. The first one's tokenizer is scored alone, too.
 
     Returns:
         What evaluation.json holds.
@@ -88,14 +94,17 @@ def evaluate(
 
     if config.inception_weights is not None:
         scores.load_inception(config.inception_weights)  # refuses a wrong file before anything starts
+    published = read_figures(config.published_figures) if config.published_figures is not None else []
     metadata = ReplayDataset(dataset).metadata
     for checkpoint in models.values():
-        model = read_config(GenieReduxG, checkpoint)
-        require_fit(metadata, frame_size=model.tokenizer.frame_size, num_actions=model.dynamics.num_actions)
-        if config.window > model.dynamics.max_frames:
+        model = read_config(WorldModel, checkpoint)
+        num_actions, longest = model.dynamics.num_actions, model.dynamics.max_frames
+        if isinstance(model, GenieReduxConfig):  # finds its own actions, in the whole window
+            num_actions, longest = None, min(longest, model.latent_actions.max_frames)
+        require_fit(metadata, frame_size=model.tokenizer.frame_size, num_actions=num_actions)
+        if config.window > longest:
             raise ValueError(
-                f"prime_frames + predicted_frames = {config.window}: {checkpoint} takes at most "
-                f"{model.dynamics.max_frames} frames"
+                f"prime_frames + predicted_frames = {config.window}: {checkpoint} takes at most {longest} frames"
             )
     entries: list[tuple[str, Path | None]] = [(COPY, None), (TOKENIZER, next(iter(models.values()))), *models.items()]
     task = ray.remote(_score).options(num_cpus=LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE, num_gpus=int(ray_config.use_gpu))
@@ -116,6 +125,7 @@ def evaluate(
         "protocol": asdict(config),
         "dataset": ReplayDataset(dataset).content_hash(),
         "models": {label: results[label].scores for label, _ in entries},
+        "published": published,
     }
     output.mkdir(parents=True, exist_ok=True)
     strips = {key: frames for result in results.values() for key, frames in result.film_strips.items()}
@@ -135,11 +145,11 @@ class Result:
 def _score(label: str, checkpoint: Path | None, path: Path, config: EvaluationConfig, ray_config: RayConfig) -> Result:
     """Scores one row of the table on every game; runs in a Ray task."""
     torch.set_num_threads(ray_config.torch_threads(SIDE_BY_SIDE))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset = ReplayDataset(path)
-    num_actions = len(dataset.metadata.action_names)
-    predict = _predictor(label, checkpoint, config)
+    predictor = load_predictor(label, checkpoint, config)
+    device, predict = predictor.device, predictor.predict
     all_given, all_random = (scores.HorizonScores(config.predicted_frames) for _ in range(2))
+    all_samples = ProbeSamples()
     fid = None
     if config.inception_weights is not None:
         fid = scores.FrechetDistance(scores.load_inception(config.inception_weights), device)
@@ -147,30 +157,39 @@ def _score(label: str, checkpoint: Path | None, path: Path, config: EvaluationCo
     film_strips: dict[str, np.ndarray] = {}
     for game in sorted({episode.game for episode in dataset.episodes}):
         given, random = (scores.HorizonScores(config.predicted_frames) for _ in range(2))
+        samples = ProbeSamples()
         starts = window_starts(dataset, game, config)
         shown = set(evenly_spaced(len(starts), config.film_strips))
+        probed = set(evenly_spaced(len(starts), PROBED_WINDOWS))
         kept: dict[str, list[np.ndarray]] = {"truth": [], label: []}
         for first in range(0, len(starts), config.batch_size):
             frames_BTHWC, actions_BT = read_windows(dataset, starts[first : first + config.batch_size], config)
             true_BTHWC = frames_BTHWC[:, config.prime_frames :]
-            predicted_BTHWC = predict(frames_BTHWC, actions_BT, seed_of(config.seed, game, first))
+            guidance = predictor.guidance(frames_BTHWC, actions_BT)
+            predicted_BTHWC = predict(frames_BTHWC, guidance.actions_BT, seed_of(config.seed, game, first))
             given.add(predicted_BTHWC, true_BTHWC)
             if fid is not None:
                 fid.add(predicted_BTHWC.to(device), true_BTHWC.to(device))
-            if label not in (COPY, TOKENIZER):  # these two never look at the actions
-                others_BT = random_actions(actions_BT, num_actions, config, seed_of(config.seed, game, first, "random"))
+            if predictor.num_actions:
+                seed = seed_of(config.seed, game, first, "random")
+                others_BT = random_actions(guidance.actions_BT, predictor.num_actions, config, seed)
                 random.add(predict(frames_BTHWC, others_BT, seed_of(config.seed, game, first)), true_BTHWC)
+            if guidance.vectors_BTD is not None:
+                picks = [index for index in range(len(actions_BT)) if first + index in probed]
+                episodes = [starts[first + index][0].episode_id for index in picks]
+                samples.add(guidance.actions_BT[picks], guidance.vectors_BTD[picks], actions_BT[picks], episodes)
             for index in shown.intersection(range(first, first + len(frames_BTHWC))):
                 kept["truth"].append(frames_BTHWC[index - first].numpy())
                 kept[label].append(predicted_BTHWC[index - first].numpy())
         film_strips |= {f"{source}/{game}": np.stack(frames) for source, frames in kept.items() if frames}
-        rows[game] = _row(given, random, config) | {
+        rows[game] = _row(given, random, samples, config) | {
             "window_errors": given.window_errors,
             "window_episodes": [episode.episode_id for episode, _ in starts],
         }
         all_given.merge(given)
         all_random.merge(random)
-    rows["all"] = _row(all_given, all_random, config) | {"fid": fid and fid.value()}
+        all_samples.merge(samples)
+    rows["all"] = _row(all_given, all_random, all_samples, config) | {"fid": fid and fid.value()}
     return Result(scores=rows, film_strips=film_strips)
 
 
@@ -225,31 +244,13 @@ def random_actions(actions_BT: Tensor, num_actions: int, config: EvaluationConfi
     return others_BT
 
 
-Predictor = Callable[[Tensor, Tensor, int], Tensor]
-
-
-def _predictor(label: str, checkpoint: Path | None, config: EvaluationConfig) -> Predictor:
-    """frames [B, T, …] (of which the first are given), actions [B, T−1], seed → the predicted frames, on the CPU."""
-    given = config.prime_frames
-    if checkpoint is None:
-        return lambda frames_BTHWC, _, __: frames_BTHWC[:, given - 1 : given].expand_as(frames_BTHWC[:, given:])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_as(GenieReduxG, checkpoint, device)
-    if label == TOKENIZER:
-        tokenizer = model.tokenizer
-        return lambda frames_BTHWC, _, __: tokenizer.decode(tokenizer.encode(frames_BTHWC.to(device)))[:, given:].cpu()
-    return lambda frames_BTHWC, actions_BT, seed: model.rollout(
-        frames_BTHWC[:, :given].to(device),
-        actions_BT.to(device),
-        decoding=config.decoding,
-        generator=seeded_generator(device, seed),
-    ).cpu()
-
-
-def _row(given: scores.HorizonScores, random: scores.HorizonScores, config: EvaluationConfig) -> dict[str, Any]:
-    """One model's scores on one game: over all predicted frames, as curves, and ΔPSNR at its frame."""
-    curves = given.curves()
+def _row(
+    given: scores.HorizonScores, random: scores.HorizonScores, samples: ProbeSamples, config: EvaluationConfig
+) -> dict[str, Any]:
+    """One model's scores on one game: over all predicted frames, as curves, ΔPSNR at its frame, probes of its codes."""
+    curves, probe = given.curves(), samples.probe()
     row: dict[str, Any] = {**given.summary(), "windows": given.windows, "curves": curves}
+    row |= {f"probe_{name}": value for name, value in asdict(probe).items()} if probe else {}
     if not random.windows:
         return row | {"delta_psnr": None, "delta_psnr_mean": None}
     for key in ("psnr", "psnr_mean"):

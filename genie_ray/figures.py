@@ -1,6 +1,6 @@
-"""Pictures for the report, each as text that an HTML page holds: curves as SVG, film strips as PNG, clips as GIF.
+"""Pictures: curves as SVG, film strips as PNG, clips as GIF; the report's as text that an HTML page holds.
 
-Axes: T frames, H W C pixels.
+Axes: T frames, H W C pixels, h w the grid of a frame's tokens.
 """
 
 from __future__ import annotations
@@ -8,12 +8,16 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import imageio.v3 as imageio
 import matplotlib
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -29,6 +33,8 @@ Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 GIF_FRAME_MS = 250
 GAP = 2  # pixels between the frames of a strip
+HEAT = matplotlib.colormaps["inferno"].with_extremes(bad="white")
+"""Colours of heat maps; white where there is no value."""
 
 
 def curves(data: Curves, *, x: str, y: str, title: str) -> str:
@@ -55,14 +61,90 @@ def film_strip(rows: Sequence[NDArray[np.uint8]]) -> str:
 
 def clip(columns: Sequence[NDArray[np.uint8]]) -> str:
     """Clips [T, H, W, C] that play side by side, as a GIF data URI."""
-    frames = [_spread(frame) for frame in np.stack(columns, axis=1)]
-    return _data_uri("gif", imageio.imwrite("<bytes>", frames, extension=".gif", duration=GIF_FRAME_MS, loop=0))
+    return _data_uri("gif", _gif([_spread(frame) for frame in np.stack(columns, axis=1)], GIF_FRAME_MS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StripRow:
+    """A row of a labelled film strip."""
+
+    label: str
+    frames: NDArray[np.uint8]  # [T, H, W, C]
+    notes: Sequence[str] = ()  # T, below the frames
+
+
+def labelled_strip(rows: Sequence[StripRow], *, title: str, heads: Sequence[str], heat: tuple[str, float]) -> bytes:
+    """Film strips with words, as PNG. The last row holds heat maps, whose colours are explained beside it.
+
+    Args:
+        heads: T, above the first row's frames.
+        heat: what the colours measure, and the value of the brightest one.
+    """
+    columns, inch = len(heads), 1.2
+    size = (inch * columns + 1.6, (inch + 0.35) * len(rows) + 0.6)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    figure.suptitle(title, fontweight="bold")
+    for index, (axes, row) in enumerate(zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True)):
+        axes.imshow(_spread(row.frames), interpolation="nearest")
+        width = row.frames.shape[2]
+        centres = np.arange(columns) * (width + GAP) + (width - 1) / 2
+        axes.set_xticks(centres if row.notes else [], row.notes)
+        axes.set_yticks([])
+        axes.set_ylabel(row.label, fontsize=11)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        if not index:
+            above = axes.secondary_xaxis("top")
+            above.set_xticks(centres, heads)
+            above.tick_params(length=0)
+            above.spines[:].set_visible(False)
+    label, top = heat
+    colours = ScalarMappable(Normalize(0, top), HEAT)
+    figure.colorbar(colours, cax=axes.inset_axes((1.005, 0, 0.012, 1)), label=label, ticks=[0, top])
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight")
+    return buffer.getvalue()
+
+
+def labelled_clip(panels: Mapping[str, NDArray[np.uint8]], captions: Sequence[str], *, frame_ms: int) -> bytes:
+    """Clips [T, H, W, C] that play side by side, each under its name, and a caption for each frame, as GIF."""
+    side, gap, margin = 256, 8, 28  # pixels
+    width, height = len(panels) * (side + gap) + gap, side + 2 * margin
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    images = []
+    for index, (label, frames) in enumerate(panels.items()):
+        left = (gap + index * (side + gap)) / width
+        axes = figure.add_axes((left, margin / height, side / width, side / height))
+        axes.set_axis_off()
+        axes.set_title(label, fontsize=11, pad=5)
+        images.append((axes.imshow(frames[0], interpolation="nearest"), frames))
+    text = figure.text(0.5, margin / 2 / height, "", ha="center", va="center", fontsize=9)
+    pictures = []
+    for index, caption in enumerate(captions):
+        text.set_text(caption)
+        for image, frames in images:
+            image.set_data(frames[index])
+        canvas.draw()
+        pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return _gif(pictures, frame_ms)
+
+
+def heat_maps(values_Thw: NDArray[np.float32], top: float, size: int) -> NDArray[np.uint8]:
+    """Values in [0, top] as colours, enlarged to `size` pixels: uint8 [T, H, W, C]; NaN becomes white."""
+    pixels = HEAT(np.ma.masked_invalid(values_Thw) / top, bytes=True)[..., :3]
+    height, width = values_Thw.shape[1:]
+    return pixels.repeat(size // height, axis=1).repeat(size // width, axis=2)
 
 
 def _spread(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Frames [N, H, W, C] side by side with gaps, [H + gap, N·(W + gap), C]."""
     padded = np.pad(frames, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
     return np.concatenate(list(padded), axis=1)
+
+
+def _gif(frames: Sequence[NDArray[np.uint8]], frame_ms: int) -> bytes:
+    return imageio.imwrite("<bytes>", frames, extension=".gif", duration=frame_ms, loop=0)
 
 
 def _data_uri(kind: str, content: bytes) -> str:

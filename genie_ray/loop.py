@@ -4,12 +4,15 @@
                                            fresh random play ─────┼→ two fine-tuned models → evaluation → report
                         PPO on the game's reward → test play ─────┘
 
+Where large frames are collected (collection.large_frame_every), an upscaler learns from those of the random play.
+
 Stages meet in artefacts only. A stage whose artefacts are there is skipped; one that was cut off continues from what it
 last saved, because every stage resumes by itself.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import time
@@ -31,9 +34,12 @@ from genie_ray.report import write_report
 from genie_ray.reward_service import reward_service
 from genie_ray.session import ray_session
 from genie_ray.training import TrainingJob, train
+from genie_ray.upscaling import SCORES_FILE, evaluate_upscaler
+from world_model.genie import GenieReduxGConfig
 
 BASE, ON_RANDOM, ON_EXPLORED = "base model", "fine-tuned on random play", "fine-tuned on explored play"
 BYTES_PER_FRAME = 1_000  # stored; frames of the games measured took 58 to 116
+BYTES_PER_LARGE_FRAME = 16_000  # of 16 times the pixels; those of Kangaroo took 830
 BYTES_RESERVED = 2 * 1024**3  # for checkpoints, Ray's spill files and logs
 
 
@@ -77,9 +83,11 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
     agents, players = directory / "agent", directory / "player"
     tokenizer, dynamics, finetuned = directory / "tokenizer", directory / "dynamics", directory / "finetuned"
 
-    def play(name: str, policy: Policy, steps: int, play_seed: int) -> Stage:
+    def play(name: str, policy: Policy, steps: int, play_seed: int, *, large_frames: bool = False) -> Stage:
+        settings = collection if large_frames else dataclasses.replace(collection, large_frame_every=0)
+
         def run() -> None:
-            collect(data / name, policy, games, steps, collection, config.env, seed=play_seed)
+            collect(data / name, policy, games, steps, settings, config.env, seed=play_seed)
 
         return Stage(f"datasets/{name}", (data / name / "_dataset.json",), run)
 
@@ -125,9 +133,28 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
         ON_RANDOM: finetuned / "control" / "best",
         ON_EXPLORED: finetuned / "explore" / "best",
     }
-    evaluation = directory / "evaluation"
+    evaluation, upscaler = directory / "evaluation", directory / "upscaler"
+    upscale = [
+        learn(
+            TrainingJob(
+                kind="upscaler",
+                output=upscaler,
+                dataset=data / "random",
+                config=config.train_upscaler,
+                seed=seed,
+                model=config.upscaler,
+            )
+        ),
+        Stage(
+            "upscaling",
+            (evaluation / SCORES_FILE,),
+            lambda: evaluate_upscaler(
+                upscaler / "best", data / "test", evaluation, config.evaluation, config.ray, split="all"
+            ),
+        ),
+    ]
     return [
-        play("random", Policy(name="random"), collection.random_steps, seed),
+        play("random", Policy(name="random"), collection.random_steps, seed, large_frames=True),
         learn(
             TrainingJob(
                 kind="tokenizer",
@@ -155,12 +182,13 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
         finetune("control"),
         finetune("explore"),
         Stage("player", tuple(players / game / "module" for game in games), train_players),
-        play("test", player, collection.test_steps, seed + 2),
+        play("test", player, collection.test_steps, seed + 2, large_frames=True),
         Stage(
             "evaluation",
             (evaluation / "evaluation.json",),
             lambda: evaluate(models, data / "test", evaluation, config.evaluation, config.ray),
         ),
+        *(upscale if collection.large_frame_every else []),
     ]
 
 
@@ -180,6 +208,7 @@ def _log(directory: Path, **entry: object) -> None:
 
 def _check(config: RunConfig, directory: Path) -> None:
     """Refuses what would fail later, before anything starts."""
+    GenieReduxGConfig(tokenizer=config.tokenizer, dynamics=config.dynamics)  # an explorer's model knows its actions
     for game in config.games:
         if resolve_game(game) != game:
             raise ValueError(f"games: {game!r} must be written in full, as {resolve_game(game)!r}")
@@ -195,5 +224,8 @@ def _check(config: RunConfig, directory: Path) -> None:
     collection = config.collection
     frames = len(config.games) * (collection.random_steps + 2 * collection.finetune_steps + collection.test_steps)
     needed, free = BYTES_RESERVED + frames * BYTES_PER_FRAME, shutil.disk_usage(existing).free
+    if collection.large_frame_every:
+        pictures = len(config.games) * (collection.random_steps + collection.test_steps) / collection.large_frame_every
+        needed += int(pictures * BYTES_PER_LARGE_FRAME)
     if free < needed:
         raise ValueError(f"{existing} has {free / 1e9:.1f} GB free, this run may need {needed / 1e9:.1f} GB")

@@ -19,6 +19,7 @@ from rich.table import Table
 from genie_ray.files import write_atomically
 from genie_ray.metrics_log import read_metrics
 from genie_ray.progress import console
+from genie_ray.upscaling_report import upscaling_section
 
 FEWEST_EPISODES = 5
 """Below that, an interval over test episodes says nothing."""
@@ -28,6 +29,9 @@ COLUMNS = {
     "psnr_mean": "mean of per-frame PSNR (dB)",
     "ssim": "SSIM",
     "delta_psnr": "ΔPSNR (dB)",
+    "probe_codes": "actions told by codes",
+    "probe_vectors": "by what the encoder saw",
+    "probe_chance": "by chance",
     "fid": "FID",
 }
 
@@ -47,12 +51,13 @@ def write_report(run: Path) -> Path:
     page = environment.get_template("report.html.jinja").render(
         name=run.resolve().name,
         tables={game: score_rows(evaluation, game) for game in _games(evaluation)},
-        columns=COLUMNS,
+        columns=columns(evaluation),
         protocol=evaluation["protocol"],
         verdicts=[verdict(evaluation, game) for game in _games(evaluation) if game != "all"],
         fid_note=fid_note(evaluation),
         horizons=_horizons(evaluation),
         strips=_strips(run, evaluation),
+        upscaling=upscaling_section(run / "evaluation", _labels(evaluation)),
         learning=_learning_curves(run),
         coverage=_coverage(run, settings["games"]),
         datasets=_datasets(run),
@@ -80,25 +85,31 @@ def print_scores(evaluation: Mapping[str, Any]) -> None:
     for game in _games(evaluation):
         table = Table(title=_title(game), title_justify="left")
         table.add_column("model")
-        for title in COLUMNS.values():
+        for title in columns(evaluation).values():
             table.add_column(title, justify="right")
         for row in score_rows(evaluation, game):
-            table.add_row(row["label"], *(row[key] for key in COLUMNS))
+            table.add_row(*row.values())
         console.print(table)
     console.print(fid_note(evaluation), soft_wrap=True)
 
 
 def score_rows(evaluation: Mapping[str, Any], game: str) -> list[dict[str, str]]:
-    """The table of one game (or "all"), as text."""
+    """The table of one game (or "all"), as text. A paper's figures stand below the last one."""
+    rows = [{"label": label} | games[game] for label, games in evaluation["models"].items()]
+    if game == _games(evaluation)[-1]:
+        rows += evaluation.get("published", [])
     digits = {"ssim": 3}
     return [
-        {"label": label}
-        | {
-            key: "–" if games[game].get(key) is None else f"{games[game][key]:.{digits.get(key, 2)}f}"
-            for key in COLUMNS
-        }
-        for label, games in evaluation["models"].items()
+        {"label": row["label"]}
+        | {key: "–" if row.get(key) is None else f"{row[key]:.{digits.get(key, 2)}f}" for key in columns(evaluation)}
+        for row in rows
     ]
+
+
+def columns(evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """The table's columns and their titles; those of the action probe where a GenieRedux was scored."""
+    scored = {key for games in evaluation["models"].values() for row in games.values() for key in row}
+    return {key: title for key, title in COLUMNS.items() if key in scored}
 
 
 def fid_note(evaluation: Mapping[str, Any]) -> str:
@@ -171,11 +182,10 @@ def _title(game: str) -> str:
 
 def _strips(run: Path, evaluation: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Per game, for each kept window: a strip with the truth above the predictions, and a clip of all side by side."""
-    from genie_ray.evaluation import COPY, TOKENIZER
     from genie_ray.figures import clip, film_strip
 
     given = evaluation["protocol"]["prime_frames"]
-    labels = [label for label in evaluation["models"] if label not in (COPY, TOKENIZER)]
+    labels = _labels(evaluation)
     windows: dict[str, list[dict[str, Any]]] = {}
     with np.load(run / "evaluation" / "film_strips.npz") as kept:
         for game in (game for game in _games(evaluation) if game != "all"):
@@ -192,11 +202,20 @@ def _strips(run: Path, evaluation: Mapping[str, Any]) -> dict[str, list[dict[str
     return windows
 
 
+def _labels(evaluation: Mapping[str, Any]) -> list[str]:
+    """The world models, without what they are compared with."""
+    from genie_ray.evaluation import COPY, TOKENIZER
+
+    return [label for label in evaluation["models"] if label not in (COPY, TOKENIZER)]
+
+
 def _learning_curves(run: Path) -> list[str]:
     from genie_ray.figures import curves
 
     plots = []
     trainings = {"tokenizer": "psnr", "dynamics": "loss", "finetuned/control": "loss", "finetuned/explore": "loss"}
+    if (run / "upscaler").exists():
+        trainings["upscaler"] = "psnr"
     for part, key in trainings.items():
         lines = read_metrics(run / part / "metrics.jsonl")
         data = {"training": _series(lines, key), "validation": _series(lines, f"validation_{key}")}

@@ -28,6 +28,7 @@ from ray.exceptions import ObjectLostError, RayActorError, RaySystemError, Worke
 from ray.serve.exceptions import RayServeException
 
 from genie_ray import __version__
+from genie_ray.precision import Precision, autocast
 from policies.checks import check_at_least, check_positive, check_unit_interval
 from policies.rewards import WINDOW_ACTIONS, RewardUnavailableError
 from world_model.checkpoint import load_as, require_kind
@@ -48,6 +49,7 @@ class RewardConfig:
     top_k_fraction: float = 0.25  # share of a frame's tokens that count, the least certain ones (eq. 4)
     scale: float = 1.0  # the published code multiplies by 2
     batch_size: int = 64  # windows per forward pass
+    precision: Precision = "auto"
     replicas: int = 1
     cpus: float = 1.0  # of each replica
     gpus: float = 0.0  # of each replica; above 0 the model runs on the GPU
@@ -89,9 +91,10 @@ def fragment_rewards(
     judged = []
     for start in range(0, len(primes_M2HWC), config.batch_size):
         batch = slice(start, start + config.batch_size)
-        uncertainty_MN = model.uncertainty(
-            torch.from_numpy(primes_M2HWC[batch]).to(device), torch.from_numpy(actions_M4[batch]).to(device)
-        )
+        with autocast(config.precision, device):
+            uncertainty_MN = model.uncertainty(
+                torch.from_numpy(primes_M2HWC[batch]).to(device), torch.from_numpy(actions_M4[batch]).to(device)
+            )
         rewards_M = uncertainty_reward(uncertainty_MN, top_k_fraction=config.top_k_fraction, scale=config.scale)
         judged.append(rewards_M.cpu().numpy())
     values = np.concatenate(judged) if judged else np.empty(0, np.float32)

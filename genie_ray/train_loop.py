@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import resource
 import tempfile
 import time
 from collections import defaultdict
@@ -21,21 +22,26 @@ import ray.train.torch
 import torch
 from torch import Tensor, nn
 
+from genie_ray import precision
 from genie_ray.metrics_log import MetricsLog
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.seeding import seeded_generator
+from genie_ray.seeding import seed_of, seeded_generator
 from genie_ray.training import TrainingConfig, TrainingJob
 from genie_ray.training_tasks import TASKS, Task
 from world_model import checkpoint
+from world_model.transformer import transformers
 
 STATE_FILE = "training_state.pt"
 
 
 def learning_rate(iteration: int, config: TrainingConfig) -> float:
-    """Linear warm-up, then half a cosine down to the final rate, where it stays (paper, supplement A)."""
+    """Linear warm-up, then half a cosine down to the final rate, where it stays (paper, supplement A), or steps."""
     if iteration < config.warmup_iterations:
         share = iteration / config.warmup_iterations
         return config.learning_rate * (config.warmup_factor + (1 - config.warmup_factor) * share)
+    if config.schedule == "step":
+        steps = (iteration - config.warmup_iterations) // config.step_iterations
+        return config.learning_rate * config.step_factor**steps
     share = min(1.0, (iteration - config.warmup_iterations) / (config.iterations - config.warmup_iterations))
     span = config.learning_rate - config.final_learning_rate
     return config.final_learning_rate + span * 0.5 * (1 + math.cos(math.pi * share))
@@ -59,23 +65,27 @@ def train_loop(setup: Mapping[str, Any]) -> None:
     rank, world_size = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(setup["ray"].torch_threads(context.get_local_world_size()))
     device = ray.train.torch.get_device()
-    autocast = _autocast(config, device)
+    autocast = precision.autocast(config.precision, device)
 
     dataset = ReplayDataset(job.dataset)
     data_hash = dataset.content_hash()
     task = TASKS[job.kind](job)
     torch.manual_seed(job.seed)
     module = task.build(dataset).to(device)
+    for stack in transformers(module):
+        stack.checkpoint_activations = config.checkpoint_activations
+        if config.compile:
+            stack.compile_halves()
     model = ray.train.torch.prepare_model(module)
     optimizer = build_optimizer(module, config)
     batch_size = config.batch_size // world_size // config.accumulate
     loader = task.batches(dataset, batch_size=batch_size, rank=rank, world_size=world_size)
-    start, best = 0, math.inf
+    start, best, trained_seconds = 0, math.inf, 0.0
     restored = ray.train.get_checkpoint()
     if restored is not None:
         with restored.as_directory() as directory:
             state = torch.load(Path(directory) / STATE_FILE, map_location=device, weights_only=True)
-        start, best = state["iteration"], state["best"]
+        start, best, trained_seconds = state["iteration"], state["best"], state["trained_seconds"]
         module.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         loader.load_state_dict(state["loader"])
@@ -90,6 +100,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
         model.train()
         for micro_step in range(config.accumulate):
             batch = _to_device(next(batches), device)
+            torch.manual_seed(seed_of(job.seed, iteration, micro_step, rank))  # an "ema" codebook draws from this one
             generator = seeded_generator(device, job.seed, iteration, micro_step, rank)
             last_micro_step = micro_step == config.accumulate - 1
             with contextlib.nullcontext() if last_micro_step or world_size == 1 else model.no_sync(), autocast:
@@ -107,15 +118,18 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             metrics = sums.reduce()
             if not math.isfinite(metrics["loss"]):
                 raise ValueError(f"the loss is {metrics['loss']} at iteration {done}: try a lower learning_rate")
-            per_second = steps / (time.perf_counter() - since)
+            seconds = time.perf_counter() - since
+            per_second = steps / seconds
+            trained_seconds += seconds
             metrics |= {"learning_rate": rate, "gradient_norm": float(gradient_norm), "steps_per_second": per_second}
-            metrics |= {"frames_per_second": per_second * config.batch_size * config.window}
+            metrics |= {"frames_per_second": per_second * config.batch_size * task.frames_per_example}
+            metrics |= {"trained_seconds": trained_seconds, "peak_memory_gb": peak_memory_gb(device)}
             if log:
                 log.write(done, metrics)
             sums, since, steps = Averages(), time.perf_counter(), 0
         paused = time.perf_counter()
         if done % config.validate_every == 0 or ended:
-            validation = validate(task, model, dataset, batch_size, device, autocast, rank, world_size)
+            validation = validate(task, module, dataset, batch_size, device, autocast, rank, world_size)
             if log:
                 log.write(done, {f"validation_{key}": value for key, value in validation.items()})
             if validation["loss"] < best:
@@ -128,6 +142,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             state = {
                 "iteration": done,
                 "best": best,
+                "trained_seconds": trained_seconds,
                 "model": module.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "loader": loader.state_dict(),
@@ -141,7 +156,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
 @torch.no_grad()
 def validate(
     task: Task,
-    model: nn.Module,
+    module: checkpoint.Model,
     dataset: ReplayDataset,
     batch_size: int,
     device: torch.device,
@@ -151,9 +166,12 @@ def validate(
 ) -> dict[str, float]:
     """Mean loss and metrics over held-out batches, weighted by examples and summed over ranks.
 
-    The masks that the dynamics have to fill in are the same at every validation.
+    The masks that the dynamics have to fill in are the same at every validation. The model is not the wrapped one, in
+    whose forward pass ranks wait for each other: one of them may have no batch.
     """
-    model.eval()
+    for buffer in module.buffers() if world_size > 1 else ():  # running statistics, which each rank has of its own
+        torch.distributed.broadcast(buffer, src=0)
+    module.eval()
     sums = Averages()
     for index, held_out in enumerate(task.validation_batches(dataset, batch_size=batch_size)):
         if index % world_size != rank:
@@ -161,8 +179,9 @@ def validate(
         batch = _to_device(held_out, device)
         generator = seeded_generator(device, task.job.seed, -1, index, 0)
         with autocast:
-            output = task.loss(model, batch, generator)
-        sums.add(output.metrics, weight=len(next(iter(batch.values()))))
+            output = task.loss(module, batch, generator)
+            metrics = output.metrics | task.validation_metrics(module, batch)
+        sums.add(metrics, weight=len(next(iter(batch.values()))))
     return sums.reduce()
 
 
@@ -190,13 +209,16 @@ class Averages:
         means = {key: sum(sums.get(key, 0.0) for sums, _ in parts) / weight for key in sorted(keys)}
         if "psnr" in means:
             means["psnr"] = -10 * math.log10(means["reconstruction_mse"])
+        if "prediction_mse" in means:
+            means["prediction_psnr"] = -10 * math.log10(means["prediction_mse"])
         return means
 
 
-def _autocast(config: TrainingConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    wanted = config.precision == "bf16" or (config.precision == "auto" and has_bf16)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+def peak_memory_gb(device: torch.device) -> float:
+    """The most memory that this process had in use so far: of the GPU if it trains there, else of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts in KiB
 
 
 def _to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Training of the world model's parts with Ray Train: one loop for tokenizer and dynamics, from scratch or fine-tuned.
+"""Training of the world model's parts with Ray Train: one loop for tokenizer, dynamics and upscaler.
 
 A training leaves `best/` (lowest validation loss) and `last/`, both checkpoints, beside `metrics.jsonl` and TensorBoard
 files. Killed at any point, the same call continues from the last saved state; finished, it does nothing. The output
@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from genie_ray.errors import cause_of
+from genie_ray.precision import Precision
 from genie_ray.progress import follow_metrics
 from genie_ray.session import RayConfig
 
 if TYPE_CHECKING:
     from genie_ray.replay.writer import DatasetMetadata
     from world_model.dynamics import DynamicsConfig
+    from world_model.latent_actions import LatentActionConfig
     from world_model.tokenizer import TokenizerConfig
+    from world_model.upscaler import UpscalerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,24 +36,29 @@ class TrainingConfig:
     window: int = 16  # frames
     stride: int = 1  # frames between the starts of neighbouring windows
     learning_rate: float = 1e-4
+    schedule: Literal["cosine", "step"] = "cosine"
     final_learning_rate: float = 5e-5  # where the cosine ends and stays
+    step_iterations: int = 12_500  # of "step": after so many the rate is multiplied by step_factor, again and again
+    step_factor: float = 0.5
     warmup_iterations: int = 5_000
     warmup_factor: float = 0.5  # of learning_rate, at iteration 0
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 1e-4  # none on vectors and biases
     clip_norm: float = 10.0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the GPU has it
+    precision: Precision = "auto"
+    compile: bool = False  # torch.compile; needs a C++ compiler on a CPU, pays off in long trainings
+    checkpoint_activations: bool = False  # compute activations twice rather than keep them: less memory, more time
     shuffle_buffer: int = 2_048  # windows
     log_every: int = 100
     validate_every: int = 5_000
-    validation_windows: int = 256
+    validation_windows: int = 256  # of an upscaler: pictures
     checkpoint_every: int = 5_000
 
     def __post_init__(self) -> None:
         for name in ("iterations", "batch_size", "accumulate", "stride", "shuffle_buffer", "validation_windows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
-        for name in ("log_every", "validate_every", "checkpoint_every"):
+        for name in ("log_every", "validate_every", "checkpoint_every", "step_iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1 iteration")
         if self.window < 2:
@@ -60,6 +68,8 @@ class TrainingConfig:
                 f"final_learning_rate = {self.final_learning_rate}: must be in (0, learning_rate], that is at most "
                 f"{self.learning_rate}"
             )
+        if not 0 < self.step_factor <= 1:
+            raise ValueError(f"step_factor = {self.step_factor}: must be in (0, 1]")
         if not 0 <= self.warmup_iterations < self.iterations:
             raise ValueError(f"warmup_iterations = {self.warmup_iterations}: must be in [0, {self.iterations})")
         if self.clip_norm <= 0:
@@ -70,16 +80,19 @@ class TrainingConfig:
 class TrainingJob:
     """One training: what is learned, from which data, and where it is left.
 
-    A tokenizer is trained from `model`; a dynamics from `model` and a `tokenizer` checkpoint, whose tokens it learns;
-    or a whole world model, `init`, is fine-tuned: its dynamics go on learning, its tokenizer stays.
+    A tokenizer is trained from `model`, a "decoder" is that of a `tokenizer` checkpoint; a dynamics is trained from
+    `model` and a `tokenizer` checkpoint, whose tokens it learns; or a whole world model, `init`, is fine-tuned: its
+    dynamics go on learning, its tokenizer stays. In a "genie_redux", `latent_actions` learn together with the dynamics.
+    An upscaler is trained from `model`, on a dataset with large frames.
     """
 
-    kind: Literal["tokenizer", "dynamics"]
+    kind: Literal["tokenizer", "decoder", "dynamics", "genie_redux", "upscaler"]
     output: Path
     dataset: Path
     config: TrainingConfig
     seed: int = 0
-    model: TokenizerConfig | DynamicsConfig | None = None
+    model: TokenizerConfig | DynamicsConfig | UpscalerConfig | None = None
+    latent_actions: LatentActionConfig | None = None
     tokenizer: Path | None = None
     init: Path | None = None
 

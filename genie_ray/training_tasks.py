@@ -6,6 +6,7 @@ fail. Axes: B batch, T frames, H W C pixels.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -13,14 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.pictures import PictureLoader, iter_pictures, require_large_frames
 from genie_ray.replay.windows import WindowLoader, iter_windows
 from genie_ray.training import TrainingJob, require_fit
 from world_model import checkpoint
 from world_model.dynamics import DynamicsConfig
-from world_model.genie import GenieReduxG, GenieReduxGConfig
+from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
+from world_model.maskgit import DecodingConfig
 from world_model.tokenizer import Tokenizer, TokenizerConfig
+from world_model.uncertainty import PRIME_FRAMES
+from world_model.upscaler import Upscaler, UpscalerConfig
 
 MEAN_FRAME_WINDOWS = 64
+VALIDATION_DECODING = DecodingConfig(steps=1, temperature=0.0, mode="autoregressive", frames_per_step=1)
 
 
 class Output(Protocol):
@@ -43,23 +49,32 @@ class Loader(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class Task:
+class Task(ABC):
     """Training on windows of replay; a subclass says what model learns from them, and how."""
 
     def __init__(self, job: TrainingJob) -> None:
         self.job = job
 
+    @property
+    def frames_per_example(self) -> int:
+        """How many frames the model sees of each example of a batch."""
+        return self.job.config.window
+
+    @abstractmethod
     def check(self, dataset: ReplayDataset) -> None:
         """Raises ValueError where model and dataset do not fit each other."""
-        raise NotImplementedError
 
+    @abstractmethod
     def build(self, dataset: ReplayDataset) -> checkpoint.Model:
         """The model to train: fresh, or as its checkpoint left it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
         """A training pass; `model` may be wrapped for data-parallel training."""
-        raise NotImplementedError
+
+    def validation_metrics(self, model: checkpoint.Model, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What else is measured of a held-out batch; means over it."""
+        return {}
 
     def batches(self, dataset: ReplayDataset, *, batch_size: int, rank: int, world_size: int) -> Loader:
         """This rank's training batches."""
@@ -126,33 +141,138 @@ class TokenizerTask(Task):
         return self.job.model
 
 
+class DecoderTask(TokenizerTask):
+    """A trained tokenizer's decoder, tuned to other games; its tokens stay as they are."""
+
+    def build(self, dataset: ReplayDataset) -> Tokenizer:
+        assert self.job.tokenizer is not None
+        return checkpoint.load_as(Tokenizer, self.job.tokenizer).for_decoder_tuning()
+
+    def _config(self) -> TokenizerConfig:
+        assert self.job.tokenizer is not None
+        return checkpoint.read_config(Tokenizer, self.job.tokenizer)
+
+
 class DynamicsTask(Task):
     """GenieRedux-G: dynamics on a frozen tokenizer's tokens, or a whole world model whose dynamics are fine-tuned."""
+
+    model_class: type[GenieReduxG] | type[GenieRedux] = GenieReduxG
 
     def check(self, dataset: ReplayDataset) -> None:
         config = self._config()
         require_fit(dataset.metadata, frame_size=config.tokenizer.frame_size, num_actions=config.dynamics.num_actions)
         self._check_window(config.dynamics.max_frames)
 
-    def build(self, dataset: ReplayDataset) -> GenieReduxG:
+    def build(self, dataset: ReplayDataset) -> checkpoint.WorldModel:
         if self.job.init is not None:
-            return checkpoint.load_as(GenieReduxG, self.job.init)
+            return checkpoint.load_as(self.model_class, self.job.init)
         assert self.job.tokenizer is not None
-        model = GenieReduxG(self._config())
+        model = self.model_class(self._config())
         model.tokenizer.load_state_dict(checkpoint.load_as(Tokenizer, self.job.tokenizer).state_dict())
         return model
 
     def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
         return model(batch["frames_BTHWC"], batch["actions_BT"][:, :-1], generator)
 
-    def _config(self) -> GenieReduxGConfig:
+    @torch.no_grad()
+    def validation_metrics(self, model: checkpoint.Model, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Squared error of the frames predicted from the first two, greedily and in one decoding step each: cheap."""
+        assert isinstance(model, (GenieReduxG, GenieRedux))
+        frames_BTHWC = batch["frames_BTHWC"]
+        if frames_BTHWC.shape[1] <= PRIME_FRAMES:
+            return {}
+        predicted_BTHWC = model.rollout(
+            frames_BTHWC[:, :PRIME_FRAMES], self._player_actions(model, batch), decoding=VALIDATION_DECODING
+        )
+        error = predicted_BTHWC.float() - frames_BTHWC[:, PRIME_FRAMES:].float()
+        return {"prediction_mse": (error / 255).square().mean()}
+
+    def _player_actions(self, model: GenieReduxG | GenieRedux, batch: Mapping[str, Any]) -> Tensor:
+        return batch["actions_BT"][:, :-1]
+
+    def _config(self) -> Any:
+        """The whole model's configuration, of `model_class`'s config class."""
         if self.job.init is not None:
-            return checkpoint.read_config(GenieReduxG, self.job.init)
+            return checkpoint.read_config(self.model_class, self.job.init)
         assert self.job.tokenizer is not None
+        return self._fresh_config(checkpoint.read_config(Tokenizer, self.job.tokenizer))
+
+    def _fresh_config(self, tokenizer: TokenizerConfig) -> Any:
         assert isinstance(self.job.model, DynamicsConfig)
-        return GenieReduxGConfig(
-            tokenizer=checkpoint.read_config(Tokenizer, self.job.tokenizer), dynamics=self.job.model
+        return GenieReduxGConfig(tokenizer=tokenizer, dynamics=self.job.model)
+
+
+class GenieReduxTask(DynamicsTask):
+    """GenieRedux: as GenieRedux-G, but guided by a latent action model that learns along; no actions are needed."""
+
+    model_class = GenieRedux
+
+    def check(self, dataset: ReplayDataset) -> None:
+        config = self._config()
+        require_fit(dataset.metadata, frame_size=config.tokenizer.frame_size)
+        self._check_window(min(config.dynamics.max_frames, config.latent_actions.max_frames))
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
+        return model(batch["frames_BTHWC"], generator)
+
+    def _player_actions(self, model: GenieReduxG | GenieRedux, batch: Mapping[str, Any]) -> Tensor:
+        assert isinstance(model, GenieRedux)
+        return model.latent_actions.encode(batch["frames_BTHWC"])
+
+    def _fresh_config(self, tokenizer: TokenizerConfig) -> Any:
+        assert isinstance(self.job.model, DynamicsConfig)
+        assert self.job.latent_actions is not None
+        return GenieReduxConfig(tokenizer=tokenizer, dynamics=self.job.model, latent_actions=self.job.latent_actions)
+
+
+class UpscalerTask(Task):
+    """An upscaler from scratch. It learns from pictures, so that the job's window and stride have no say."""
+
+    frames_per_example = 1
+
+    def check(self, dataset: ReplayDataset) -> None:
+        require_upscaler_fit(dataset, self._config())
+
+    def build(self, dataset: ReplayDataset) -> Upscaler:
+        return Upscaler(self._config())
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
+        return model(batch["frames_BHWC"], batch["large_BHWC"])
+
+    def batches(self, dataset: ReplayDataset, *, batch_size: int, rank: int, world_size: int) -> Loader:
+        config = self.job.config
+        return PictureLoader(
+            dataset,
+            split="train",
+            batch_size=batch_size,
+            seed=self.job.seed,
+            rank=rank,
+            world_size=world_size,
+            shuffle_buffer=config.shuffle_buffer,
+        )
+
+    def validation_batches(self, dataset: ReplayDataset, *, batch_size: int) -> Iterator[Mapping[str, Any]]:
+        return iter_pictures(dataset, "validation", batch_size=batch_size, limit=self.job.config.validation_windows)
+
+    def _config(self) -> UpscalerConfig:
+        assert isinstance(self.job.model, UpscalerConfig)
+        return self.job.model
+
+
+def require_upscaler_fit(dataset: ReplayDataset, upscaler: UpscalerConfig) -> None:
+    """Raises ValueError where a dataset has no large frames, or an upscaler takes or makes other frames."""
+    layout = require_large_frames(dataset)
+    require_fit(dataset.metadata, frame_size=upscaler.frame_size)
+    if layout.size != upscaler.large_size:
+        raise ValueError(
+            f"the dataset holds large frames of {layout.size} pixels, the upscaler makes {upscaler.large_size}"
         )
 
 
-TASKS: dict[str, type[Task]] = {"tokenizer": TokenizerTask, "dynamics": DynamicsTask}
+TASKS: dict[str, type[Task]] = {
+    "tokenizer": TokenizerTask,
+    "decoder": DecoderTask,
+    "dynamics": DynamicsTask,
+    "genie_redux": GenieReduxTask,
+    "upscaler": UpscalerTask,
+}

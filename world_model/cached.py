@@ -6,6 +6,8 @@ be kept. Then a refinement step computes the frames being refined and no other, 
 Axes: B batch, T frames, H W token grid, D width, E width of the stream, K codes.
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,16 +22,23 @@ from world_model.transformer import TransformerCache
 class CachedPredictor:
     """A `maskgit.Predict` with the same logits as `Dynamics.forward`, for one clip that grows.
 
+    Made under autocast, it computes in that type throughout.
+
     Args:
         dynamics: the model.
         token_vectors_KD: `Tokenizer.token_vectors()`.
         actions: [B, T−1] int64 or [B, T−1, D], those known; more may come, with `add_actions`.
     """
 
+    @torch.no_grad()
     def __init__(self, dynamics: Dynamics, token_vectors_KD: Tensor, actions: Tensor) -> None:
+        device, own_dtype = token_vectors_KD.device.type, dynamics.to_logits.weight.dtype
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else own_dtype
+        self._token_inputs_KD = dynamics.token_inputs(token_vectors_KD).to(dtype)
+        self._spatial_bias_hNN = dynamics.spatial_bias().to(dtype)
+        if dtype != own_dtype:  # once here, where autocast would convert the weights at every step
+            dynamics = copy.deepcopy(dynamics).to(dtype)
         self._dynamics = dynamics
-        self._token_inputs_KD = dynamics.token_inputs(token_vectors_KD)
-        self._spatial_bias_hNN = dynamics.spatial_bias()
         self._cache = TransformerCache(dynamics.transformer, dynamics.config.max_frames)
         self._actions = actions
         self._kept = 0  # frames that are final and in the cache
@@ -49,16 +58,17 @@ class CachedPredictor:
         if self._kept == inputs:  # the next frame follows from final ones alone, and nothing is refined beside it
             assert self._next_logits_BTHWK is not None
             return self._next_logits_BTHWK
-        x_BTHWE = dynamics.stream(
-            tokens_BTHW[:, self._kept : inputs],
-            dynamics.conditions(self._actions[:, : frames - 1])[:, self._kept :],
-            self._token_inputs_KD,
-            self._spatial_bias_hNN,
-            cache=self._cache,
-            start=self._kept,
-        )
         wanted = first - 1 if shifted else first  # the first input frame at which logits are wanted
-        logits_BTHWK = dynamics.to_logits(x_BTHWE[:, max(0, wanted - self._kept) :])
+        with torch.autocast(tokens_BTHW.device.type, enabled=False):
+            x_BTHWE = dynamics.stream(
+                tokens_BTHW[:, self._kept : inputs],
+                dynamics.conditions(self._actions[:, : frames - 1])[:, self._kept :],
+                self._token_inputs_KD,
+                self._spatial_bias_hNN,
+                cache=self._cache,
+                start=self._kept,
+            )
+            logits_BTHWK = dynamics.to_logits(x_BTHWE[:, max(0, wanted - self._kept) :])
         if shifted:
             if self._kept == first:
                 assert self._next_logits_BTHWK is not None
@@ -71,6 +81,7 @@ class CachedPredictor:
 class CachedDecoder:
     """Tokens → frames as `Tokenizer.decode`, for one clip that grows: each call takes the tokens of its next frames."""
 
+    @torch.no_grad()
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._vectors_KD, self._spatial_bias_hNN = tokenizer.token_vectors(), tokenizer.spatial_bias()

@@ -24,6 +24,8 @@ def check_frames(frames_BTHWC: Tensor, frame_size: int, max_frames: int) -> None
         raise ValueError(
             f"frames have shape {list(frames_BTHWC.shape)}, allowed: [B, T, {frame_size}, {frame_size}, {CHANNELS}]"
         )
+    if not len(frames_BTHWC):
+        raise ValueError("a batch of 0 clips, allowed: 1 or more")
     check_length(frames_BTHWC.shape[1], max_frames)
 
 

@@ -178,7 +178,7 @@ class Dynamics(nn.Module):
 
         def join(x: Tensor) -> Tensor:
             if self.config.conditioning == "latent":
-                return x + conditions_BTHWE
+                return x + conditions_BTHWE.to(x.dtype)
             return torch.cat([x[..., : self.config.dim], conditions_BTHWE.to(x.dtype)], dim=-1)
 
         return self.transformer(

@@ -7,6 +7,7 @@ Axes: B batch, T frames, H W pixels in `frames_BTHWC` and token grid in `tokens_
 a frame, K codes.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -48,6 +49,11 @@ class GenieReduxConfig:
             raise ValueError(
                 f"latent_actions.dim is {self.latent_actions.dim}, allowed: dynamics.dim {self.dynamics.dim}"
             )
+        if self.latent_actions.max_frames < self.dynamics.max_frames:
+            raise ValueError(
+                f"latent_actions.max_frames is {self.latent_actions.max_frames}, "
+                f"allowed: dynamics.max_frames {self.dynamics.max_frames} or more"
+            )
         if self.latent_actions.frame_size != self.tokenizer.frame_size:
             raise ValueError(
                 f"latent_actions.frame_size is {self.latent_actions.frame_size}, "
@@ -68,8 +74,17 @@ def _check_parts(tokenizer: TokenizerConfig, dynamics: DynamicsConfig, condition
         )
 
 
-class _WorldModel(nn.Module):
+class _WorldModel(nn.Module, ABC):
     """What both have: the frozen tokenizer, the dynamics, and decoding."""
+
+    @property
+    @abstractmethod
+    def num_actions(self) -> int:
+        """How many actions a player has to choose from."""
+
+    @abstractmethod
+    def action_inputs(self, actions_BT: Tensor) -> Tensor:
+        """Actions as the dynamics take them."""
 
     def __init__(self, tokenizer: TokenizerConfig, dynamics: DynamicsConfig) -> None:
         super().__init__()
@@ -82,6 +97,12 @@ class _WorldModel(nn.Module):
         super().train(mode)
         self.tokenizer.eval()
         return self
+
+    def _check(self, frames_BTHWC: Tensor, actions_BT: Tensor, *, between: bool = False) -> None:
+        """Raises ValueError unless these are frames and actions of clips; `between`: just those between the frames."""
+        check_frames(frames_BTHWC, self.tokenizer.config.frame_size, self.dynamics.config.max_frames)
+        count = frames_BTHWC.shape[1] - 1 if between else actions_BT.shape[-1]
+        check_actions(actions_BT, (frames_BTHWC.shape[0], count), self.num_actions)
 
     def _loss(self, frames_BTHWC: Tensor, actions: Tensor, generator: torch.Generator | None) -> DynamicsOutput:
         check_frames(frames_BTHWC, self.tokenizer.config.frame_size, self.dynamics.config.max_frames)
@@ -128,18 +149,16 @@ class GenieReduxG(_WorldModel):
 
     @property
     def num_actions(self) -> int:
-        """How many actions a player has to choose from."""
         return self.config.dynamics.num_actions
 
     def action_inputs(self, actions_BT: Tensor) -> Tensor:
-        """Actions as the dynamics take them: as they are."""
         return actions_BT
 
     def forward(
         self, frames_BTHWC: Tensor, actions_BT: Tensor, generator: torch.Generator | None = None
     ) -> DynamicsOutput:
         """Training loss of uint8 frames [B, T, H, W, C] and the T−1 actions between them (masks are drawn here)."""
-        self._check_actions(frames_BTHWC, actions_BT, frames_BTHWC.shape[1] - 1)
+        self._check(frames_BTHWC, actions_BT, between=True)
         return self._loss(frames_BTHWC, actions_BT, generator)
 
     def rollout(
@@ -154,7 +173,7 @@ class GenieReduxG(_WorldModel):
 
         `actions_BT` [B, T_prime + T_pred − 1]: action t leads from frame t to t+1, counted from the first prime frame.
         """
-        self._check_actions(prime_frames_BTHWC, actions_BT, actions_BT.shape[1])
+        self._check(prime_frames_BTHWC, actions_BT)
         return self._rollout(prime_frames_BTHWC, actions_BT, decoding, generator)
 
     @torch.no_grad()
@@ -163,7 +182,7 @@ class GenieReduxG(_WorldModel):
 
         `last_only`: those of the last predicted frame, [B, 1, N, K].
         """
-        self._check_actions(prime_frames_BTHWC, actions_BT, actions_BT.shape[1])
+        self._check(prime_frames_BTHWC, actions_BT)
         prime_tokens_BTHW = self.tokenizer.encode(prime_frames_BTHWC)
         primes, frames = prime_tokens_BTHW.shape[1], actions_BT.shape[1] + 1
         shape = (len(prime_tokens_BTHW), frames - primes, *self.dynamics.grid)
@@ -187,9 +206,6 @@ class GenieReduxG(_WorldModel):
             )
         return token_entropy(self.one_step_logits(frames_BTHWC, actions_BT, last_only=True)[:, -1])
 
-    def _check_actions(self, frames_BTHWC: Tensor, actions_BT: Tensor, count: int) -> None:
-        check_actions(actions_BT, (frames_BTHWC.shape[0], count), self.num_actions)
-
 
 class GenieRedux(_WorldModel):
     """World model guided by latent actions, which it learns together with the dynamics."""
@@ -201,11 +217,10 @@ class GenieRedux(_WorldModel):
 
     @property
     def num_actions(self) -> int:
-        """How many latent actions a player has to choose from."""
         return self.config.latent_actions.quantizer.size
 
     def action_inputs(self, latent_actions_BT: Tensor) -> Tensor:
-        """Latent actions as the dynamics take them: their vectors, [B, T, D]."""
+        """The latent actions' vectors, [B, T, D]."""
         return F.embedding(latent_actions_BT, self.latent_actions.action_vectors())
 
     def forward(self, frames_BTHWC: Tensor, generator: torch.Generator | None = None) -> DynamicsOutput:
@@ -232,5 +247,5 @@ class GenieRedux(_WorldModel):
 
         `latent_actions_BT` int64 [B, T_prime + T_pred − 1]; those between prime frames: `latent_actions.encode`.
         """
-        check_actions(latent_actions_BT, latent_actions_BT.shape, self.num_actions)
+        self._check(prime_frames_BTHWC, latent_actions_BT)
         return self._rollout(prime_frames_BTHWC, self.action_inputs(latent_actions_BT), decoding, generator)

@@ -267,7 +267,9 @@ def _read(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} is no published checkpoint: it holds more than tensors and plain values") from error
+        raise ValueError(
+            f"{path} is no published checkpoint: it holds something else than tensors and plain values"
+        ) from error
     except Exception as error:  # bytes that are no pickle can fail in any way
         raise ValueError(f"{path} is no published checkpoint: it is truncated or no .pt file") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):

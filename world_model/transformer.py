@@ -131,7 +131,7 @@ class Attention(nn.Module):
     def forward(self, x_MSD: Tensor, bias_hSS: Tensor, cache: "HalfBlockCache | None" = None, start: int = 0) -> Tensor:
         projections = self.to_q(self.norm(x_MSD)), *self.to_kv(x_MSD).chunk(2, dim=-1)
         q, k, v = (rearrange(z, "m s (h c) -> m s h c", h=self.heads) for z in projections)
-        q, k = _normalize(q, self.q_scale), _normalize(k, self.k_scale)
+        q, k = _normalize(q, self.q_scale * ATTENTION_SCALE), _normalize(k, self.k_scale)
         if cache is not None:
             k, v = cache.extend(k, v, start)
         q, k, v = (rearrange(z, "m s h c -> m h s c") for z in (q, k, v))
@@ -139,12 +139,12 @@ class Attention(nn.Module):
 
 
 def attend(q_MhSC: Tensor, k_MhSC: Tensor, v_MhSC: Tensor, bias_hSS: Tensor) -> Tensor:
-    """softmax(8 · q·k + bias) · v, [M, h, S, C]."""
+    """softmax(q·k + bias) · v, [M, h, S, C]."""
     if q_MhSC.device.type == "cpu" and torch.is_grad_enabled():
         # PyTorch's fused kernel for CPUs has no gradient of the bias and a very slow one for short sequences.
-        scores_MhSS = torch.matmul(q_MhSC * ATTENTION_SCALE, k_MhSC.transpose(-1, -2)) + bias_hSS
+        scores_MhSS = torch.matmul(q_MhSC, k_MhSC.transpose(-1, -2)) + bias_hSS
         return torch.matmul(scores_MhSS.softmax(dim=-1).to(v_MhSC.dtype), v_MhSC)
-    return F.scaled_dot_product_attention(q_MhSC, k_MhSC, v_MhSC, attn_mask=bias_hSS[None], scale=ATTENTION_SCALE)
+    return F.scaled_dot_product_attention(q_MhSC, k_MhSC, v_MhSC, attn_mask=bias_hSS[None], scale=1.0)
 
 
 def _normalize(x: Tensor, scale: Tensor) -> Tensor:

@@ -53,7 +53,8 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
     Args:
         game: a Stable-Retro id, with or without `-v0`.
         config: frames, actions and episode length.
-        native_frame: also put the console's own picture into `info["native_frame"]`, uint8 [H', W', 3].
+        native_frame_every: put the console's own picture into `info["native_frame"]`, uint8 [H', W', 3], of an
+            episode's steps 0, n, 2·n, …; 0: of none.
 
     Raises:
         ValueError: an unknown game, a missing ROM, or an action set that the console has no buttons for.
@@ -61,14 +62,14 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
 
     metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's own declaration
 
-    def __init__(self, game: str, config: EnvConfig | None = None, *, native_frame: bool = False) -> None:
+    def __init__(self, game: str, config: EnvConfig | None = None, *, native_frame_every: int = 0) -> None:
         self.game = resolve_game(game)
         require_rom(self.game)
         self.config = config or EnvConfig()
         rom = stable_retro.data.get_romfile_path(self.game, INTEGRATIONS)
         console = stable_retro.get_system_info(stable_retro.get_romfile_system(rom))
         self._button_table = button_table(self.game, console["buttons"], self.config.action_set)
-        self._native_frame = native_frame
+        self._native_frame_every = native_frame_every
         self._emulator: stable_retro.RetroEnv | None = None
         self._steps = 0
         size = self.config.frame_size
@@ -115,7 +116,7 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
         self, screen: NDArray[np.uint8], variables: dict[str, int]
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         info: dict[str, Any] = dict(variables)
-        if self._native_frame:
+        if self._native_frame_every and self._steps % self._native_frame_every == 0:
             info["native_frame"] = screen.copy()
         return fit_frame(screen, self.config.frame_size, self.config.fit), info
 
@@ -138,7 +139,7 @@ def fit_frame(screen: NDArray[np.uint8], size: int, fit: Literal["pad", "stretch
 def register_rllib_env() -> str:
     """Make the environment known to RLlib; the name to give to `AlgorithmConfig.environment`.
 
-    Its `env_config` is `{"game": <id>, "env": EnvConfig}`.
+    Its `env_config` is `{"game": <id>, "env": EnvConfig}`, and `"native_frame_every"` where that is not 0.
     """
     from ray.tune import register_env
 
@@ -147,7 +148,7 @@ def register_rllib_env() -> str:
 
 
 def _make_from_env_config(env_config: dict[str, Any]) -> RetroEnv:
-    return RetroEnv(env_config["game"], env_config["env"])
+    return RetroEnv(env_config["game"], env_config["env"], native_frame_every=env_config.get("native_frame_every", 0))
 
 
 # Whose environment holds this process's emulator; dead or None when nobody's does.

@@ -13,7 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from genie_ray.replay.schema import Episode, frame_shape_of, frames_of, table_to_episode
+from genie_ray.replay.schema import (
+    Episode,
+    frame_shape_of,
+    frames_of,
+    large_frame_layout_of,
+    large_frames_of,
+    table_to_episode,
+)
 from genie_ray.replay.writer import METADATA_FILE, TEMPORARY_PREFIX, DatasetMetadata, GameCounts, read_metadata
 
 Split = Literal["train", "validation", "all"]
@@ -54,9 +61,14 @@ class ReplayDataset:
         if not self.episodes:
             raise ValueError(f"dataset {self.root} holds no episodes")
         for path in {ref.path: None for ref in self.episodes}:
-            shape = frame_shape_of(pq.read_schema(path))
+            schema = pq.read_schema(path)
+            shape, large_frames = frame_shape_of(schema), large_frame_layout_of(schema)
             if shape != self.metadata.frame_shape:
                 raise ValueError(f"frames of {path} are {shape}: {METADATA_FILE} says {self.metadata.frame_shape}")
+            if large_frames != self.metadata.large_frames:
+                raise ValueError(
+                    f"large frames of {path} are {large_frames}: {METADATA_FILE} says {self.metadata.large_frames}"
+                )
         for difference in count_differences(self.episodes, self.metadata):
             raise ValueError(f"dataset {self.root} is not what its {METADATA_FILE} says: {difference}")
 
@@ -95,6 +107,22 @@ class ReplayDataset:
         """
         table = read_row_group(ref.path, ref.row_group, columns=["frame", "action"])
         return frames_of(table), table["action"].to_numpy()
+
+    def read_pictures(self, ref: EpisodeRef) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The steps of an episode that have a large frame: frames uint8 [M, H, W, 3], large ones uint8 [M, L, L, 3].
+
+        The dataset must have large frames.
+
+        Raises:
+            ValueError: the file is damaged; the message names it.
+        """
+        table = read_row_group(ref.path, ref.row_group, columns=["frame", "large_frame"])
+        try:
+            large_frames = large_frames_of(table)
+        except ValueError as error:
+            raise ValueError(f"damaged file {ref.path}, row group {ref.row_group}: {error}") from error
+        assert large_frames is not None
+        return frames_of(table)[:: large_frames.every], large_frames.frames
 
     def content_hash(self) -> str:
         """SHA-256 over the name, size and footer of every file. A footer carries a digest of its file's rows."""

@@ -5,13 +5,16 @@ zstd, which makes them smaller than any image codec would, lossless, and several
 The last observation of an episode is a final row whose action is −1, so T actions have T+1 frames. That row alone
 carries `terminated` and `truncated`; its reward and log-probability are null.
 
-Axis letters: T actions of an episode, H, W and C=3 of its frames.
+A dataset may also hold large frames, to train an upscaler on: the same screens in more pixels, of every n-th step, null
+elsewhere. Other datasets don't have their column.
+
+Axis letters: T actions of an episode, H, W and C=3 of its frames; M large frames of L×L pixels.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +23,42 @@ from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
 NO_ACTION = -1
+PIXEL_COLUMNS = ("frame", "large_frame")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargeFrameLayout:
+    """Which large frames an episode holds: those of steps 0, every, 2·every, …, its final observation's included."""
+
+    size: int  # L, pixels
+    every: int  # steps
+
+    def __post_init__(self) -> None:
+        for name in ("size", "every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} of large frames is {getattr(self, name)}: must be at least 1")
+
+    def count(self, actions: int) -> int:
+        """M, of an episode with that many actions."""
+        return actions // self.every + 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LargeFrames:
+    """The large frames of one episode."""
+
+    frames: NDArray[np.uint8]  # [M, L, L, 3]
+    every: int  # steps from one to the next; the first is of step 0
+
+    def __post_init__(self) -> None:
+        shape = self.frames.shape
+        if self.frames.dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[-1] != 3:
+            raise ValueError(f"large frames are {self.frames.dtype} {list(shape)}: must be uint8 [M, L, L, 3]")
+
+    @property
+    def layout(self) -> LargeFrameLayout:
+        """Their size and steps."""
+        return LargeFrameLayout(size=self.frames.shape[1], every=self.every)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +79,7 @@ class Episode:
     terminated: bool  # the game ended
     truncated: bool  # the step limit ended it
     infos: list[dict[str, Any]]  # T+1, the emulator's variables with each frame
+    large_frames: LargeFrames | None = None
 
     def __post_init__(self) -> None:
         T = len(self.actions)
@@ -55,6 +95,11 @@ class Episode:
         for name, length in lengths.items():
             if length != T:
                 raise ValueError(f"{name} of episode {self.episode_id} fits {length} actions: it has {T}")
+        if self.large_frames is not None and len(self.large_frames.frames) != self.large_frames.layout.count(T):
+            raise ValueError(
+                f"episode {self.episode_id} has {len(self.large_frames.frames)} large frames: with one every "
+                f"{self.large_frames.every} steps, {T} actions have {self.large_frames.layout.count(T)}"
+            )
 
 
 def episode_id(game: str, policy: str, seed: int, index: int) -> str:
@@ -62,23 +107,33 @@ def episode_id(game: str, policy: str, seed: int, index: int) -> str:
     return f"{game}/{policy}/{seed}/{index:06d}"
 
 
-def arrow_schema(frame_shape: tuple[int, int, int]) -> pa.Schema:
-    """The columns of a dataset with frames of shape (H, W, 3)."""
+def arrow_schema(frame_shape: tuple[int, int, int], large_frames: LargeFrameLayout | None = None) -> pa.Schema:
+    """The columns of a dataset with frames of shape (H, W, 3), and perhaps large ones."""
     height, width, channels = frame_shape
-    return pa.schema(
-        [
-            pa.field("episode_id", pa.string(), nullable=False),
-            pa.field("step", pa.int32(), nullable=False),
-            pa.field("frame", pa.binary(height * width * channels), nullable=False),
-            pa.field("action", pa.int8(), nullable=False),
-            pa.field("action_logp", pa.float32()),
-            pa.field("reward_env", pa.float32()),
-            pa.field("reward_uncertainty", pa.float32()),
-            pa.field("terminated", pa.bool_(), nullable=False),
-            pa.field("truncated", pa.bool_(), nullable=False),
-            pa.field("info", pa.string(), nullable=False),
-        ],
-        metadata={"schema_version": str(SCHEMA_VERSION), "frame_shape": json.dumps(list(frame_shape))},
+    fields = [
+        pa.field("episode_id", pa.string(), nullable=False),
+        pa.field("step", pa.int32(), nullable=False),
+        pa.field("frame", pa.binary(height * width * channels), nullable=False),
+        pa.field("action", pa.int8(), nullable=False),
+        pa.field("action_logp", pa.float32()),
+        pa.field("reward_env", pa.float32()),
+        pa.field("reward_uncertainty", pa.float32()),
+        pa.field("terminated", pa.bool_(), nullable=False),
+        pa.field("truncated", pa.bool_(), nullable=False),
+        pa.field("info", pa.string(), nullable=False),
+    ]
+    metadata = {"schema_version": str(SCHEMA_VERSION), "frame_shape": json.dumps(list(frame_shape))}
+    if large_frames is not None:
+        fields.append(pa.field("large_frame", pa.large_binary()))  # of any length, because there a null costs nothing
+        metadata["large_frames"] = json.dumps(asdict(large_frames))
+    return pa.schema(fields, metadata=metadata)
+
+
+def schema_of(episode: Episode) -> pa.Schema:
+    """The columns of a dataset that holds such an episode."""
+    height, width, channels = episode.frames.shape[1:]
+    return arrow_schema(
+        (height, width, channels), None if episode.large_frames is None else episode.large_frames.layout
     )
 
 
@@ -95,16 +150,22 @@ def frame_shape_of(schema: pa.Schema) -> tuple[int, int, int]:
     if version != str(SCHEMA_VERSION):
         raise ValueError(f"schema version is {version}: this program reads {SCHEMA_VERSION}")
     height, width, channels = json.loads(metadata[b"frame_shape"])
-    expected = arrow_schema((height, width, channels))
+    expected = arrow_schema((height, width, channels), large_frame_layout_of(schema))
     if not schema.equals(expected):
         raise ValueError(f"columns are {schema.names}: expected {expected.names} with the types of a replay dataset")
     return height, width, channels
 
 
+def large_frame_layout_of(schema: pa.Schema) -> LargeFrameLayout | None:
+    """Which large frames there are in a file with this schema, if any."""
+    layout = (schema.metadata or {}).get(b"large_frames")
+    return layout and LargeFrameLayout(**json.loads(layout))
+
+
 def episode_to_table(episode: Episode) -> pa.Table:
     """An episode as rows, its final observation last; the frames are not copied if they are contiguous."""
     T = len(episode.actions)
-    schema = arrow_schema(cast(tuple[int, int, int], episode.frames.shape[1:]))
+    schema = schema_of(episode)
     at_end = np.arange(T + 1) == T
     columns = {
         "episode_id": pa.array([episode.episode_id] * (T + 1), pa.string()),
@@ -120,6 +181,8 @@ def episode_to_table(episode: Episode) -> pa.Table:
         "truncated": pa.array(at_end & episode.truncated),
         "info": pa.array([json.dumps(info, default=_plain) for info in episode.infos], pa.string()),
     }
+    if episode.large_frames is not None:
+        columns["large_frame"] = _large_frame_column(episode.large_frames, T)
     return pa.table(columns, schema=schema)
 
 
@@ -139,17 +202,36 @@ def table_to_episode(table: pa.Table, *, game: str) -> Episode:
         terminated=table["terminated"][-1].as_py(),
         truncated=table["truncated"][-1].as_py(),
         infos=[json.loads(info) for info in table["info"].to_pylist()],
+        large_frames=large_frames_of(table),
     )
 
 
 def frames_of(table: pa.Table) -> NDArray[np.uint8]:
     """The frame column as uint8 [T+1, H, W, 3], without a copy if it is one chunk (as a row group read alone is)."""
     frame_shape = json.loads(table.schema.metadata[b"frame_shape"])
-    column = table["frame"]
-    column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    column = _one_chunk(table["frame"])
     size = int(np.prod(frame_shape))
     flat = np.frombuffer(column.buffers()[1], np.uint8, count=len(column) * size, offset=column.offset * size)
     return flat.reshape(len(column), *frame_shape)
+
+
+def large_frames_of(table: pa.Table) -> LargeFrames | None:
+    """The large frames in an episode's rows, without a copy if their column is one chunk; None if it has no column.
+
+    Raises:
+        ValueError: there are others than the schema says.
+    """
+    layout = large_frame_layout_of(table.schema)
+    if layout is None:
+        return None
+    column = _one_chunk(table["large_frame"])
+    _, offsets, pixels = column.buffers()
+    ends = np.frombuffer(offsets, np.int64, count=len(column) + 1, offset=8 * column.offset)
+    lengths = np.where(np.arange(len(column)) % layout.every == 0, layout.size**2 * 3, 0)
+    if not np.array_equal(np.diff(ends), lengths):
+        raise ValueError(f"large frames are not {layout.size}×{layout.size} pixels at every step {layout.every}·n")
+    flat = np.frombuffer(pixels, np.uint8, count=ends[-1] - ends[0], offset=ends[0])
+    return LargeFrames(frames=flat.reshape(-1, layout.size, layout.size, 3), every=layout.every)
 
 
 def update_digest(digest: "hashlib._Hash", table: pa.Table) -> None:
@@ -157,10 +239,30 @@ def update_digest(digest: "hashlib._Hash", table: pa.Table) -> None:
     for name in table.schema.names:
         if name == "frame":
             digest.update(frames_of(table).data)
+        elif name == "large_frame":
+            large_frames = large_frames_of(table)
+            assert large_frames is not None
+            digest.update(large_frames.frames.data)
         elif pa.types.is_string(table.schema.field(name).type):
             digest.update("\n".join(table[name].to_pylist()).encode())
         else:
             digest.update(table[name].to_numpy().data)
+
+
+def _large_frame_column(large_frames: LargeFrames, T: int) -> pa.Array:
+    """M large frames as a column of T+1 rows, null where there is none; they are not copied if contiguous."""
+    there = np.arange(T + 1) % large_frames.every == 0
+    size = large_frames.layout.size**2 * 3
+    buffers = [
+        pa.array(there).buffers()[1],  # Arrow's validity bits are those of a column of booleans
+        pa.py_buffer(np.append(0, np.cumsum(there * size)).astype(np.int64)),
+        pa.py_buffer(np.ascontiguousarray(large_frames.frames)),
+    ]
+    return pa.Array.from_buffers(pa.large_binary(), T + 1, buffers)
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _nullable(values: NDArray[np.float32] | None, T: int) -> pa.Array:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genie_ray.replay.dataset import EpisodeRef, count_differences, index_shard, read_row_group, shard_paths
-from genie_ray.replay.schema import NO_ACTION, frame_shape_of, update_digest
+from genie_ray.replay.schema import NO_ACTION, frame_shape_of, large_frame_layout_of, update_digest
 from genie_ray.replay.writer import CONTENT_KEY, METADATA_FILE, TEMPORARY_PREFIX, DatasetMetadata, read_metadata
 
 
@@ -65,9 +65,12 @@ def _strangers(root: Path, shards: list[Path]) -> Iterator[Problem]:
 
 def _shard_problems(path: Path, refs: list[EpisodeRef], metadata: DatasetMetadata) -> Iterator[str]:
     footer = pq.read_metadata(path)
-    frame_shape = frame_shape_of(footer.schema.to_arrow_schema())
+    schema = footer.schema.to_arrow_schema()
+    frame_shape, large_frames = frame_shape_of(schema), large_frame_layout_of(schema)
     if frame_shape != metadata.frame_shape:
         yield f"frames are {frame_shape}: {METADATA_FILE} says {metadata.frame_shape}"
+    if large_frames != metadata.large_frames:
+        yield f"large frames are {large_frames}: {METADATA_FILE} says {metadata.large_frames}"
     digest = hashlib.sha256()
     for ref in refs:
         table = read_row_group(path, ref.row_group)

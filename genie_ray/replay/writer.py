@@ -18,12 +18,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genie_ray.replay.schema import SCHEMA_VERSION, Episode, arrow_schema, episode_to_table, update_digest
+from genie_ray.replay.schema import (
+    PIXEL_COLUMNS,
+    SCHEMA_VERSION,
+    Episode,
+    LargeFrameLayout,
+    episode_to_table,
+    schema_of,
+    update_digest,
+)
 
 METADATA_FILE = "_dataset.json"
 TEMPORARY_PREFIX = ".tmp-"
@@ -50,6 +58,7 @@ class DatasetMetadata:
     policy_checkpoint: str | None = None  # hash of its weights; None for a scripted policy
     config: dict[str, Any] = field(default_factory=dict)  # of the collection, as plain JSON
     counts: dict[str, GameCounts]  # by game
+    large_frames: LargeFrameLayout | None = None  # which ones there are
     schema_version: int = SCHEMA_VERSION
 
 
@@ -60,7 +69,8 @@ def write_shard(root: str | os.PathLike[str], game: str, shard: str, episodes: I
     writer of this shard left behind is swept.
 
     Raises:
-        ValueError: an unusable shard name, no episodes, or episodes of another game or frame shape than the first.
+        ValueError: an unusable shard name, no episodes, or episodes of another game, frame shape or kind of large
+            frames than the first.
         OSError: the disk is full or not writable.
     """
     if not re.fullmatch(r"[\w-]+", shard):
@@ -98,6 +108,8 @@ def read_metadata(root: str | os.PathLike[str]) -> DatasetMetadata:
             raise ValueError(f"schema version is {version}, this program reads {SCHEMA_VERSION}")
         values["action_names"] = tuple(values["action_names"])
         values["frame_shape"] = tuple(values["frame_shape"])
+        if values.get("large_frames") is not None:
+            values["large_frames"] = LargeFrameLayout(**values["large_frames"])
         values["counts"] = {game: GameCounts(**counts) for game, counts in values["counts"].items()}
         return DatasetMetadata(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -114,18 +126,18 @@ def _write_row_groups(path: Path, game: str, episodes: Iterable[Episode]) -> Non
                 raise ValueError(f"episode {episode.episode_id} is of {episode.game}: this shard is of {game}")
             table = episode_to_table(episode)
             if writer is None:
-                schema = arrow_schema(cast(tuple[int, int, int], episode.frames.shape[1:]))
+                schema = schema_of(episode)
                 writer = pq.ParquetWriter(
                     path,
                     schema,
                     compression="zstd",
                     compression_level=3,
-                    use_dictionary=[name for name in schema.names if name != "frame"],
+                    use_dictionary=[name for name in schema.names if name not in PIXEL_COLUMNS],
                     write_statistics=["episode_id", "step"],  # the index of a dataset is read from these
                     data_page_size=PAGE_BYTES,
                     write_batch_size=ROWS_PER_BATCH,
                 )
-            elif table.schema != schema:
+            elif not table.schema.equals(schema, check_metadata=True):
                 raise ValueError(f"frames of episode {episode.episode_id} differ in shape from the shard's first")
             update_digest(digest, table)
             writer.write_table(table, row_group_size=len(table))

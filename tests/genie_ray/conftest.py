@@ -21,6 +21,39 @@ def replay(roms: list[str], ray_session: None, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="session")
+def pictures(replay: ReplayDataset, tmp_path_factory: pytest.TempPathFactory) -> ReplayDataset:
+    """The same play as `replay`, collected with large frames of 128 pixels of every fifth step."""
+    directory = tmp_path_factory.mktemp("pictures")
+    config = CollectionConfig(steps_per_shard=300, large_frame_every=5, large_frame_size=128)
+    collect(directory, Policy(name="random"), [GAME], 600, config, EnvConfig(max_episode_steps=100))
+    return ReplayDataset(directory)
+
+
+@pytest.fixture(scope="session")
+def genie_redux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a tiny GenieRedux with random weights."""
+    import torch
+
+    from world_model import checkpoint
+    from world_model.dynamics import DynamicsConfig
+    from world_model.genie import GenieRedux, GenieReduxConfig
+    from world_model.latent_actions import LatentActionConfig
+    from world_model.quantizer import QuantizerConfig
+    from world_model.tokenizer import TokenizerConfig
+
+    torch.manual_seed(0)
+    sizes = {"dim": 32, "blocks": 1, "heads": 2, "head_dim": 16}
+    config = GenieReduxConfig(
+        tokenizer=TokenizerConfig(patch_size=8, quantizer=QuantizerConfig(kind="fsq"), **sizes),
+        dynamics=DynamicsConfig(conditioning="latent", **sizes),
+        latent_actions=LatentActionConfig(patch_size=8, quantizer=QuantizerConfig(kind="cosine", codes=7), **sizes),
+    )
+    directory = tmp_path_factory.mktemp("genie_redux") / "checkpoint"
+    checkpoint.save(GenieRedux(config), directory, provenance={})
+    return directory
+
+
+@pytest.fixture(scope="session")
 def world_model(replay: ReplayDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a tiny GenieReduxG with random weights and the replay's mean frame."""
     import torch

@@ -44,10 +44,18 @@ class Refuse:
         "run",
         "collect",
         "train tokenizer",
+        "train decoder",
         "train dynamics",
+        "train genie-redux",
+        "train upscaler",
         "explore",
         "evaluate",
+        "evaluate-upscaler",
+        "rollout",
         "report",
+        "checkpoint info",
+        "checkpoint import",
+        "checkpoint with-tokenizer",
         "roms import",
         "roms list",
     ],
@@ -75,6 +83,8 @@ def test_run_refuses_wrong_settings(refuse: Refuse, roms: list[str]) -> None:
     assert "nearest: 'dynamics.blocks'" in refuse("run", SMOKE, "dynamics.blokcs=2")
     assert "no such config file" in refuse("run", "absent.yaml")
     assert "no ROM for" in refuse("run", SMOKE, "games=[SuperMarioBros-Nes-v0]")
+    latent = ["dynamics.conditioning=latent", "latent_actions.dim=32"]
+    assert "conditioning is 'latent', allowed here: 'one_hot'" in refuse("run", SMOKE, *latent)
     assert "GB free" in refuse("run", SMOKE, "collection.random_steps=1000000000000")
     assert not Path("runs").exists()
 
@@ -110,6 +120,25 @@ def test_wrong_checkpoints_are_named(refuse: Refuse, replay: ReplayDataset, worl
     other = ["-c", SMOKE, "env.frame_size=32", "tokenizer.frame_size=32"]
     line = refuse("explore", "out", "--world-model", world_model, *other)
     assert "has frame size 64; the environments have 32" in line
+
+
+def test_wrong_checkpoint_operations_are_told(
+    refuse: Refuse, replay: ReplayDataset, world_model: Path, genie_redux: Path, tmp_path: Path
+) -> None:
+    from world_model import checkpoint
+
+    assert "is no checkpoint" in refuse("checkpoint", "info", tmp_path)
+    (tmp_path / "cut.pt").write_bytes(b"")
+    assert "it is truncated or no .pt file" in refuse("checkpoint", "import", "out", "--tokenizer", tmp_path / "cut.pt")
+    checkpoint.save(checkpoint.load_world_model(genie_redux).tokenizer, tmp_path / "other", provenance={})
+    line = refuse("checkpoint", "with-tokenizer", "out", "--model", world_model, "--tokenizer", tmp_path / "other")
+    assert "the tokenizer is another than the dynamics' own" in line
+    data = ["--data", replay.root, "-c", SMOKE]
+    assert "latent_actions.dim is 512" in refuse(
+        "train", "genie-redux", "out", *data, "--tokenizer", tmp_path / "other"
+    )
+    assert "a Tokenizer is needed" in refuse("train", "decoder", "out", *data, "--tokenizer", world_model)
+    assert not Path("out").exists()
 
 
 def test_a_report_needs_an_evaluation(refuse: Refuse, tmp_path: Path) -> None:

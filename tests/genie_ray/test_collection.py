@@ -6,13 +6,15 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import psutil
 import pytest
 
 from genie_ray.collection import CollectionConfig, Policy, collect, plan_shards
 from genie_ray.envs.retro import EnvConfig, RetroEnv
-from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.dataset import ReplayDataset, read_row_group
+from genie_ray.replay.schema import LargeFrameLayout
 from genie_ray.replay.verify import verify
 
 GAMES = ["Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"]
@@ -43,6 +45,33 @@ def test_recorded_actions_give_back_the_recorded_frames(replay: ReplayDataset) -
         frames = [env.reset()[0], *(env.step(action)[0] for action in episode.actions)]
         assert np.array_equal(np.stack(frames), episode.frames)
     env.close()
+
+
+def test_large_frames_are_the_emulators_own_pictures(pictures: ReplayDataset) -> None:
+    """Replayed, each picture padded to a square and fitted here to 128 pixels, as the observation is to 64."""
+    env = RetroEnv(pictures.episodes[0].game, ENV, native_frame_every=1)
+    for reference in pictures.episodes[:2]:
+        episode = pictures.read(reference)
+        infos = [env.reset()[1], *(env.step(action)[-1] for action in episode.actions)]
+        assert episode.large_frames is not None
+        for large, info in zip(episode.large_frames.frames, infos[::5], strict=True):
+            height, width = info["native_frame"].shape[:2]
+            left = (height - width) // 2
+            square = np.pad(info["native_frame"], ((0, 0), (left, height - width - left), (0, 0)))
+            assert np.array_equal(large, cv2.resize(square, (128, 128), interpolation=cv2.INTER_AREA))
+        assert not any("native_frame" in info for info in episode.infos)
+    env.close()
+
+
+def test_large_frames_change_nothing_else(pictures: ReplayDataset, replay: ReplayDataset) -> None:
+    assert verify(pictures.root) == []
+    assert pictures.metadata.large_frames == LargeFrameLayout(size=128, every=5)
+    for ours, theirs in zip(pictures.episodes, replay.episodes, strict=True):
+        table = read_row_group(ours.path, ours.row_group)
+        assert table.drop_columns("large_frame").equals(read_row_group(theirs.path, theirs.row_group))
+        assert len(table) - table["large_frame"].null_count == ours.length // 5 + 1
+    plan = replay.metadata.config | {"large_frames": {"size": 128, "every": 5}}
+    assert pictures.metadata.config == plan
 
 
 def test_random_play_draws_every_action_alike_and_says_so(replay: ReplayDataset) -> None:
@@ -85,6 +114,13 @@ def test_a_killed_worker_and_a_lost_shard_change_nothing(roms: list[str], ray_se
     lost.unlink()
     (disturbed / "_dataset.json").unlink()
     assert files(run("disturbed")) == peaceful
+
+
+def test_impossible_large_frames_are_refused() -> None:
+    with pytest.raises(ValueError, match="large_frame_every = -1: must be 0 or more"):
+        CollectionConfig(large_frame_every=-1)
+    with pytest.raises(ValueError, match="large_frame_size = 0: must be at least 1"):
+        CollectionConfig(large_frame_every=5, large_frame_size=0)
 
 
 def test_another_collection_in_the_same_place_is_refused(replay: ReplayDataset, ray_session: None) -> None:

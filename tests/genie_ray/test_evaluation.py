@@ -10,10 +10,12 @@ import torch
 
 from genie_ray import evaluation
 from genie_ray.evaluation import COPY, TOKENIZER, EvaluationConfig, evaluate, evenly_spaced, random_actions
+from genie_ray.predictors import load_predictor
 from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.report import columns, score_rows
 from genie_ray.session import RayConfig
 from world_model import checkpoint
-from world_model.genie import GenieReduxG
+from world_model.genie import GenieRedux, GenieReduxG
 from world_model.maskgit import DecodingConfig
 
 CONFIG = EvaluationConfig(windows_per_game=6, batch_size=4, film_strips=2, decoding=DecodingConfig(steps=3))
@@ -66,6 +68,60 @@ def test_scores_of_a_real_model(
     monkeypatch.setattr(evaluation, "random_actions", lambda actions_BT, *_: actions_BT)
     row = evaluation._score("model", world_model, replay.root, CONFIG, RayConfig()).scores[game]
     assert row["curves"]["delta_psnr"] == [0.0] * 10
+
+
+def test_a_genie_redux_is_given_what_it_infers_and_probed(
+    replay: ReplayDataset, genie_redux: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (game,) = {episode.game for episode in replay.episodes}
+    frames_BTHWC, actions_BT = evaluation.read_windows(replay, evaluation.window_starts(replay, game, CONFIG), CONFIG)
+    model = checkpoint.load_as(GenieRedux, genie_redux)
+    codes_BT = model.latent_actions.encode(frames_BTHWC)
+    predictor = load_predictor("redux", genie_redux, CONFIG)
+    assert torch.equal(predictor.guidance(frames_BTHWC, actions_BT).actions_BT, codes_BT)
+
+    drawn: list[torch.Tensor] = []
+
+    def keep(actions_BT: torch.Tensor, num_actions: int, *arguments: object) -> torch.Tensor:
+        assert num_actions == 7
+        drawn.append(actions_BT)
+        return actions_BT
+
+    monkeypatch.setattr(evaluation, "random_actions", keep)
+    rows = evaluation._score("redux", genie_redux, replay.root, CONFIG, RayConfig()).scores
+    assert torch.equal(torch.cat(drawn), codes_BT)
+    assert rows[game]["curves"]["delta_psnr"] == [0.0] * 10  # decoded alike: no difference where nothing differs
+    assert rows[game]["probe_chance"] == pytest.approx(
+        float(actions_BT.flatten().bincount().max()) / actions_BT.numel()
+    )
+    assert 0 <= rows[game]["probe_codes"] <= 1
+    assert rows["all"]["probe_vectors"] == rows[game]["probe_vectors"]  # there is one game
+
+
+def test_probes_have_columns_where_a_genie_redux_was_scored_and_papers_have_rows() -> None:
+    row = {"psnr": 30.0, "psnr_mean": 31.0, "ssim": 0.5, "delta_psnr": 1.0, "fid": None}
+    probed = {**row, "probe_codes": 0.5, "probe_vectors": 0.6, "probe_chance": 0.25}
+    paper = {"label": "paper", "psnr_mean": 33.41, "ssim": None, "delta_psnr": None, "fid": 18.88}
+    document = {"models": {"guided": {"game": row, "all": row}}, "published": [paper]}
+    assert list(columns(document)) == ["psnr", "psnr_mean", "ssim", "delta_psnr", "fid"]
+    document["models"]["unguided"] = {"game": probed, "all": probed}
+    guided, unguided, published = score_rows(document, "game")
+    assert list(unguided.values()) == ["unguided", "30.00", "31.00", "0.500", "1.00", "0.50", "0.60", "0.25", "–"]
+    assert guided["probe_codes"] == "–"
+    assert (published["label"], published["psnr_mean"], published["fid"]) == ("paper", "33.41", "18.88")
+
+
+def test_what_cannot_be_scored_is_refused(replay: ReplayDataset, genie_redux: Path, tmp_path: Path) -> None:
+    checkpoint.save(checkpoint.load_as(GenieRedux, genie_redux).tokenizer, tmp_path / "tokenizer", provenance={})
+    long = dataclasses.replace(CONFIG, predicted_frames=15)
+    papers = dataclasses.replace(CONFIG, published_figures="absent.csv")
+    for model, config, told in (
+        (tmp_path / "tokenizer", CONFIG, "holds a Tokenizer, a GenieReduxG or GenieRedux is needed"),
+        (genie_redux, long, r"prime_frames \+ predicted_frames = 17: .* takes at most 16 frames"),
+        (genie_redux, papers, r"published_figures = 'absent\.csv': no such file"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            evaluate({"model": model}, replay.root, tmp_path / "out", config, RayConfig())
 
 
 def test_a_test_set_without_a_window_is_refused(replay: ReplayDataset) -> None:

@@ -1,5 +1,6 @@
 """The training loop's pure parts against numbers worked out by hand."""
 
+import dataclasses
 import math
 
 import pytest
@@ -24,6 +25,24 @@ def test_learning_rate_warms_up_falls_as_a_cosine_and_stays(iteration: int, rate
 def test_learning_rate_never_rises_after_warm_up() -> None:
     rates = [learning_rate(iteration, CONFIG) for iteration in range(10, 300)]
     assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("step_factor", [0.5, 0.3])
+def test_step_schedule_is_pytorchs(step_factor: float) -> None:
+    config = TrainingConfig(
+        iterations=100, warmup_iterations=0, schedule="step", step_iterations=7, step_factor=step_factor
+    )
+    optimizer = torch.optim.Adam([torch.zeros(1)], lr=config.learning_rate)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=step_factor)
+    for iteration in range(100):
+        assert learning_rate(iteration, config) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_steps_are_counted_from_the_end_of_the_warm_up() -> None:
+    config = dataclasses.replace(CONFIG, schedule="step", step_iterations=20)
+    assert [learning_rate(iteration, config) for iteration in (5, 10, 29, 30, 49, 50)] == [0.75, 1, 1, 0.5, 0.5, 0.25]
 
 
 def test_averages_weigh_what_batches_hold() -> None:

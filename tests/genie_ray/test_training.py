@@ -16,12 +16,14 @@ from genie_ray.session import RayConfig
 from genie_ray.training import TrainingConfig, TrainingJob, train
 from world_model import checkpoint
 from world_model.dynamics import DynamicsConfig
-from world_model.genie import GenieReduxG
+from world_model.genie import GenieRedux, GenieReduxG
+from world_model.latent_actions import LatentActionConfig
 from world_model.quantizer import QuantizerConfig
 from world_model.tokenizer import TokenizerConfig
 
 SIZES = {"dim": 32, "blocks": 1, "heads": 2, "head_dim": 16}
-TOKENIZER = TokenizerConfig(patch_size=8, quantizer=QuantizerConfig(kind="fsq"), mean_frame=True, **SIZES)
+CODEBOOK = QuantizerConfig(kind="ema", codes=64)  # the one that draws random numbers and changes without gradient
+TOKENIZER = TokenizerConfig(patch_size=8, quantizer=CODEBOOK, mean_frame=True, **SIZES)
 CONFIG = TrainingConfig(
     iterations=120,
     batch_size=4,
@@ -106,6 +108,28 @@ def test_two_workers_and_micro_steps_train_a_dynamics_that_brings_its_tokenizer(
     finetuned = checkpoint.read_description(train(tuned, RAY))
     assert finetuned["tokenizer_sha256"] == description["tokenizer_sha256"]
     assert finetuned["weights_sha256"] != description["weights_sha256"]
+
+
+@pytest.mark.slow
+def test_two_workers_train_a_genie_redux_whose_codes_follow_the_data(
+    replay: ReplayDataset, world_model: Path, tmp_path: Path
+) -> None:
+    """Every parameter gets a gradient (else data-parallel training stops), and the codebook starts from the data."""
+    config = dataclasses.replace(CONFIG, iterations=6, batch_size=4, validate_every=6, checkpoint_every=6)
+    checkpoint.save(checkpoint.load_as(GenieReduxG, world_model).tokenizer, tmp_path / "tokenizer", provenance={})
+    job = TrainingJob(
+        kind="genie_redux",
+        output=tmp_path / "redux",
+        dataset=replay.root,
+        config=config,
+        model=DynamicsConfig(conditioning="latent", **SIZES),
+        latent_actions=LatentActionConfig(patch_size=8, quantizer=QuantizerConfig(kind="ema", codes=7), **SIZES),
+        tokenizer=tmp_path / "tokenizer",
+    )
+    model = checkpoint.load_as(GenieRedux, train(job, RayConfig(train_workers=2, threads_per_worker=1)))
+    assert checkpoint.tokens_hash(model.tokenizer) == checkpoint.describe(tmp_path / "tokenizer")["tokens_sha256"]
+    assert model.latent_actions.quantizer.code_vectors().norm(dim=-1).min() > 0.9
+    assert iterations(tmp_path / "redux", "validation_dynamics_accuracy") == [6]
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_starts(

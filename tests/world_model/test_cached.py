@@ -105,3 +105,20 @@ def test_a_refinement_step_computes_only_what_is_refined(
         assert fed == [3, 1, 1, 3, 1, 1]
     else:
         assert fed == [3, 1, 1, 2, 1, 1, 2, 1, 1, 2, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["cosine", "fsq"])
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+def test_bf16_stays_close(alignment: str, kind: str) -> None:
+    model = guided_model(kind, alignment=alignment)
+    dynamics = model.dynamics
+    _, actions_BT = random_clip()
+    slow = uncached(dynamics, model.tokenizer.token_vectors(), actions_BT)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fast = CachedPredictor(dynamics, model.tokenizer.token_vectors(), actions_BT)
+    assert dynamics.to_logits.weight.dtype == torch.float32  # the model itself is left as it is
+    tokens_BTHW = random_tokens(dynamics, 2)
+    for first in range(2, FRAMES):
+        rounded, logits = (predict(tokens_BTHW[:, : first + 1], first) for predict in (fast, slow))
+        assert rounded.dtype == torch.bfloat16
+        assert (rounded.float() - logits).square().mean().sqrt() < 0.05 * logits.std()

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -152,6 +154,24 @@ def test_wrong_clips_are_refused() -> None:
         model.rollout(frames_BTHWC[:, :2], actions_BT[:, :1], decoding=decoding)
     with pytest.raises(ValueError, match="3 frames and 4 actions, allowed: 2 and 4"):
         model.uncertainty(frames_BTHWC[:, :3], actions_BT[:, :4])
+
+
+@pytest.mark.parametrize("make", [guided_model, lambda: GenieRedux(unguided_config()).eval()])
+@pytest.mark.parametrize(
+    ("frames", "actions", "message"),
+    [
+        (slice(0, 2), torch.zeros(3, 4, dtype=torch.int64), r"actions have shape \[3, 4\], allowed: \[2, 4\]"),
+        (slice(0, 2), torch.zeros(4, dtype=torch.int64), r"actions have shape \[4\], allowed: \[2, 4\]"),
+        (slice(0, 0), torch.zeros(0, 4, dtype=torch.int64), "a batch of 0 clips, allowed: 1 or more"),
+        (0, torch.zeros(2, 4, dtype=torch.int64), r"frames have shape \[2, 16, 16, 3\], allowed: \[B, T, 16, 16, 3\]"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(
+    make: Callable[[], Any], frames: slice | int, actions: Tensor, message: str
+) -> None:
+    frames_BTHWC, _ = random_clip(frames=2)
+    with pytest.raises(ValueError, match=message):
+        make().rollout(frames_BTHWC[frames], actions, decoding=AUTOREGRESSIVE)
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:

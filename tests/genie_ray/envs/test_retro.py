@@ -79,10 +79,21 @@ def test_recorded_episode_replays_to_the_same_frames(game: str, tmp_path) -> Non
     assert (replayed.terminated, replayed.truncated) == (stored.terminated, stored.truncated)
 
 
+def test_native_frames_come_as_often_as_asked_for_and_change_nothing() -> None:
+    actions = np.random.default_rng(1).integers(5, size=10)
+    with closing(RetroEnv("Airstriker-Genesis", native_frame_every=3)) as env:
+        with_them = [play(env, actions) for _ in range(2)][1]  # counted anew in every episode
+    with closing(RetroEnv("Airstriker-Genesis")) as env:
+        without = play(env, actions)
+    assert ["native_frame" in info for info in with_them.infos] == [step % 3 == 0 for step in range(11)]
+    assert [{k: v for k, v in info.items() if k != "native_frame"} for info in with_them.infos] == without.infos
+    np.testing.assert_array_equal(with_them.frames, without.frames)
+
+
 def test_step_is_the_last_of_four_held_frames_with_summed_reward() -> None:
     """Against Stable-Retro's own environment, button by button."""
     actions = np.random.default_rng(1).integers(5, size=150)
-    with closing(RetroEnv("Airstriker-Genesis", native_frame=True)) as env:
+    with closing(RetroEnv("Airstriker-Genesis", native_frame_every=1)) as env:
         episode = play(env, actions)
     native = [info.pop("native_frame") for info in episode.infos]
 

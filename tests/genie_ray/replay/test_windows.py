@@ -20,7 +20,7 @@ def origins(batch: Batch) -> list[tuple[int, int]]:
 
 def epoch_of(loader: WindowLoader, epoch: int = 0) -> list[Batch]:
     """All batches of an epoch."""
-    loader.load_state_dict({"epoch": epoch, "windows": 0})
+    loader.load_state_dict({"epoch": epoch, "examples": 0})
     return list(itertools.takewhile(lambda _: loader.state_dict()["epoch"] == epoch, loader))
 
 
@@ -158,9 +158,9 @@ def test_goes_on_as_far_in_with_another_world_size(dataset: ReplayDataset) -> No
         next(alone)
     pair = WindowLoader(dataset, split="all", stride=1, batch_size=6, seed=0, rank=1, world_size=2)
     pair.load_state_dict(alone.state_dict())
-    assert pair.state_dict() == {"epoch": 0, "windows": 60}
+    assert pair.state_dict() == {"epoch": 0, "examples": 60}
     next(pair)
-    assert pair.state_dict() == {"epoch": 0, "windows": 72}
+    assert pair.state_dict() == {"epoch": 0, "examples": 72}
 
 
 def test_batches_own_their_memory(dataset: ReplayDataset) -> None:

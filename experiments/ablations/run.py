@@ -1,0 +1,209 @@
+"""Ablations of the world model: trains variants that differ in one choice on the same data and seed, and compares.
+
+Reads a YAML file with `base` (settings as in any preset) and `variants` (name → what it changes). Variants with the
+same tokenizer settings share one tokenizer, and those with the same dynamics settings one training. Leaves, in
+OUT/seed-N, a checkpoint and metrics of every training, `table.json`, `table.md` and `curves.png`; run again, it
+continues.
+
+Columns: codes used and perplexity of the codebook on the test data, PSNR of the tokenizer alone, PSNR (pooled) and
+SSIM of the prediction, PSNR at frames 4 and 10, ΔPSNR at both, and how long a predicted frame takes (batch 1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from genie_ray.config import RunConfig, build
+from genie_ray.evaluation import evaluate
+from genie_ray.files import write_atomically
+from genie_ray.metrics_log import read_metrics
+from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.windows import iter_windows
+from genie_ray.session import ray_session
+from genie_ray.training import TrainingJob, train
+from world_model import checkpoint
+from world_model.genie import GenieReduxG
+
+CODE_WINDOWS = 256  # of the test data, over which the use of codes is counted
+TIMINGS = 5  # rollouts timed; the median counts
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with nested changes."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def shared_name(names: Mapping[str, Any], settings: Any) -> str:
+    """The first variant with these settings: the others use what it trained."""
+    return next(name for name, other in names.items() if other == settings)
+
+
+def codebook_use(model: GenieReduxG, test: ReplayDataset) -> tuple[int, float]:
+    """Codes that occur, and the perplexity of their distribution, over test windows."""
+    counts = torch.zeros(model.dynamics.codes)
+    windows = iter_windows(test, split="all", length=12, stride=12, batch_size=32, limit=CODE_WINDOWS)
+    for batch in windows:
+        counts += model.tokenizer.encode(batch["frames_BTHWC"]).flatten().bincount(minlength=len(counts))
+    shares = counts / counts.sum()
+    return int((counts > 0).sum()), float(torch.special.entr(shares).sum().exp())
+
+
+def seconds_per_frame(model: GenieReduxG, test: ReplayDataset, config: RunConfig) -> float:
+    """Median time of a predicted frame of one game."""
+    frames = config.evaluation.window
+    batch = next(iter_windows(test, split="all", length=frames, stride=frames, batch_size=1))
+    times = []
+    for _ in range(TIMINGS):
+        begin = time.perf_counter()
+        model.rollout(
+            batch["frames_BTHWC"][:, : config.evaluation.prime_frames],
+            batch["actions_BT"][:, :-1],
+            decoding=config.evaluation.decoding,
+        )
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times) / config.evaluation.predicted_frames
+
+
+def run_variants(
+    configs: Mapping[str, RunConfig], train_data: Path, test_data: Path, out: Path
+) -> list[dict[str, Any]]:
+    """One row of the table for each variant; what is there already is not done again."""
+    tokenizers = {name: (config.tokenizer, config.train_tokenizer) for name, config in configs.items()}
+    models = {name: (*tokenizers[name], config.dynamics, config.train_dynamics) for name, config in configs.items()}
+    test = ReplayDataset(test_data)
+    rows = []
+    for name, config in configs.items():
+        tokenizer = out / "tokenizers" / shared_name(tokenizers, tokenizers[name])
+        dynamics = out / "dynamics" / shared_name(models, models[name])
+        common: dict[str, Any] = {"dataset": train_data, "seed": config.seed}
+        train(
+            TrainingJob(
+                kind="tokenizer", output=tokenizer, config=config.train_tokenizer, model=config.tokenizer, **common
+            ),
+            config.ray,
+        )
+        train(
+            TrainingJob(
+                kind="dynamics",
+                output=dynamics,
+                config=config.train_dynamics,
+                model=config.dynamics,
+                tokenizer=tokenizer / "best",
+                **common,
+            ),
+            config.ray,
+        )
+        row_file = out / "rows" / f"{name}.json"
+        if not row_file.exists():
+            scores = evaluate(
+                {name: dynamics / "best"}, test_data, out / "evaluation" / name, config.evaluation, config.ray
+            )
+            model = checkpoint.load_as(GenieReduxG, dynamics / "best")
+            used, perplexity = codebook_use(model, test)
+            row = {
+                "variant": name,
+                "dynamics": str(dynamics),
+                "codes_used": used,
+                "perplexity": perplexity,
+                "tokenizer": scores["models"]["tokenizer alone"]["all"],
+                "copy": scores["models"]["copy last frame"]["all"],
+                "prediction": scores["models"][name]["all"],
+                "games": {game: row for game, row in scores["models"][name].items() if game != "all"},
+                "seconds_per_frame": seconds_per_frame(model, test, config),
+                "decoding": asdict(config.evaluation.decoding),
+            }
+            row_file.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(row)
+            write_atomically(row_file, lambda path, text=text: path.write_text(text))
+        rows.append(json.loads(row_file.read_text()))
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    columns = ["variant", "codes used", "perplexity", "tokenizer PSNR", "PSNR", "SSIM", "PSNR t=4", "t=10"]
+    columns += ["ΔPSNR t=4", "t=10", "ms / frame"]
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    copy = rows[0]["copy"]["curves"]
+    lines.append(
+        f"| copy the last frame | | | | {rows[0]['copy']['psnr']:.2f} | {rows[0]['copy']['ssim']:.3f} "
+        f"| {copy['psnr'][3]:.2f} | {copy['psnr'][9]:.2f} | | | |"
+    )
+    for row in rows:
+        scores, curves = row["prediction"], row["prediction"]["curves"]
+        lines.append(
+            f"| {row['variant']} | {row['codes_used']} | {row['perplexity']:.0f} | {row['tokenizer']['psnr']:.2f} "
+            f"| {scores['psnr']:.2f} | {scores['ssim']:.3f} | {curves['psnr'][3]:.2f} | {curves['psnr'][9]:.2f} "
+            f"| {curves['delta_psnr'][3]:+.2f} | {curves['delta_psnr'][9]:+.2f} "
+            f"| {1000 * row['seconds_per_frame']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Loss and validation PSNR against training time, PSNR and ΔPSNR over the horizon."""
+    figure = Figure(figsize=(13, 8.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    (loss, validation), (psnr, delta) = figure.subplots(2, 2)
+    for index, row in enumerate(rows):
+        style: dict[str, Any] = {"color": f"C{index % 10}", "linestyle": "-" if index < 10 else "--", "linewidth": 1.3}
+        lines = read_metrics(Path(row["dynamics"]) / "metrics.jsonl")
+        seconds = {line["iteration"]: line["trained_seconds"] for line in lines if "trained_seconds" in line}
+        for axes, key in ((loss, "loss"), (validation, "validation_prediction_psnr")):
+            points = [(seconds[line["iteration"]], line[key]) for line in lines if key in line]
+            axes.plot(*zip(*points, strict=True), label=row["variant"], **style)
+        curves = row["prediction"]["curves"]
+        frames = range(1, len(curves["psnr"]) + 1)
+        psnr.plot(frames, curves["psnr"], label=row["variant"], **style)
+        delta.plot(frames, curves["delta_psnr"], label=row["variant"], **style)
+    psnr.plot(frames, rows[0]["copy"]["curves"]["psnr"], "k:", label="copy the last frame")
+    loss.set(xlabel="training time (s)", ylabel="dynamics: training loss", yscale="log")
+    validation.set(xlabel="training time (s)", ylabel="validation PSNR (dB), greedy, 1 step a frame")
+    psnr.set(xlabel="predicted frame", ylabel="PSNR (dB)")
+    delta.set(xlabel="predicted frame", ylabel="ΔPSNR (dB)")
+    for axes in (loss, validation, psnr, delta):
+        axes.grid(alpha=0.25)
+    psnr.legend(fontsize=7, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("variants", type=Path, help="YAML file with base and variants")
+    parser.add_argument("--train", type=Path, required=True, help="replay dataset to train on")
+    parser.add_argument("--test", type=Path, required=True, help="replay dataset to evaluate on")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the results")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    described = yaml.safe_load(arguments.variants.read_text())
+    configs = {
+        name: build(RunConfig, merge(described["base"], {**changes, "seed": arguments.seed}))
+        for name, changes in described["variants"].items()
+    }
+    out = arguments.out.resolve() / f"seed-{arguments.seed}"
+    with ray_session(next(iter(configs.values())).ray):
+        rows = run_variants(configs, arguments.train.resolve(), arguments.test.resolve(), out)
+    (out / "table.json").write_text(json.dumps(rows, indent=1))
+    (out / "table.md").write_text(table(rows))
+    draw(rows, out / "curves.png")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""`genie-ray checkpoint`: what may be done to a checkpoint without training or data. Thin: parse, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genie_ray.commands.options import Output
+
+checkpoint_app = typer.Typer(no_args_is_help=True, help="Checkpoints: look into them, import, exchange a tokenizer.")
+
+
+@checkpoint_app.command("info")
+def info(directory: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint directory.")]) -> None:
+    """Print what a checkpoint holds: kind, parameters, hashes, sizes, and where it comes from."""
+    import yaml
+
+    from world_model.checkpoint import describe
+
+    typer.echo(yaml.safe_dump(describe(directory), sort_keys=False), nl=False)
+
+
+@checkpoint_app.command("import")
+def import_pt(
+    output: Output,
+    tokenizer: Annotated[Path, typer.Option(help="Published tokenizer (.pt).")],
+    model: Annotated[
+        Path | None, typer.Option(help="Published GenieRedux-G or GenieRedux (.pt); without one, the tokenizer alone.")
+    ] = None,
+    frame_size: Annotated[
+        int | None, typer.Option(min=1, help="Pixels, if not 64; a GenieRedux's file tells it.")
+    ] = None,
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, help="Longest clip of a tokenizer alone, if not 16; a model's file tells it.")
+    ] = None,
+    token_input_scale: Annotated[
+        float | None,
+        typer.Option(min=0, help="Of the token input, if not as published: 10 for GenieRedux-G, 0 for GenieRedux."),
+    ] = None,
+) -> None:
+    """Import a checkpoint of the released GenieRedux implementation."""
+    from world_model import checkpoint
+    from world_model.published import import_published
+
+    imported = import_published(
+        tokenizer, model, frame_size=frame_size, max_frames=max_frames, token_input_scale=token_input_scale
+    )
+    files = [path.name for path in (tokenizer, model) if path]
+    checkpoint.save(imported, output, provenance={"imported_from": files})
+    typer.echo(output)
+
+
+@checkpoint_app.command("with-tokenizer")
+def with_tokenizer(
+    output: Output,
+    model: Annotated[Path, typer.Option(help="World model checkpoint.")],
+    tokenizer: Annotated[Path, typer.Option(help="Its tokenizer after `genie-ray train decoder`.")],
+) -> None:
+    """Give a world model its tokenizer with a tuned decoder. One whose tokens mean something else is refused."""
+    from world_model import checkpoint
+    from world_model.tokenizer import Tokenizer
+
+    tuned = checkpoint.load_as(Tokenizer, tokenizer)
+    swapped = checkpoint.with_tokenizer(checkpoint.load_world_model(model), tuned)
+    sources = {
+        name: checkpoint.read_description(path)["provenance"]
+        for name, path in (("model", model), ("tokenizer", tokenizer))
+    }
+    checkpoint.save(swapped, output, provenance=sources)
+    typer.echo(output)

@@ -1,0 +1,38 @@
+"""Options that several commands share, and the settings that they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from genie_ray.config import RunConfig
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, e.g. dynamics.blocks=4.")
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="YAML preset; without one, the paper's settings.", show_default=False),
+]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster to run on (or RAY_ADDRESS); without one, a local Ray is started.")
+]
+Output = Annotated[Path, typer.Argument(metavar="OUT", help="Directory that the artefact is left in.")]
+Data = Annotated[Path, typer.Option("--data", help="Replay dataset directory.")]
+Games = Annotated[
+    list[str] | None, typer.Option("--game", help="Game id, repeatable; without one, the config's games.")
+]
+TokenizerOption = Annotated[Path | None, typer.Option("--tokenizer", help="Tokenizer checkpoint: train from scratch.")]
+Init = Annotated[Path | None, typer.Option(help="World model checkpoint: fine-tune it.")]
+Seed = Annotated[int | None, typer.Option(help="Random seed; without one, the config's.", show_default=False)]
+
+
+def load_settings(config: Path | None, overrides: list[str] | None, address: str | None) -> RunConfig:
+    """The preset with the overrides of the command line."""
+    from genie_ray.config import load_config
+
+    more = [*(overrides or []), *([f"ray.address={address}"] if address else [])]
+    return load_config(config, more)

@@ -1,0 +1,95 @@
+"""Commands that look at what a model predicts: `evaluate`, `evaluate-upscaler`, `rollout`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from genie_ray.commands.options import Address, ConfigFile, Data, Output, Overrides, load_settings
+
+
+def evaluate(
+    output: Output,
+    data: Data,
+    model: Annotated[list[str], typer.Option(help="LABEL=CHECKPOINT of a world model, repeatable.")],
+    config: ConfigFile = None,
+    address: Address = None,
+    overrides: Overrides = None,
+) -> None:
+    """Score world models on a test dataset: PSNR, SSIM, FID, ΔPSNR over the horizon. Settings: evaluation.*."""
+    settings = load_settings(config, overrides, address)
+    from genie_ray import evaluation
+    from genie_ray.report import print_scores
+    from genie_ray.session import ray_session
+
+    models = {}
+    for entry in model:
+        label, separator, path = entry.partition("=")
+        if not separator:
+            raise ValueError(f"--model {entry!r}: expected LABEL=CHECKPOINT")
+        models[label] = Path(path)
+    with ray_session(settings.ray):
+        print_scores(evaluation.evaluate(models, data, output, settings.evaluation, settings.ray))
+
+
+def evaluate_upscaler(
+    output: Output,
+    data: Data,
+    upscaler: Annotated[Path, typer.Option(help="Upscaler checkpoint.")],
+    split: Annotated[
+        Literal["validation", "all"],
+        typer.Option(help="The episodes held out of a training on this dataset, or all of a test dataset."),
+    ] = "validation",
+    config: ConfigFile = None,
+    address: Address = None,
+    overrides: Overrides = None,
+) -> None:
+    """Measure an upscaler against bicubic interpolation: MSE and PSNR. Settings: evaluation.*."""
+    settings = load_settings(config, overrides, address)
+    from genie_ray import upscaling
+    from genie_ray.session import ray_session
+    from genie_ray.upscaling_report import print_upscaling
+
+    with ray_session(settings.ray):
+        document = upscaling.evaluate_upscaler(upscaler, data, output, settings.evaluation, settings.ray, split=split)
+    print_upscaling(document)
+
+
+def rollout(
+    output: Output,
+    world_model: Annotated[Path, typer.Option(help="World model checkpoint to play in.")],
+    data: Data,
+    upscaler: Annotated[Path | None, typer.Option(help="Upscaler checkpoint that enlarges the pictures.")] = None,
+    game: Annotated[str | None, typer.Option(help="Game of the episode; without one, any.")] = None,
+    episode: Annotated[
+        str | None, typer.Option(help="Id of the recorded episode; without one, the first that is long enough.")
+    ] = None,
+    start: Annotated[int, typer.Option(help="The episode's step to start at.")] = 0,
+    prime_frames: Annotated[int, typer.Option(help="Frames that are given.")] = 2,
+    steps: Annotated[int, typer.Option(help="Frames that are predicted.")] = 40,
+    actions: Annotated[
+        str, typer.Option(metavar="recorded|random|NAME,NAME...", help="Actions to take; names are repeated.")
+    ] = "recorded",
+    decoding_steps: Annotated[int, typer.Option(help="Refinement steps of a frame; the paper has 25.")] = 4,
+    temperature: Annotated[float, typer.Option(help="Of sampling; 0: always the likeliest tokens.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of random actions and sampled tokens.")] = 0,
+) -> None:
+    """Play in a world model from a recorded episode's first frames: clip, film strip, uncertainty, PSNR, frames/s."""
+    import dataclasses
+
+    from genie_ray import rollouts
+
+    config = rollouts.RolloutConfig(
+        game=game,
+        episode=episode,
+        start=start,
+        prime_frames=prime_frames,
+        steps=steps,
+        actions=actions,
+        decoding=dataclasses.replace(rollouts.INTERACTIVE, steps=decoding_steps, temperature=temperature),
+        seed=seed,
+    )
+    rollouts.print_rollout(rollouts.play(output, world_model, data, config, upscaler=upscaler))
+    typer.echo(output)

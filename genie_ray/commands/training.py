@@ -1,0 +1,152 @@
+"""`genie-ray train`: one command for each part of the world model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from genie_ray.commands.options import (
+    Address,
+    ConfigFile,
+    Data,
+    Init,
+    Output,
+    Overrides,
+    TokenizerOption,
+    load_settings,
+)
+
+if TYPE_CHECKING:
+    from genie_ray.config import RunConfig
+
+train_app = typer.Typer(no_args_is_help=True, help="Train a part of the world model on a replay dataset.")
+
+
+@train_app.command("tokenizer")
+def train_tokenizer(
+    output: Output, data: Data, config: ConfigFile = None, address: Address = None, overrides: Overrides = None
+) -> None:
+    """Train the video tokenizer. Settings: tokenizer.*, train_tokenizer.*, ray.*."""
+    settings = load_settings(config, overrides, address)
+    from genie_ray.session import ray_session
+    from genie_ray.training import TrainingJob, train
+
+    job = TrainingJob(
+        kind="tokenizer",
+        output=output,
+        dataset=data,
+        config=settings.train_tokenizer,
+        seed=settings.seed,
+        model=settings.tokenizer,
+    )
+    with ray_session(settings.ray):
+        typer.echo(train(job, settings.ray))
+
+
+@train_app.command("decoder")
+def train_decoder(
+    output: Output,
+    data: Data,
+    tokenizer: Annotated[Path, typer.Option(help="Tokenizer checkpoint whose decoder is tuned.")],
+    config: ConfigFile = None,
+    address: Address = None,
+    overrides: Overrides = None,
+) -> None:
+    """Tune a tokenizer's decoder to other games; its tokens stay as they are. Settings: tune_decoder.*."""
+    settings = load_settings(config, overrides, address)
+    from genie_ray.session import ray_session
+    from genie_ray.training import TrainingJob, train
+
+    job = TrainingJob(
+        kind="decoder",
+        output=output,
+        dataset=data,
+        config=settings.tune_decoder,
+        seed=settings.seed,
+        tokenizer=tokenizer,
+    )
+    with ray_session(settings.ray):
+        typer.echo(train(job, settings.ray))
+
+
+@train_app.command("dynamics")
+def train_dynamics(
+    output: Output,
+    data: Data,
+    tokenizer: TokenizerOption = None,
+    init: Init = None,
+    config: ConfigFile = None,
+    address: Address = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train the dynamics on a tokenizer's tokens (dynamics.*, train_dynamics.*), or fine-tune a model (finetune.*)."""
+    _train_world_model("dynamics", output, data, tokenizer, init, load_settings(config, overrides, address))
+
+
+@train_app.command("genie-redux")
+def train_genie_redux(
+    output: Output,
+    data: Data,
+    tokenizer: TokenizerOption = None,
+    init: Init = None,
+    config: ConfigFile = None,
+    address: Address = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train dynamics together with a latent action model, which finds the actions itself. Settings as of `dynamics`, \
+and latent_actions.*."""
+    settings = load_settings(config, [*(overrides or []), "dynamics.conditioning=latent"], address)
+    _train_world_model("genie_redux", output, data, tokenizer, init, settings)
+
+
+@train_app.command("upscaler")
+def train_upscaler(
+    output: Output, data: Data, config: ConfigFile = None, address: Address = None, overrides: Overrides = None
+) -> None:
+    """Train the upscaler on a dataset with large frames (collection.large_frame_every). Settings: upscaler.*, \
+train_upscaler.*, ray.*."""
+    settings = load_settings(config, overrides, address)
+    from genie_ray.session import ray_session
+    from genie_ray.training import TrainingJob, train
+
+    job = TrainingJob(
+        kind="upscaler",
+        output=output,
+        dataset=data,
+        config=settings.train_upscaler,
+        seed=settings.seed,
+        model=settings.upscaler,
+    )
+    with ray_session(settings.ray):
+        typer.echo(train(job, settings.ray))
+
+
+def _train_world_model(
+    kind: Literal["dynamics", "genie_redux"],
+    output: Path,
+    data: Path,
+    tokenizer: Path | None,
+    init: Path | None,
+    settings: RunConfig,
+) -> None:
+    """From scratch on a tokenizer's tokens, or fine-tuning."""
+    from genie_ray.session import ray_session
+    from genie_ray.training import TrainingJob, train
+
+    if (tokenizer is None) == (init is None):
+        raise ValueError("give either --tokenizer (to train from scratch) or --init (to fine-tune)")
+    job = TrainingJob(
+        kind=kind,
+        output=output,
+        dataset=data,
+        config=settings.finetune if init else settings.train_dynamics,
+        seed=settings.seed,
+        model=None if init else settings.dynamics,
+        latent_actions=settings.latent_actions if kind == "genie_redux" and not init else None,
+        tokenizer=tokenizer,
+        init=init,
+    )
+    with ray_session(settings.ray):
+        typer.echo(train(job, settings.ray))

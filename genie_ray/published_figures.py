@@ -1,0 +1,35 @@
+"""A paper's figures, to stand below ours in the table. They are of other data: a scale, not a contest.
+
+The file is a CSV with the columns of `COLUMNS`; a figure that the paper does not give is left empty.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+FIGURES = ("psnr_mean", "ssim", "delta_psnr", "fid")  # keys of the evaluation's rows; PSNR is published as a mean
+COLUMNS = ("paper", "test_set", "model", *FIGURES)
+
+
+def read_figures(path: str) -> list[dict[str, Any]]:
+    """One row per published model: its label, and its figures under the keys of the evaluation's rows.
+
+    Raises:
+        ValueError: the file is missing or no such CSV.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"evaluation.published_figures = {path!r}: no such file")
+    with Path(path).open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    if not lines or any(tuple(line) != COLUMNS for line in lines):
+        raise ValueError(f"evaluation.published_figures = {path!r}: no CSV with the columns {', '.join(COLUMNS)}")
+    try:
+        return [
+            {"label": "{paper}, {test_set}: {model}".format_map(line)}
+            | {key: float(line[key]) if line[key] else None for key in FIGURES}
+            for line in lines
+        ]
+    except ValueError as error:
+        raise ValueError(f"evaluation.published_figures = {path!r}: {error}") from error

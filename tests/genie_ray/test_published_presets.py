@@ -1,0 +1,139 @@
+"""The published presets: what they claim is set, by themselves, whatever the defaults become."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from genie_ray.config import RunConfig, load_config, to_dict
+from genie_ray.evaluation import EvaluationConfig
+from genie_ray.published_figures import read_figures
+from world_model.dynamics import DynamicsConfig
+from world_model.latent_actions import LatentActionConfig
+from world_model.maskgit import DecodingConfig
+from world_model.tokenizer import TokenizerConfig
+
+PUBLISHED = Path(__file__).parents[2] / "experiments" / "published"
+
+CODEBOOK = {"kind": "cosine", "codes": 1024, "code_dim": 32, "commitment": 0.25, "levels": [8, 5, 5, 5]}
+STACK = {"dim": 512, "heads": 8, "head_dim": 64, "max_frames": 16}
+AUTOENCODER = {**STACK, "frame_size": 64, "patch_size": 4, "blocks": 8}
+TOKENIZER = {**AUTOENCODER, "quantizer": CODEBOOK, "mean_frame": False, "decoder_mean_frame": False}
+DYNAMICS = {**STACK, "blocks": 12, "num_actions": 5, "actions_at": "input", "alignment": "shifted"}
+GUIDED = {**DYNAMICS, "conditioning": "one_hot", "token_input_scale": 10.0, "tdce_weight": 3.0}
+UNGUIDED = {**DYNAMICS, "conditioning": "latent", "token_input_scale": 0.0, "tdce_weight": 0.0}
+LATENT_ACTIONS = {**AUTOENCODER, "quantizer": {**CODEBOOK, "codes": 7}}
+RECIPE = {
+    "window": 16,
+    "learning_rate": 1e-4,
+    "schedule": "cosine",
+    "final_learning_rate": 5e-5,
+    "warmup_iterations": 5_000,
+    "warmup_factor": 0.5,
+    "betas": [0.9, 0.99],
+    "weight_decay": 1e-4,
+    "clip_norm": 10.0,
+    "precision": "auto",
+}
+TOKENIZER_RECIPE = {**RECIPE, "iterations": 150_000, "batch_size": 112}
+DYNAMICS_RECIPE = {**RECIPE, "iterations": 185_000, "batch_size": 80}
+DECODING = {"steps": 25, "temperature": 1.0, "schedule": "cosine", "mode": "one_go", "frames_per_step": 2}
+PROTOCOL = {
+    "prime_frames": 2,
+    "predicted_frames": 10,
+    "stride": 20,
+    "windows_per_game": 0,
+    "delta_psnr_frame": 4,
+    "random_actions": "all",
+    "decoding": DECODING,
+    "published_figures": "experiments/published/figures.csv",
+}
+CLAIMS: dict[str, dict[str, dict[str, Any]]] = {
+    "train": {
+        "tokenizer": TOKENIZER,
+        "dynamics": GUIDED,
+        "train_tokenizer": TOKENIZER_RECIPE,
+        "train_dynamics": DYNAMICS_RECIPE,
+        "finetune": {**RECIPE, "iterations": 10_000, "batch_size": 160},
+        "tune_decoder": {**TOKENIZER_RECIPE, "iterations": 1_000, "warmup_iterations": 100},
+    },
+    "genie_redux": {
+        "tokenizer": TOKENIZER,
+        "dynamics": UNGUIDED,
+        "latent_actions": LATENT_ACTIONS,
+        "train_tokenizer": TOKENIZER_RECIPE,
+        "train_dynamics": DYNAMICS_RECIPE,
+    },
+    "evaluate": {"evaluation": PROTOCOL, "env": {"frame_size": 64, "max_episode_steps": 700}},
+}
+
+
+@pytest.mark.parametrize("preset", CLAIMS)
+def test_a_preset_sets_what_it_claims(preset: str) -> None:
+    """In the file itself, and as it reaches the parts: no default has a say."""
+    path = PUBLISHED / f"{preset}.yaml"
+    written, loaded = yaml.safe_load(path.read_text()), to_dict(load_config(path))
+    for section, claims in CLAIMS[preset].items():
+        assert written[section] == claims
+        assert {key: loaded[section][key] for key in claims} == claims
+
+
+@pytest.mark.parametrize("preset", PUBLISHED.glob("*.yaml"), ids=lambda path: path.stem)
+def test_every_preset_is_tested(preset: Path) -> None:
+    assert set(yaml.safe_load(preset.read_text())) <= {*CLAIMS[preset.stem], "env", "collection"}
+
+
+def test_no_choice_is_left_to_a_default() -> None:
+    """A field that is new to a model, its decoding or its protocol must be set in the presets, too."""
+    for config, claims in (
+        (TokenizerConfig, TOKENIZER),
+        (DynamicsConfig, GUIDED),
+        (DynamicsConfig, UNGUIDED),
+        (LatentActionConfig, LATENT_ACTIONS),
+        (DecodingConfig, DECODING),
+    ):
+        assert {field.name for field in dataclasses.fields(config)} == set(claims)
+    ours = {"batch_size", "film_strips", "inception_weights", "pictures", "precision", "seed"}
+    assert {field.name for field in dataclasses.fields(EvaluationConfig)} - ours == set(PROTOCOL)
+    assert load_config(PUBLISHED / "evaluate.yaml").collection.test_steps == 1_000 * 700
+
+
+def test_the_papers_figures_are_read() -> None:
+    figures = {row["label"]: row for row in read_figures(str(PUBLISHED / "figures.csv"))}
+    assert figures["Kazemi 2024, CoinRun random: GenieRedux-G"] == {
+        "label": "Kazemi 2024, CoinRun random: GenieRedux-G",
+        "psnr_mean": 33.41,
+        "ssim": 0.92,
+        "delta_psnr": None,
+        "fid": 18.88,
+    }
+    assert figures["Savov 2025, Smurfs: fine-tuned on explored play"]["delta_psnr"] == 1.55
+    assert len(figures) == 19
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "no such file"),
+        ("", "no CSV with the columns paper, test_set, model"),
+        ("paper,psnr\na,1\n", "no CSV with the columns paper, test_set, model"),
+        (
+            "paper,test_set,model,psnr_mean,ssim,delta_psnr,fid\na,b,c,high,,,\n",
+            "could not convert string to float: 'high'",
+        ),
+    ],
+)
+def test_what_are_no_figures_is_refused(text: str | None, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "figures.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=told):
+        read_figures(str(path))
+
+
+def test_latent_conditioning_asks_for_fitting_latent_actions() -> None:
+    with pytest.raises(ValueError, match=r"latent_actions\.dim is 512, allowed: dynamics\.dim 64"):
+        load_config(None, ["dynamics.conditioning=latent", "dynamics.dim=64", "dynamics.token_input_scale=0"])
+    assert RunConfig().tune_decoder.iterations == 1_000

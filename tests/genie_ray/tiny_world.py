@@ -1,0 +1,69 @@
+"""A tiny world shared by these tests: 16×16 frames, patches of 4 (a 4×4 token grid), clips of up to 6 frames."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
+from genie_ray.replay.schema import Episode, episode_id
+from genie_ray.replay.writer import DatasetMetadata, write_metadata, write_shard
+from world_model.dynamics import DynamicsConfig
+from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
+from world_model.latent_actions import LatentActionConfig
+from world_model.quantizer import QuantizerConfig
+from world_model.tokenizer import TokenizerConfig
+
+NAMES = ("RIGHT", "LEFT", "UP", "DOWN", "JUMP")
+GAMES = ("Hero-Atari2600-v0", "Kangaroo-Atari2600-v0")
+FRAMES, SIZE, CODES = 6, 16, 7
+TINY: dict[str, Any] = {"max_frames": FRAMES, "dim": 32, "blocks": 1, "heads": 2, "head_dim": 16}
+QUANTIZER = QuantizerConfig(kind="cosine", codes=32, code_dim=8)
+TOKENIZER = TokenizerConfig(frame_size=SIZE, patch_size=4, quantizer=QUANTIZER, **TINY)
+
+
+def guided_model() -> GenieReduxG:
+    """A GenieRedux-G with random weights, large enough at its end that each action leads to other tokens."""
+    dynamics = DynamicsConfig(num_actions=len(NAMES), alignment="aligned", **TINY)
+    return _lively(GenieReduxG(GenieReduxGConfig(tokenizer=TOKENIZER, dynamics=dynamics)))
+
+
+def unguided_model() -> GenieRedux:
+    """The same, but its actions are latent."""
+    dynamics = DynamicsConfig(conditioning="latent", token_input_scale=0.0, tdce_weight=0.0, **TINY)
+    codes = QuantizerConfig(codes=CODES, code_dim=8)
+    latent = LatentActionConfig(frame_size=SIZE, patch_size=4, quantizer=codes, **TINY)
+    return _lively(GenieRedux(GenieReduxConfig(tokenizer=TOKENIZER, dynamics=dynamics, latent_actions=latent)))
+
+
+def _lively(model: Any) -> Any:
+    torch.nn.init.normal_(model.dynamics.to_logits.weight, std=3)
+    return model.eval()
+
+
+def tiny_dataset(
+    root: Path, lengths: Sequence[int] = (12, 20), *, size: int = SIZE, names: Any = NAMES
+) -> ReplayDataset:
+    """An episode of random frames and actions for each length, the first one of Hero, the others of Kangaroo."""
+    rng = np.random.default_rng(0)
+    for index, length in enumerate(lengths):
+        game = GAMES[min(index, 1)]
+        episode = Episode(
+            episode_id=episode_id(game, "random", 0, index),
+            game=game,
+            frames=rng.integers(256, size=(length + 1, size, size, 3), dtype=np.uint8),
+            actions=rng.integers(len(names), size=length).astype(np.int8),
+            action_logp=None,
+            reward_env=np.zeros(length, np.float32),
+            reward_uncertainty=None,
+            terminated=False,
+            truncated=True,
+            infos=[{}] * (length + 1),
+        )
+        write_shard(root, game, f"{index:05d}", [episode])
+    counts = count_episodes(index_episodes(root))
+    metadata = DatasetMetadata(action_names=names, frame_shape=(size, size, 3), policy="random", counts=counts)
+    write_metadata(root, metadata)
+    return ReplayDataset(root)
