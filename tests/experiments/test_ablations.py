@@ -1,0 +1,62 @@
+"""The ablations: every variant is a valid run that differs from the base in what its name says, and nothing else."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from genie_ray.config import RunConfig, build, differences, to_dict
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "ablations"
+
+
+@pytest.fixture(scope="module")
+def ablations() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("ablations_run", FOLDER / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def variants(ablations: ModuleType) -> dict[str, RunConfig]:
+    described = yaml.safe_load((FOLDER / "small.yaml").read_text())
+    return {
+        name: build(RunConfig, ablations.merge(described["base"], changes))
+        for name, changes in described["variants"].items()
+    }
+
+
+def test_merging_keeps_what_is_not_changed(ablations: ModuleType) -> None:
+    base = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+    assert ablations.merge(base, {"a": {"c": {"d": 4}}}) == {"a": {"b": 1, "c": {"d": 4}}, "e": 3}
+    assert base["a"] == {"b": 1, "c": {"d": 2}}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("shifted, one go", {"dynamics.alignment", "evaluation.decoding.mode"}),
+        ("shifted, 2 frames a step", {"dynamics.alignment", "evaluation.decoding.frames_per_step"}),
+        ("actions at every block", {"dynamics.actions_at"}),
+        ("no token input", {"dynamics.token_input_scale"}),
+        ("no TDCE", {"dynamics.tdce_weight"}),
+        ("no mean frame", {"tokenizer.mean_frame"}),
+        ("EMA codebook, 1024", {"tokenizer.quantizer.kind"}),
+        ("learned cosine codebook, 1024", {"tokenizer.quantizer.kind"}),
+    ],
+)
+def test_a_variant_changes_what_it_says(ablations: ModuleType, name: str, changed: set[str]) -> None:
+    configs = variants(ablations)
+    lines = differences(to_dict(configs["base"]), to_dict(configs[name]))
+    assert {line.partition(":")[0] for line in lines} == changed
+
+
+def test_variants_share_what_they_can(ablations: ModuleType) -> None:
+    configs = variants(ablations)
+    tokenizers = {name: config.tokenizer for name, config in configs.items()}
+    assert ablations.shared_name(tokenizers, tokenizers["no TDCE"]) == "base"
+    assert ablations.shared_name(tokenizers, tokenizers["no mean frame"]) == "no mean frame"
