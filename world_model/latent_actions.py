@@ -24,7 +24,8 @@ from world_model.quantizer import QuantizerConfig, build_quantizer
 
 @dataclass(frozen=True, kw_only=True)
 class LatentActionConfig(AutoencoderConfig):
-    quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(codes=7))  # CoinRun's 7 actions
+    # 7: CoinRun's actions. Moving averages are ours: learned by gradient, as published, one code soon stands for all.
+    quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(kind="ema", codes=7))
 
 
 class LatentActionOutput(NamedTuple):

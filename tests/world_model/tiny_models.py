@@ -18,7 +18,9 @@ TINY = {"max_frames": FRAMES, "dim": 32, "blocks": 2, "heads": 2, "head_dim": 16
 
 def tokenizer_config(kind: str = "cosine", **changes: Any) -> TokenizerConfig:
     quantizer = QuantizerConfig(kind=kind, codes=32, code_dim=8, levels=(4, 3, 3))
-    return TokenizerConfig(**{"frame_size": SIZE, "patch_size": 4, "quantizer": quantizer, **TINY, **changes})
+    return TokenizerConfig(
+        **{"frame_size": SIZE, "patch_size": 4, "quantizer": quantizer, "mean_frame": False, **TINY, **changes}
+    )
 
 
 def dynamics_config(**changes: Any) -> DynamicsConfig:
