@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from genie_ray import precision
 from genie_ray.metrics_log import MetricsLog
 from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.scores import psnr
 from genie_ray.seeding import seed_of, seeded_generator
 from genie_ray.training import TrainingConfig, TrainingJob
 from genie_ray.training_tasks import TASKS, Task
@@ -103,8 +104,9 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             torch.manual_seed(seed_of(job.seed, iteration, micro_step, rank))  # an "ema" codebook draws from this one
             generator = seeded_generator(device, job.seed, iteration, micro_step, rank)
             last_micro_step = micro_step == config.accumulate - 1
-            with contextlib.nullcontext() if last_micro_step or world_size == 1 else model.no_sync(), autocast:
-                output = task.loss(model, batch, generator)
+            with contextlib.nullcontext() if last_micro_step or world_size == 1 else model.no_sync():
+                with autocast:
+                    output = task.loss(model, batch, generator)
                 (output.loss / config.accumulate).backward()
             sums.add(output.metrics, weight=batch_size)
         gradient_norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
@@ -208,9 +210,9 @@ class Averages:
         keys = {key for sums, _ in parts for key in sums}
         means = {key: sum(sums.get(key, 0.0) for sums, _ in parts) / weight for key in sorted(keys)}
         if "psnr" in means:
-            means["psnr"] = -10 * math.log10(means["reconstruction_mse"])
+            means["psnr"] = float(psnr(means["reconstruction_mse"]))
         if "prediction_mse" in means:
-            means["prediction_psnr"] = -10 * math.log10(means["prediction_mse"])
+            means["prediction_psnr"] = float(psnr(means["prediction_mse"]))
         return means
 
 

@@ -231,6 +231,9 @@ class UpscalerTask(Task):
     frames_per_example = 1
 
     def check(self, dataset: ReplayDataset) -> None:
+        for name in ("compile", "checkpoint_activations"):
+            if getattr(self.job.config, name):
+                raise ValueError(f"{name} = True: an upscaler has no transformer, it must be false")
         require_upscaler_fit(dataset, self._config())
 
     def build(self, dataset: ReplayDataset) -> Upscaler:

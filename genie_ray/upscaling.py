@@ -90,7 +90,7 @@ def upscale_strips(upscaler: Upscaler, directory: Path) -> None:
     Leaves `upscaled_strips.npz`: `<label>/<game>` and `truth/<game>`, each uint8 [windows, T, H, W, C], of the
     predicted frames whose numbers (1, 2, …) `frames` holds.
     """
-    shown: dict[str, Any] = {}
+    shown: dict[str, Any] = {"frames": np.zeros(0, np.int64)}  # where no film strips were kept
     given = json.loads((directory / "evaluation.json").read_text())["protocol"]["prime_frames"]
     with np.load(directory / "film_strips.npz") as strips:
         for key in strips.files:

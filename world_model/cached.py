@@ -39,7 +39,11 @@ class CachedPredictor:
         if dtype != own_dtype:  # once here, where autocast would convert the weights at every step
             dynamics = copy.deepcopy(dynamics).to(dtype)
         self._dynamics = dynamics
-        self._cache = TransformerCache(dynamics.transformer, dynamics.config.max_frames)
+        self.restart(actions)
+
+    def restart(self, actions: Tensor) -> None:
+        """Begins another clip."""
+        self._cache = TransformerCache(self._dynamics.transformer, self._dynamics.config.max_frames)
         self._actions = actions
         self._kept = 0  # frames that are final and in the cache
         self._next_logits_BTHWK: Tensor | None = None  # of the frame after those, where they tell it ("shifted")
@@ -53,6 +57,7 @@ class CachedPredictor:
         """Logits of the tokens of frames first..T−1, [B, T−first, H, W, K]; frames before `first` are final."""
         dynamics, shifted = self._dynamics, self._dynamics.config.alignment == "shifted"
         frames = tokens_BTHW.shape[1]
+        assert first >= self._kept, "a final frame stays final"
         check_length(frames, dynamics.config.max_frames)
         inputs = frames - 1 if shifted else frames
         if self._kept == inputs:  # the next frame follows from final ones alone, and nothing is refined beside it
@@ -79,11 +84,18 @@ class CachedPredictor:
 
 
 class CachedDecoder:
-    """Tokens → frames as `Tokenizer.decode`, for one clip that grows: each call takes the tokens of its next frames."""
+    """Tokens → frames as `Tokenizer.decode`, for one clip that grows: each call takes the tokens of its next frames.
+
+    Made under autocast, it computes under it.
+    """
 
     @torch.no_grad()
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        device = tokenizer.token_vectors().device.type
+        self._autocast = torch.autocast(
+            device, dtype=torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device)
+        )
         self._vectors_KD, self._spatial_bias_hNN = tokenizer.token_vectors(), tokenizer.spatial_bias()
         self._cache = TransformerCache(tokenizer.decoder, tokenizer.config.max_frames)
         self._decoded = 0
@@ -91,11 +103,12 @@ class CachedDecoder:
     @torch.no_grad()
     def __call__(self, tokens_BTHW: Tensor) -> Tensor:
         """uint8 frames [B, T, H, W, C] of the tokens of the clip's next T frames."""
-        patches_BTHWP = self._tokenizer.decode_vectors(
-            F.embedding(tokens_BTHW, self._vectors_KD),
-            self._spatial_bias_hNN,
-            cache=self._cache,
-            start=self._decoded,
-        )
+        with self._autocast:
+            patches_BTHWP = self._tokenizer.decode_vectors(
+                F.embedding(tokens_BTHW, self._vectors_KD),
+                self._spatial_bias_hNN,
+                cache=self._cache,
+                start=self._decoded,
+            )
         self._decoded += tokens_BTHW.shape[1]
         return to_uint8(from_patches(patches_BTHWP, self._tokenizer.config.patch_size))

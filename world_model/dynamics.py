@@ -134,7 +134,8 @@ class Dynamics(nn.Module):
         log_probs_MK = logits_MK.float().log_softmax(dim=-1)
         target_log_probs_M = log_probs_MK.gather(-1, targets_M[:, None])[:, 0]
         cross_entropy = loss = -target_log_probs_M.mean()
-        token_distance = expected_code_distance(log_probs_MK.exp(), targets_M, code_vectors_KC).mean()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.tdce_weight > 0):
+            token_distance = expected_code_distance(log_probs_MK.exp(), targets_M, code_vectors_KC).mean()
         if self.config.tdce_weight:
             loss = cross_entropy + self.config.tdce_weight * token_distance
         metrics = {

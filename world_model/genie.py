@@ -224,7 +224,10 @@ class GenieRedux(_WorldModel):
         return F.embedding(latent_actions_BT, self.latent_actions.action_vectors())
 
     def forward(self, frames_BTHWC: Tensor, generator: torch.Generator | None = None) -> DynamicsOutput:
-        """Joint training loss of dynamics and LAM on uint8 frames [B, T, H, W, C] (masks are drawn here)."""
+        """Joint training loss on uint8 frames [B, T, H, W, C] (masks are drawn here).
+
+        The sum of the dynamics' loss and the LAM's own (reconstruction and codebook; Genie, Sec. 2.1).
+        """
         latent = self.latent_actions(frames_BTHWC)
         dynamics = self._loss(frames_BTHWC, latent.vectors_BTD, generator)
         loss = dynamics.loss + latent.loss

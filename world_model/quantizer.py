@@ -82,11 +82,13 @@ class CosineQuantizer(Quantizer):
         self.codebook_KC = nn.Parameter(F.normalize(torch.randn(config.size, config.code_dim), dim=-1))
 
     def forward(self, vectors: Tensor) -> Quantized:
-        z = F.normalize(self.to_code(vectors), dim=-1)
-        tokens = (z @ self.codebook_KC.t()).argmax(dim=-1)
-        codes = F.embedding(tokens, self.codebook_KC)
-        loss = F.mse_loss(codes, z.detach()) + self.commitment * F.mse_loss(z, codes.detach())
-        straight_through = z + (codes - z).detach()
+        z = self.to_code(vectors)
+        with torch.autocast(z.device.type, enabled=False):  # in bf16, neighbouring codes would be mistaken
+            z = F.normalize(z.float(), dim=-1)
+            tokens = (z @ self.codebook_KC.t()).argmax(dim=-1)
+            codes = F.embedding(tokens, self.codebook_KC)
+            loss = F.mse_loss(codes, z.detach()) + self.commitment * F.mse_loss(z, codes.detach())
+            straight_through = z + (codes - z).detach()
         return Quantized(self.from_code(straight_through), tokens, loss)
 
     def code_vectors(self) -> Tensor:

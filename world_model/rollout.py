@@ -42,7 +42,6 @@ class Rollout:
     """
 
     _tokens_BTHW: Tensor  # of the current clip
-    _predict: CachedPredictor
     _decode: CachedDecoder
 
     def __init__(
@@ -62,6 +61,9 @@ class Rollout:
             )
         batch, primes = prime_frames_BTHWC.shape[:2]
         check_actions(prime_actions_BT, (batch, primes - 1), model.num_actions)
+        self._predict = CachedPredictor(
+            model.dynamics, model.tokenizer.token_vectors(), model.action_inputs(prime_actions_BT)
+        )
         self._start_clip(prime_frames_BTHWC, prime_actions_BT)
 
     @torch.no_grad()
@@ -99,8 +101,6 @@ class Rollout:
         model = self._model
         self._frames, self._actions = list(frames_BTHWC.unbind(dim=1)), [actions_BT]
         self._tokens_BTHW = model.tokenizer.encode(frames_BTHWC)
-        self._predict = CachedPredictor(
-            model.dynamics, model.tokenizer.token_vectors(), model.action_inputs(actions_BT)
-        )
+        self._predict.restart(model.action_inputs(actions_BT))
         self._decode = CachedDecoder(model.tokenizer)
         self._decode(self._tokens_BTHW)

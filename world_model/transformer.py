@@ -149,7 +149,7 @@ def attend(q_MhSC: Tensor, k_MhSC: Tensor, v_MhSC: Tensor, bias_hSS: Tensor) -> 
 
 def _normalize(x: Tensor, scale: Tensor) -> Tensor:
     """x / |x| · scale over the last axis."""
-    return x * (scale / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-6))
+    return x * (scale / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-6)).to(x.dtype)
 
 
 class FeedForward(nn.Module):
@@ -163,7 +163,7 @@ class FeedForward(nn.Module):
         self.to_out = nn.Linear(inner, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(x)
+        x = self.norm(x).to(x.dtype)  # on a GPU, autocast makes norms fp32
         value, gate = (F.linear(x, weight) for weight in self.to_value_and_gate.weight.chunk(2))
         return self.to_out(F.gelu(gate) * value)
 
@@ -292,6 +292,8 @@ class SpatioTemporalTransformer(nn.Module):
         """Lets torch.compile fuse each half block, except in cached decoding; all of a kind share a program."""
         for half in (*self.spatial, *self.temporal):
             half.compile()
+        # Space and time, training and validation, whole and last batches each are a program.
+        torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)
 
 
 def transformers(model: nn.Module) -> Iterator[SpatioTemporalTransformer]:

@@ -25,7 +25,7 @@ import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from genie_ray.config import RunConfig, build
+from genie_ray.config import RunConfig, build, differences, to_dict
 from genie_ray.evaluation import evaluate
 from genie_ray.files import write_atomically
 from genie_ray.metrics_log import read_metrics
@@ -54,12 +54,15 @@ def shared_name(names: Mapping[str, Any], settings: Any) -> str:
     return next(name for name, other in names.items() if other == settings)
 
 
-def codebook_use(model: GenieReduxG, test: ReplayDataset) -> tuple[int, float]:
+def codebook_use(model: GenieReduxG, test: ReplayDataset, config: RunConfig) -> tuple[int, float]:
     """Codes that occur, and the perplexity of their distribution, over test windows."""
     counts = torch.zeros(model.dynamics.codes)
-    windows = iter_windows(test, split="all", length=12, stride=12, batch_size=32, limit=CODE_WINDOWS)
+    frames = config.evaluation.window
+    windows = iter_windows(test, split="all", length=frames, stride=frames, batch_size=32, limit=CODE_WINDOWS)
+    device = next(model.parameters()).device
     for batch in windows:
-        counts += model.tokenizer.encode(batch["frames_BTHWC"]).flatten().bincount(minlength=len(counts))
+        tokens_BTHW = model.tokenizer.encode(batch["frames_BTHWC"].to(device))
+        counts += tokens_BTHW.flatten().bincount(minlength=len(counts)).cpu()
     shares = counts / counts.sum()
     return int((counts > 0).sum()), float(torch.special.entr(shares).sum().exp())
 
@@ -68,14 +71,13 @@ def seconds_per_frame(model: GenieReduxG, test: ReplayDataset, config: RunConfig
     """Median time of a predicted frame of one game."""
     frames = config.evaluation.window
     batch = next(iter_windows(test, split="all", length=frames, stride=frames, batch_size=1))
+    device = next(model.parameters()).device
+    primes = batch["frames_BTHWC"][:, : config.evaluation.prime_frames].to(device)
+    actions = batch["actions_BT"][:, :-1].to(device)
     times = []
     for _ in range(TIMINGS):
         begin = time.perf_counter()
-        model.rollout(
-            batch["frames_BTHWC"][:, : config.evaluation.prime_frames],
-            batch["actions_BT"][:, :-1],
-            decoding=config.evaluation.decoding,
-        )
+        model.rollout(primes, actions, decoding=config.evaluation.decoding).cpu()
         times.append(time.perf_counter() - begin)
     return statistics.median(times) / config.evaluation.predicted_frames
 
@@ -87,6 +89,7 @@ def run_variants(
     tokenizers = {name: (config.tokenizer, config.train_tokenizer) for name, config in configs.items()}
     models = {name: (*tokenizers[name], config.dynamics, config.train_dynamics) for name, config in configs.items()}
     test = ReplayDataset(test_data)
+    device = "cuda" if next(iter(configs.values())).ray.use_gpu else "cpu"
     rows = []
     for name, config in configs.items():
         tokenizer = out / "tokenizers" / shared_name(tokenizers, tokenizers[name])
@@ -110,14 +113,18 @@ def run_variants(
             config.ray,
         )
         row_file = out / "rows" / f"{name}.json"
+        settings = to_dict(config)
+        if row_file.exists() and (changed := differences(json.loads(row_file.read_text())["settings"], settings)):
+            raise ValueError(f"{row_file} was made with other settings ({'; '.join(changed)}): give another --out")
         if not row_file.exists():
             scores = evaluate(
                 {name: dynamics / "best"}, test_data, out / "evaluation" / name, config.evaluation, config.ray
             )
-            model = checkpoint.load_as(GenieReduxG, dynamics / "best")
-            used, perplexity = codebook_use(model, test)
+            model = checkpoint.load_as(GenieReduxG, dynamics / "best", device)
+            used, perplexity = codebook_use(model, test, config)
             row = {
                 "variant": name,
+                "settings": settings,
                 "dynamics": str(dynamics),
                 "codes_used": used,
                 "perplexity": perplexity,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import sys
 import time
@@ -36,7 +37,7 @@ from world_model.rollout import Rollout
 from world_model.tokenizer import TokenizerConfig
 from world_model.transformer import transformers
 
-ACTIONS, PRIMES, PREDICTED, STEPS = 5, 2, 10, 25
+ACTIONS, PRIMES, PREDICTED, STEPS, PLAYED = 5, 2, 10, 25, 40
 MATMUL_SIZES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192)}
 SMALL = {"dim": 64, "heads": 2, "head_dim": 32}  # experiments/demo.yaml
 PUBLISHED = DecodingConfig(steps=STEPS, mode="autoregressive", frames_per_step=2)
@@ -60,7 +61,8 @@ class Case:
 def build_model(size: str, alignment: str, device: torch.device) -> GenieReduxG:
     """A world model with random weights: time does not depend on what it has learned."""
     if size == "paper":
-        config = GenieReduxGConfig(dynamics=DynamicsConfig(alignment=alignment))
+        published = TokenizerConfig(quantizer=QuantizerConfig(kind="cosine"), mean_frame=False)
+        config = GenieReduxGConfig(tokenizer=published, dynamics=DynamicsConfig(alignment=alignment))
     else:
         tokenizer = TokenizerConfig(
             patch_size=8, blocks=1, quantizer=QuantizerConfig(kind="fsq"), mean_frame=True, **SMALL
@@ -86,28 +88,30 @@ def cases(
 
     frames_BTHWC, actions_BT = clip(batch, length)
     tokens_BTHW = shifted.tokenizer.encode(frames_BTHWC)
-    vectors_KD, codes_KC = (z.detach() for z in (shifted.tokenizer.token_vectors(), shifted.tokenizer.code_vectors()))
-    mask_BTHW = shifted.dynamics.draw_mask(tokens_BTHW)
-    tokenizer = build_model(size, "shifted", device).tokenizer.requires_grad_(True).train()
+    vectors_KD = shifted.tokenizer.token_vectors().detach()
+    learner = build_model(size, "shifted", device)
+    tokenizer = build_model(size, "shifted", device).tokenizer.requires_grad_(True)
 
-    def train_tokenizer() -> None:
-        with autocast():
-            loss = tokenizer(frames_BTHWC).loss
-        loss.backward()
-        tokenizer.zero_grad(set_to_none=True)
+    def training_step(model: nn.Module, *batch: torch.Tensor) -> Callable[[], None]:
+        """Forward, backward, clipping and optimiser; of the dynamics, the frames' tokens, too."""
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+        model.train()
+
+        def step() -> None:
+            with autocast():
+                loss = model(*batch).loss
+            loss.backward()
+            nn.utils.clip_grad_norm_(trained, 10.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        return step
 
     @torch.no_grad()
     def forward() -> None:
         with autocast():
             shifted.dynamics(tokens_BTHW, actions_BT, vectors_KD)
-
-    def train_dynamics() -> None:
-        with autocast():
-            loss = shifted.dynamics.loss(
-                tokens_BTHW, actions_BT, mask_BTHW, token_vectors_KD=vectors_KD, code_vectors_KC=codes_KC
-            ).loss
-        loss.backward()
-        shifted.zero_grad(set_to_none=True)
 
     def reward(games: int) -> Callable[[], None]:
         pixels, actions = clip(games, 5)
@@ -148,24 +152,32 @@ def cases(
         pixels, actions = clip(1, PRIMES)
         with autocast():
             rollout = Rollout(aligned, pixels, actions, decoding=DecodingConfig(steps=4))
-            for _ in range(PREDICTED):
+            for _ in range(PLAYED):  # longer than a clip, so that it slides
                 rollout.step(torch.zeros(1, dtype=torch.int64, device=device))
 
     listed = [
-        Case(f"tokenizer: training step, {batch} × {length} frames", batch * length, train_tokenizer),
+        Case(
+            f"tokenizer: training step, {batch} × {length} frames",
+            batch * length,
+            training_step(tokenizer, frames_BTHWC),
+        ),
         Case(f"dynamics: forward, {batch} × {length} frames", batch * length, forward),
-        Case(f"dynamics: training step, {batch} × {length} frames", batch * length, train_dynamics),
+        Case(
+            f"dynamics: training step, {batch} × {length} frames",
+            batch * length,
+            training_step(learner, frames_BTHWC, actions_BT),
+        ),
         Case("reward query, 8 windows", 8, reward(8)),
         Case("reward query, 64 windows", 64, reward(64)),
         Case("one-go rollout", PREDICTED, rollout(shifted, DecodingConfig(steps=STEPS))),
         Case("autoregressive rollout, published", PREDICTED, rollout(shifted, PUBLISHED)),
         Case("autoregressive rollout, aligned", PREDICTED, rollout(aligned, ALIGNED)),
-        Case("interactive play, aligned, 4 steps a frame", PREDICTED, play),
+        Case("interactive play, aligned, 4 steps a frame", PLAYED, play),
     ]
     if uncached:
         run = rollout_uncached(shifted, PUBLISHED)
         listed.append(Case("autoregressive rollout, published, uncached fp32", PREDICTED, run, slow=True))
-    return listed, [tokenizer, shifted]
+    return listed, [tokenizer, learner, shifted]
 
 
 def timed(run: Callable[[], object], device: torch.device) -> float:
@@ -263,6 +275,9 @@ def main() -> None:
         if slow is not None:
             ratio = slow.seconds / by_name["autoregressive rollout, published"].seconds
             print(f"autoregressive rollout, published: {ratio:.1f} times as fast as uncached in fp32")
+        if device.type == "cpu":
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts in KiB
+            print(f"peak memory of the process so far: {peak:.1f} GB")
         rows = [{key: value for key, value in asdict(case).items() if key != "run"} for case in listed]
         document["sizes"][size] = {"matmul_flops_per_second": rate, "cases": rows}
     if arguments.json:

@@ -15,7 +15,7 @@ Overrides = Annotated[
 ]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="YAML preset; without one, the paper's settings.", show_default=False),
+    typer.Option("--config", "-c", help="YAML preset; without one, the default settings.", show_default=False),
 ]
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster to run on (or RAY_ADDRESS); without one, a local Ray is started.")

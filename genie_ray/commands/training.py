@@ -20,6 +20,7 @@ from genie_ray.commands.options import (
 
 if TYPE_CHECKING:
     from genie_ray.config import RunConfig
+    from genie_ray.training import TrainingJob
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a part of the world model on a replay dataset.")
 
@@ -30,8 +31,7 @@ def train_tokenizer(
 ) -> None:
     """Train the video tokenizer. Settings: tokenizer.*, train_tokenizer.*, ray.*."""
     settings = load_settings(config, overrides, address)
-    from genie_ray.session import ray_session
-    from genie_ray.training import TrainingJob, train
+    from genie_ray.training import TrainingJob
 
     job = TrainingJob(
         kind="tokenizer",
@@ -41,8 +41,7 @@ def train_tokenizer(
         seed=settings.seed,
         model=settings.tokenizer,
     )
-    with ray_session(settings.ray):
-        typer.echo(train(job, settings.ray))
+    _train(job, settings)
 
 
 @train_app.command("decoder")
@@ -56,8 +55,7 @@ def train_decoder(
 ) -> None:
     """Tune a tokenizer's decoder to other games; its tokens stay as they are. Settings: tune_decoder.*."""
     settings = load_settings(config, overrides, address)
-    from genie_ray.session import ray_session
-    from genie_ray.training import TrainingJob, train
+    from genie_ray.training import TrainingJob
 
     job = TrainingJob(
         kind="decoder",
@@ -67,8 +65,7 @@ def train_decoder(
         seed=settings.seed,
         tokenizer=tokenizer,
     )
-    with ray_session(settings.ray):
-        typer.echo(train(job, settings.ray))
+    _train(job, settings)
 
 
 @train_app.command("dynamics")
@@ -108,8 +105,7 @@ def train_upscaler(
     """Train the upscaler on a dataset with large frames (collection.large_frame_every). Settings: upscaler.*, \
 train_upscaler.*, ray.*."""
     settings = load_settings(config, overrides, address)
-    from genie_ray.session import ray_session
-    from genie_ray.training import TrainingJob, train
+    from genie_ray.training import TrainingJob
 
     job = TrainingJob(
         kind="upscaler",
@@ -119,8 +115,7 @@ train_upscaler.*, ray.*."""
         seed=settings.seed,
         model=settings.upscaler,
     )
-    with ray_session(settings.ray):
-        typer.echo(train(job, settings.ray))
+    _train(job, settings)
 
 
 def _train_world_model(
@@ -132,8 +127,7 @@ def _train_world_model(
     settings: RunConfig,
 ) -> None:
     """From scratch on a tokenizer's tokens, or fine-tuning."""
-    from genie_ray.session import ray_session
-    from genie_ray.training import TrainingJob, train
+    from genie_ray.training import TrainingJob
 
     if (tokenizer is None) == (init is None):
         raise ValueError("give either --tokenizer (to train from scratch) or --init (to fine-tune)")
@@ -148,5 +142,12 @@ def _train_world_model(
         tokenizer=tokenizer,
         init=init,
     )
+    _train(job, settings)
+
+
+def _train(job: TrainingJob, settings: RunConfig) -> None:
+    from genie_ray.session import ray_session
+    from genie_ray.training import train
+
     with ray_session(settings.ray):
         typer.echo(train(job, settings.ray))

@@ -21,9 +21,10 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from genie_ray.envs.world_model_games import GameBatch, WorldModelEnvConfig
+from genie_ray.envs.world_model_games import ImaginedGames, WorldModelEnvConfig
 from genie_ray.replay.dataset import ReplayDataset
-from world_model.checkpoint import WorldModel, load, require_kind
+from world_model import checkpoint
+from world_model.checkpoint import WorldModel
 
 RLLIB_NAME = "genie_ray/WorldModelEnv"
 METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}  # 60 frames/s at the usual frame skip of 4
@@ -53,7 +54,7 @@ class WorldModelEnv(gym.Env[NDArray[np.uint8], np.int64]):
     def __init__(
         self, model: WorldModel, dataset: ReplayDataset | None, config: WorldModelEnvConfig | None = None
     ) -> None:
-        self._games = GameBatch(1, model, dataset, config or WorldModelEnvConfig())
+        self._games = ImaginedGames(1, model, dataset, config or WorldModelEnvConfig())
         self.observation_space, self.action_space = self._games.spaces()
 
     def reset(
@@ -116,7 +117,7 @@ class WorldModelVectorEnv(gym.vector.VectorEnv[NDArray[np.uint8], NDArray[np.int
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}: must be at least 1")
         self.num_envs = num_envs
-        self._games = GameBatch(num_envs, model, dataset, config or WorldModelEnvConfig())
+        self._games = ImaginedGames(num_envs, model, dataset, config or WorldModelEnvConfig())
         self._rngs = _rngs(None, num_envs)
         self._truncated = False
         self.single_observation_space, self.single_action_space = self._games.spaces()
@@ -149,16 +150,13 @@ class WorldModelVectorEnv(gym.vector.VectorEnv[NDArray[np.uint8], NDArray[np.int
         return tuple(self._games.frames())
 
 
-def load_world_model(checkpoint: str | Path) -> WorldModel:
+def load_world_model(path: str | Path) -> WorldModel:
     """The world model of a checkpoint, on the GPU where there is one.
 
     Raises:
         ValueError: it is no checkpoint, is damaged, or holds another kind of model.
     """
-    require_kind(WorldModel, checkpoint)
-    model = load(checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
-    assert isinstance(model, WorldModel)
-    return model
+    return checkpoint.load_world_model(path, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def register_rllib_world_model_env() -> str:

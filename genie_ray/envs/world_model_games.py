@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genie_ray.precision import Precision, autocast
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from genie_ray.seeding import seeded_generator
 from genie_ray.training import require_fit
@@ -40,6 +41,7 @@ class WorldModelEnvConfig:
     game: str | None = None  # whose episodes they are from; None: all of the dataset's
     max_episode_steps: int = 700  # longer episodes are truncated; as in the games' own environments
     decoding: DecodingConfig = INTERACTIVE  # `mode` and `frames_per_step` are not looked at: one frame at a time
+    precision: Precision = "auto"
     top_k_fraction: float = 0.25  # share of a frame's tokens in info["uncertainty_top_k"]; paper, eq. 4
 
     def __post_init__(self) -> None:
@@ -50,7 +52,7 @@ class WorldModelEnvConfig:
             raise ValueError(f"top_k_fraction is {self.top_k_fraction}: must be above 0, up to 1")
 
 
-class GameBatch:
+class ImaginedGames:
     """The games of one rollout. `infos` are arrays with an axis of games."""
 
     _frames_BHWC: Tensor  # the latest ones
@@ -89,13 +91,15 @@ class GameBatch:
             options = self._drawn_primes(rngs)
         device = next(self._model.parameters()).device
         frames_BTHWC = self._checked_frames(options).to(device)
-        self._rollout = Rollout(
-            self._model,
-            frames_BTHWC,
-            self._prime_actions(frames_BTHWC, options),
-            decoding=self._config.decoding,
-            generator=seeded_generator(device, *(int(rng.integers(2**63)) for rng in rngs)),
-        )
+        prime_actions_BT = self._prime_actions(frames_BTHWC, options)
+        with autocast(self._config.precision, device):
+            self._rollout = Rollout(
+                self._model,
+                frames_BTHWC,
+                prime_actions_BT,
+                decoding=self._config.decoding,
+                generator=seeded_generator(device, *(int(rng.integers(2**63)) for rng in rngs)),
+            )
         self._frames_BHWC, self._steps = frames_BTHWC[:, -1], 0
         return self.frames(), dict(self._origin)
 
@@ -103,7 +107,8 @@ class GameBatch:
         """One action in each game. Returns frames [B, H, W, 3], whether the step limit is reached, and infos."""
         assert self._rollout is not None, "reset() comes before step()"
         actions = _as_tensor(actions_B).to(self._frames_BHWC.device)
-        self._frames_BHWC, uncertainty_BN = self._rollout.step(actions)
+        with autocast(self._config.precision, actions.device):
+            self._frames_BHWC, uncertainty_BN = self._rollout.step(actions)
         self._steps += 1
         infos = self._origin | {
             "uncertainty": uncertainty_BN.unflatten(1, self._model.dynamics.grid).cpu().numpy(),

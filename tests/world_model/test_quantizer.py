@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from world_model.quantizer import Quantizer, QuantizerConfig, build_quantizer
+from world_model.quantizer import CosineQuantizer, Quantizer, QuantizerConfig, build_quantizer
 
 DIM = 12
 KINDS = ["cosine", "ema", "fsq"]
@@ -74,3 +74,14 @@ def test_an_ema_codebook_without_codes_is_refused_and_stays_as_it_is() -> None:
 def test_impossible_configs_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match="allowed"):
         QuantizerConfig(**wrong)
+
+
+def test_codes_are_looked_up_in_fp32_under_autocast() -> None:
+    codebook = build_quantizer(QuantizerConfig(codes=1024), 32).eval()
+    assert isinstance(codebook, CosineQuantizer)
+    vectors = torch.randn(4096, 32).bfloat16().float()  # exact in bf16, as is the identity that projects them
+    torch.nn.init.eye_(codebook.to_code.weight)
+    torch.nn.init.zeros_(codebook.to_code.bias)
+    tokens = codebook(vectors).tokens
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(codebook(vectors).tokens, tokens)

@@ -75,3 +75,17 @@ def test_what_cannot_be_played_is_refused() -> None:
         played.step(torch.tensor([9, 9]))
     with pytest.raises(ValueError, match=r"actions have shape \[3, 1\], allowed: \[2, 1\]"):
         played.step(torch.zeros(3, dtype=torch.int64))
+
+
+def test_what_was_made_in_bf16_plays_in_bf16() -> None:
+    model = guided_model("fsq", alignment="aligned")
+    frames_BTHWC, actions_BT = random_clip()
+
+    def frames(*, stepped: bool) -> list[torch.Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            played = Rollout(model, frames_BTHWC[:, :2], actions_BT[:, :1], decoding=GREEDY)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=stepped):
+            return [played.step(actions_BT[:, 0]).frames_BHWC for _ in range(4)]  # as many as fill the clip
+
+    for shown, again in zip(frames(stepped=True), frames(stepped=False), strict=True):
+        assert torch.equal(shown, again)

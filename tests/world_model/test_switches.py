@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_models import guided_model, random_clip
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from world_model.genie import GenieReduxG
 from world_model.transformer import transformers
@@ -50,7 +51,9 @@ def test_a_compiled_model_is_the_same_model() -> None:
     loss, gradients, _ = training_pass(model)
     for stack in transformers(model.dynamics):
         stack.compile_halves()
+    counters.clear()
     compiled_loss, compiled_gradients, _ = training_pass(model)
+    assert counters["stats"]["unique_graphs"] == 2  # one of the spatial, one of the temporal half
     assert list(model.state_dict()) == names
     torch.testing.assert_close(compiled_loss, loss)
     torch.testing.assert_close(compiled_gradients, gradients, rtol=1e-3, atol=1e-5)
