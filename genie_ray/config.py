@@ -1,7 +1,7 @@
 """One typed description of a run: every part's own config, composed, read from YAML and overridden by key=value.
 
-A preset under experiments/ lists only what differs from the defaults, which are the paper's, or ours where those measured better (each config's comments
-name their source). What cannot work is refused here, before anything starts.
+A preset under experiments/ lists only what differs from the defaults, which are the paper's, or ours where those
+measured better (each config's comments name their source). What cannot work is refused here, before anything starts.
 """
 
 from __future__ import annotations
