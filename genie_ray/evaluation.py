@@ -100,7 +100,7 @@ def evaluate(
         model = read_config(WorldModel, checkpoint)
         num_actions, longest = model.dynamics.num_actions, model.dynamics.max_frames
         if isinstance(model, GenieReduxConfig):  # finds its own actions, in the whole window
-            num_actions, longest = None, min(longest, model.latent_actions.max_frames)
+            num_actions = None
         require_fit(metadata, frame_size=model.tokenizer.frame_size, num_actions=num_actions)
         if config.window > longest:
             raise ValueError(

@@ -210,7 +210,7 @@ class GenieReduxTask(DynamicsTask):
     def check(self, dataset: ReplayDataset) -> None:
         config = self._config()
         require_fit(dataset.metadata, frame_size=config.tokenizer.frame_size)
-        self._check_window(min(config.dynamics.max_frames, config.latent_actions.max_frames))
+        self._check_window(config.dynamics.max_frames)
 
     def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
         return model(batch["frames_BTHWC"], generator)

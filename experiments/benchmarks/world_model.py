@@ -209,7 +209,8 @@ def measure(listed: list[Case], runs: int, device: torch.device, dtype: torch.dt
     """Fills in seconds and share of each case; returns the median matrix multiplication rate."""
     rates: list[float] = []
     seconds: dict[str, list[float]] = {case.name: [] for case in listed}
-    for _ in range(runs):
+    for turn in range(runs):
+        print(f"turn {turn + 1} of {runs}", file=sys.stderr)
         rates.append(matmul_rate(device, dtype))
         for case in listed:
             if not case.slow:
@@ -225,6 +226,7 @@ def measure(listed: list[Case], runs: int, device: torch.device, dtype: torch.dt
 def warm_up(listed: list[Case], compiled: list[nn.Module], device: torch.device) -> None:
     """Runs everything once; counts its FLOPs (before it is compiled: those would not be seen) and its memory."""
     for case in listed:
+        print(f"warming up: {case.name}", file=sys.stderr)
         with FlopCounterMode(display=False) as counter:
             case.seconds = timed(case.run, device)
         case.flops = counter.get_total_flops()
@@ -247,6 +249,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1, help="clips in a training step")
     parser.add_argument("--runs", type=int, default=5, help="of which the median counts")
     parser.add_argument("--compile", action="store_true", help="torch.compile the stacks (not in cached rollouts)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in their name")
     parser.add_argument("--no-uncached", action="store_true", help="leave out the slow rollout that caching is held to")
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
@@ -254,6 +257,7 @@ def main() -> None:
     document = {"device": str(device), "dtype": arguments.dtype, "threads": torch.get_num_threads(), "sizes": {}}
     for size in arguments.size:
         listed, models = cases(size, arguments.batch, device, dtype, uncached=not arguments.no_uncached)
+        listed = [case for case in listed if arguments.only in case.name]
         warm_up(listed, models if arguments.compile else [], device)
         rate = measure(listed, arguments.runs, device, dtype)
         table = Table(title=f"{size}, {device}, {arguments.dtype}; matrix products: {rate / 1e9:,.0f} GFLOP/s")
@@ -272,8 +276,9 @@ def main() -> None:
         Console(width=110).print(table)
         by_name = {case.name: case for case in listed}
         slow = by_name.get("autoregressive rollout, published, uncached fp32")
-        if slow is not None:
-            ratio = slow.seconds / by_name["autoregressive rollout, published"].seconds
+        cached = by_name.get("autoregressive rollout, published")
+        if slow is not None and cached is not None:
+            ratio = slow.seconds / cached.seconds
             print(f"autoregressive rollout, published: {ratio:.1f} times as fast as uncached in fp32")
         if device.type == "cpu":
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts in KiB

@@ -109,7 +109,10 @@ def test_what_does_not_fit_is_refused(replay: ReplayDataset, tokenizer: Path, wo
     wide = dataclasses.replace(job.latent_actions, dim=64)
     refused(r"latent_actions\.dim is 64, allowed: dynamics\.dim 32", dataclasses.replace(job, latent_actions=wide))
     short = dataclasses.replace(job.latent_actions, max_frames=4)
-    refused("window = 8: the model takes at most 4 frames", dataclasses.replace(job, latent_actions=short))
+    refused(
+        "latent_actions.max_frames is 4, allowed: dynamics.max_frames 16 or more",
+        dataclasses.replace(job, latent_actions=short),
+    )
     refused(
         "holds a GenieReduxG, a GenieRedux is needed",
         dataclasses.replace(job, model=None, tokenizer=None, init=world_model),
