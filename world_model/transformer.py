@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 ATTENTION_SCALE = 8.0  # cosine similarities lie in [−1, 1]; the fixed factor lets the softmax become sharp
+PACKED_LENGTH = 32  # up to which short sequences are packed into one attention problem on a CPU
 FEED_FORWARD_MULTIPLE = 4  # × 2/3, since a gated unit has two input projections
 
 Order = Literal["st", "ts"]
@@ -131,7 +132,8 @@ class Attention(nn.Module):
     def forward(self, x_MSD: Tensor, bias_hSS: Tensor, cache: "HalfBlockCache | None" = None, start: int = 0) -> Tensor:
         projections = self.to_q(self.norm(x_MSD)), *self.to_kv(x_MSD).chunk(2, dim=-1)
         q, k, v = (rearrange(z, "m s (h c) -> m s h c", h=self.heads) for z in projections)
-        q, k = _normalize(q, self.q_scale * ATTENTION_SCALE), _normalize(k, self.k_scale)
+        # Scores are Σ_c q_c · k_c, so that both scales may go to the queries.
+        q, k = _unit(q) * (self.q_scale * self.k_scale * ATTENTION_SCALE).to(q.dtype), _unit(k)
         if cache is not None:
             k, v = cache.extend(k, v, start)
         q, k, v = (rearrange(z, "m s h c -> m h s c") for z in (q, k, v))
@@ -144,12 +146,22 @@ def attend(q_MhSC: Tensor, k_MhSC: Tensor, v_MhSC: Tensor, bias_hSS: Tensor) -> 
         # PyTorch's fused kernel for CPUs has no gradient of the bias and a very slow one for short sequences.
         scores_MhSS = torch.matmul(q_MhSC, k_MhSC.transpose(-1, -2)) + bias_hSS
         return torch.matmul(scores_MhSS.softmax(dim=-1).to(v_MhSC.dtype), v_MhSC)
-    return F.scaled_dot_product_attention(q_MhSC, k_MhSC, v_MhSC, attn_mask=bias_hSS[None], scale=1.0)
+    rows, _, length, _ = q_MhSC.shape
+    packed = PACKED_LENGTH // length
+    if q_MhSC.device.type != "cpu" or k_MhSC.shape[2] != length or packed < 2 or rows % packed:
+        return F.scaled_dot_product_attention(q_MhSC, k_MhSC, v_MhSC, attn_mask=bias_hSS[None], scale=1.0)
+    # Many short sequences: several as one, blind to each other, are two to four times as fast.
+    apart = torch.eye(packed, dtype=torch.bool, device=bias_hSS.device).logical_not()[:, None, :, None]
+    bias_hPSPS = bias_hSS[:, None, :, None].expand(-1, packed, -1, packed, -1).masked_fill(apart, -torch.inf)
+    q, k, v = (rearrange(z, "(m p) h s c -> m h (p s) c", p=packed) for z in (q_MhSC, k_MhSC, v_MhSC))
+    bias = rearrange(bias_hPSPS, "h p s q r -> 1 h (p s) (q r)")
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+    return rearrange(attended, "m h (p s) c -> (m p) h s c", p=packed)
 
 
-def _normalize(x: Tensor, scale: Tensor) -> Tensor:
-    """x / |x| · scale over the last axis."""
-    return x * (scale / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-6)).to(x.dtype)
+def _unit(x: Tensor) -> Tensor:
+    """x / |x| over the last axis."""
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-6)
 
 
 class FeedForward(nn.Module):
@@ -217,7 +229,7 @@ class HalfBlock(nn.Module):
     def forward(self, x_BTHWD: Tensor, bias_hSS: Tensor, cache: HalfBlockCache | None = None, start: int = 0) -> Tensor:
         b, t, h, w, _ = x_BTHWD.shape
         x = x_BTHWD + self.peg(x_BTHWD, None if cache is None else cache.before(x_BTHWD, start))
-        rows = rearrange(x, f"b t h w d -> {self.rows}")
+        rows = rearrange(x, f"b t h w d -> {self.rows}").contiguous()
         attended = self.attention(rows, bias_hSS, cache if self.along_time else None, start)
         x = x + rearrange(attended, f"{self.rows} -> b t h w d", b=b, t=t, h=h, w=w)
         return x + self.feed_forward(x)

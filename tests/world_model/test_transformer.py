@@ -10,6 +10,7 @@ from world_model.transformer import (
     PositionEncodingGenerator,
     SpatioTemporalTransformer,
     alibi_slopes,
+    attend,
     causal_alibi_bias,
 )
 
@@ -78,3 +79,12 @@ def test_no_frame_sees_a_later_one(order: str) -> None:
     difference_T = (stack(x_BTHWD, spatial_bias_hNN) - stack(changed_BTHWD, spatial_bias_hNN)).abs().amax((0, 2, 3, 4))
     assert (difference_T[:3] == 0).all()
     assert (difference_T[3:] > 1e-4).all()
+
+
+@pytest.mark.parametrize(("rows", "length"), [(8, 4), (6, 15), (5, 4), (4, 40)])
+def test_packed_sequences_do_not_see_each_other(rows: int, length: int) -> None:
+    q, k, v = torch.randn(3, rows, 2, length, 8)
+    bias_hSS = causal_alibi_bias(2, length)
+    wanted = torch.softmax(q @ k.transpose(-1, -2) + bias_hSS, dim=-1) @ v
+    with torch.no_grad():
+        torch.testing.assert_close(attend(q, k, v, bias_hSS), wanted)
