@@ -146,9 +146,9 @@ def attend(q_MhSC: Tensor, k_MhSC: Tensor, v_MhSC: Tensor, bias_hSS: Tensor) -> 
         # PyTorch's fused kernel for CPUs has no gradient of the bias and a very slow one for short sequences.
         scores_MhSS = torch.matmul(q_MhSC, k_MhSC.transpose(-1, -2)) + bias_hSS
         return torch.matmul(scores_MhSS.softmax(dim=-1).to(v_MhSC.dtype), v_MhSC)
-    rows, _, length, _ = q_MhSC.shape
+    rows, _, length, _ = k_MhSC.shape
     packed = PACKED_LENGTH // length
-    if q_MhSC.device.type != "cpu" or k_MhSC.shape[2] != length or packed < 2 or rows % packed:
+    if q_MhSC.device.type != "cpu" or packed < 2 or rows % packed:
         return F.scaled_dot_product_attention(q_MhSC, k_MhSC, v_MhSC, attn_mask=bias_hSS[None], scale=1.0)
     # Many short sequences: several as one, blind to each other, are two to four times as fast.
     apart = torch.eye(packed, dtype=torch.bool, device=bias_hSS.device).logical_not()[:, None, :, None]
