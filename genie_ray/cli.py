@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -11,7 +12,17 @@ import typer
 
 from genie_ray.commands import scoring
 from genie_ray.commands.checkpoints import checkpoint_app
-from genie_ray.commands.options import Address, ConfigFile, Games, Output, Overrides, Seed, load_settings
+from genie_ray.commands.games import games_app
+from genie_ray.commands.options import (
+    Address,
+    ConfigFile,
+    Games,
+    Output,
+    Overrides,
+    Seed,
+    choose_games,
+    load_settings,
+)
 from genie_ray.commands.roms import roms_app
 from genie_ray.commands.training import train_app
 
@@ -24,6 +35,7 @@ app = typer.Typer(
     "its stages, each of which takes artefacts and leaves one. Run again what was cut off: it continues.",
 )
 app.add_typer(checkpoint_app, name="checkpoint")
+app.add_typer(games_app, name="games")
 app.add_typer(roms_app, name="roms")
 app.add_typer(train_app, name="train")
 
@@ -59,6 +71,7 @@ def run(
 ) -> None:
     """The whole loop: random play, world model, explorer, explored play, fine-tuning, evaluation, report."""
     settings = load_settings(config, overrides, address)
+    settings = dataclasses.replace(settings, games=choose_games(settings))
     from genie_ray.loop import run_loop
     from genie_ray.report import print_table
 
@@ -85,6 +98,7 @@ def collect(
 ) -> None:
     """Play games and store every step as a replay dataset."""
     settings = load_settings(config, overrides, address)
+    games = choose_games(settings, game)
     from genie_ray import collection
     from genie_ray.session import ray_session
 
@@ -97,7 +111,7 @@ def collect(
         collection.collect(
             output,
             player,
-            game or settings.games,
+            games,
             steps,
             settings.collection,
             settings.env,
@@ -118,13 +132,10 @@ def explore(
     """Train explorers (OUT/<game>/module) on the world model's uncertainty. Settings: exploration.*, reward.*."""
     settings = load_settings(config, overrides, address)
     from genie_ray import exploration
-    from genie_ray.envs.roms import require_rom, resolve_game
     from genie_ray.reward_service import reward_service
     from genie_ray.session import ray_session
 
-    games = [resolve_game(name) for name in game or settings.games]
-    for name in games:
-        require_rom(name)
+    games = choose_games(settings, game)
     service = reward_service(
         world_model,
         settings.reward,

@@ -149,13 +149,14 @@ def collect(
     from ray.util import ActorPool
 
     from genie_ray.envs.actions import ACTION_SETS
-    from genie_ray.envs.roms import require_rom, resolve_game
+    from genie_ray.envs.roms import add_integrations, require_rom, resolve_game
     from genie_ray.replay import writer
     from genie_ray.replay.dataset import count_episodes, index_episodes
     from genie_ray.rollout_worker import RolloutWorker
 
     output = output.resolve()  # a worker has a working directory of its own
     policy = dataclasses.replace(policy, directory=policy.directory and policy.directory.resolve())
+    add_integrations(env.integrations)
     games = [resolve_game(game) for game in games]
     for game in games:
         require_rom(game)

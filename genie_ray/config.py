@@ -51,7 +51,8 @@ PAPERS_UPSCALER_TRAINING = TrainingConfig(
 class RunConfig:
     """Everything that one exploration loop needs to know."""
 
-    games: tuple[str, ...] = ("Kangaroo-Atari2600-v0", "Hero-Atari2600-v0")
+    games: tuple[str, ...] = ("Kangaroo-Atari2600-v0", "Hero-Atari2600-v0")  # ids, or what envs/catalog.py can choose
+    catalog: tuple[str, ...] = ()  # CSV files of game labels, read after ours; RetroAct's, for its selections
     seed: int = 0
     env: EnvConfig = field(default_factory=EnvConfig)
     collection: CollectionConfig = field(default_factory=CollectionConfig)

@@ -23,7 +23,16 @@ Address = Annotated[
 Output = Annotated[Path, typer.Argument(metavar="OUT", help="Directory that the artefact is left in.")]
 Data = Annotated[Path, typer.Option("--data", help="Replay dataset directory.")]
 Games = Annotated[
-    list[str] | None, typer.Option("--game", help="Game id, repeatable; without one, the config's games.")
+    list[str] | None,
+    typer.Option(
+        "--game",
+        help="Game id, query (genre=platformer,JUMP=jump) or selection (default, platformers-200, aligned-50), "
+        "repeatable; without one, the config's games.",
+    ),
+]
+Integrations = Annotated[
+    list[Path] | None,
+    typer.Option("--integrations", help="Directory of games of one's own, Stable-Retro integrations; repeatable."),
 ]
 TokenizerOption = Annotated[Path | None, typer.Option("--tokenizer", help="Tokenizer checkpoint: train from scratch.")]
 Init = Annotated[Path | None, typer.Option(help="World model checkpoint: fine-tune it.")]
@@ -33,6 +42,27 @@ Seed = Annotated[int | None, typer.Option(help="Random seed; without one, the co
 def load_settings(config: Path | None, overrides: list[str] | None, address: str | None) -> RunConfig:
     """The preset with the overrides of the command line."""
     from genie_ray.config import load_config
+    from genie_ray.envs.roms import add_integrations
 
     more = [*(overrides or []), *([f"ray.address={address}"] if address else [])]
-    return load_config(config, more)
+    settings = load_config(config, more)
+    add_integrations(settings.env.integrations)
+    return settings
+
+
+def choose_games(settings: RunConfig, names: list[str] | None = None) -> tuple[str, ...]:
+    """The games that are named, or the config's, by their full ids; tells which of a selection are left out.
+
+    Raises:
+        ValueError: see `Catalog.choose`; no game of a selection has its ROM here.
+    """
+    from genie_ray.envs.catalog import Catalog
+    from genie_ray.envs.roms import HOW_TO_IMPORT
+
+    choice = Catalog(settings.catalog).choose(names or settings.games)
+    if choice.missing:
+        missing = f"no ROM for {len(choice.missing)} games: {', '.join(choice.missing)}"
+        if not choice.installed:
+            raise ValueError(f"{missing}: {HOW_TO_IMPORT}")
+        typer.echo(f"left out, {missing}", err=True)
+    return choice.installed

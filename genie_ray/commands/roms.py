@@ -1,4 +1,4 @@
-"""`genie-ray roms`: import and list game ROMs."""
+"""`genie-ray roms`: import, list and examine game ROMs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from typing import Annotated, Literal
 
 import typer
 
-roms_app = typer.Typer(no_args_is_help=True, help="Game ROMs: import and list them.")
+from genie_ray.commands.options import Integrations
+
+roms_app = typer.Typer(no_args_is_help=True, help="Game ROMs: import, list and examine them.")
 
 
 @roms_app.command("import")
 def roms_import(
     paths: Annotated[list[Path] | None, typer.Argument(help="Files, zip archives or directories.")] = None,
     from_ale: Annotated[bool, typer.Option("--from-ale", help="The Atari 2600 ROMs that ale-py brings.")] = False,
+    integrations: Integrations = None,
 ) -> None:
     """Import ROMs into Stable-Retro."""
     from genie_ray.envs import roms
 
     if not paths and not from_ale:
         raise ValueError("nothing to import: give files or directories, or --from-ale")
+    roms.add_integrations(integrations or [])
     games = sorted({*(roms.import_from_ale() if from_ale else []), *(roms.import_roms(paths) if paths else [])})
     typer.echo(f"{len(games)} games: {', '.join(games)}")
 
@@ -27,9 +31,31 @@ def roms_import(
 @roms_app.command("list")
 def roms_list(
     which: Annotated[Literal["installed", "known"], typer.Argument(help="Games with a ROM, or all.")] = "installed",
+    integrations: Integrations = None,
 ) -> None:
     """List the games that can be played."""
     from genie_ray.envs import roms
 
+    roms.add_integrations(integrations or [])
     for game in roms.installed_games() if which == "installed" else roms.known_games():
         typer.echo(game)
+
+
+@roms_app.command("doctor")
+def roms_doctor(
+    paths: Annotated[list[Path], typer.Argument(help="Files, zip archives or directories.")],
+    integrations: Integrations = None,
+) -> None:
+    """Tell of each file which game's ROM it is, or why it is none. Nothing is imported."""
+    from collections import Counter
+
+    from genie_ray.envs import roms
+
+    roms.add_integrations(integrations or [])
+    words = {"new": "to be imported", "present": "imported already", "unusable": "not usable"}
+    counts: Counter[str] = Counter()
+    for found in roms.diagnose(paths):
+        counts[found.state] += 1
+        told = [", ".join(found.games), found.reason]
+        typer.echo(f"{found.name}: {words[found.state]}: {'; '.join(part for part in told if part)}")
+    typer.echo("; ".join(f"{counts[state]} {word}" for state, word in words.items()))

@@ -8,6 +8,7 @@ Stable-Retro allows one emulator per process. It is therefore built by the first
 that an environment made only for its spaces costs nothing and stands in nobody's way.
 """
 
+import os
 import weakref
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +20,7 @@ import stable_retro
 from numpy.typing import NDArray
 
 from genie_ray.envs.actions import ACTION_SETS, button_table
-from genie_ray.envs.roms import INTEGRATIONS, require_rom, resolve_game
+from genie_ray.envs.roms import INTEGRATIONS, add_integrations, require_rom, resolve_game
 
 RLLIB_NAME = "genie_ray/RetroEnv"
 
@@ -33,8 +34,11 @@ class EnvConfig:
     max_episode_steps: int = 700  # longer episodes are truncated; the length of the paper's test episodes
     fit: Literal["pad", "stretch"] = "pad"  # how the console's picture becomes a square
     action_set: str = "paper"  # a name in genie_ray.envs.actions.ACTION_SETS
+    integrations: tuple[str, ...] = ()  # directories of games of one's own, see roms.add_integrations
 
     def __post_init__(self) -> None:
+        absolute = tuple(os.path.abspath(directory) for directory in self.integrations)
+        object.__setattr__(self, "integrations", absolute)  # rollout workers have working directories of their own
         for name in ("frame_size", "frame_skip", "max_episode_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: must be at least 1")
@@ -63,9 +67,10 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
     metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's own declaration
 
     def __init__(self, game: str, config: EnvConfig | None = None, *, native_frame_every: int = 0) -> None:
+        self.config = config or EnvConfig()
+        add_integrations(self.config.integrations)
         self.game = resolve_game(game)
         require_rom(self.game)
-        self.config = config or EnvConfig()
         rom = stable_retro.data.get_romfile_path(self.game, INTEGRATIONS)
         console = stable_retro.get_system_info(stable_retro.get_romfile_system(rom))
         self._button_table = button_table(self.game, console["buttons"], self.config.action_set)

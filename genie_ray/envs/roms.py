@@ -1,26 +1,43 @@
-"""Which games there are, which of them have a ROM here, and how ROMs get in.
+"""Which games there are, which of them have a ROM here, and how ROMs and games of one's own get in.
 
 A game is named by its Stable-Retro id, for example `Kangaroo-Atari2600-v0`; the `-v0` may be left out, as GenieRedux
 and RetroAct do. Stable-Retro knows about a thousand games by the SHA-1 of their ROM and ships the ROM of one,
 Airstriker-Genesis. The wheel of `ale-py` carries Atari 2600 ROMs, and 32 of them are ROMs that Stable-Retro knows. ROMs
-are matched and stored the way Stable-Retro's own importer does it (`python -m stable_retro.import`).
+are stored where Stable-Retro's own importer puts them (`python -m stable_retro.import`), but recognised in more files
+than by that one (`genie_ray/envs/rom_files.py`).
 """
 
 import difflib
 import importlib.resources
 import json
 import os
-import zipfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Literal
 
 from stable_retro import data as retro_data
+
+from genie_ray.envs.labels import fold
+from genie_ray.envs.rom_files import RomTarget, read_rom_files
 
 INTEGRATIONS = retro_data.Integrations.ALL
 HOW_TO_IMPORT = (
     "import those of ale-py with `genie-ray roms import --from-ale`, your own with `genie-ray roms import <directory>`"
 )
+
+
+RomState = Literal["new", "present", "unusable"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What importing a file does."""
+
+    name: str  # path, and behind a colon an archive's member
+    state: RomState  # imported; passed over because its games have their ROM; passed over because it is no game's
+    games: tuple[str, ...]  # whose ROM it is
+    reason: str  # why it is no game's, or what is unusual about it
 
 
 def known_games() -> list[str]:
@@ -43,8 +60,8 @@ def resolve_game(name: str) -> str:
     for candidate in (name, f"{name}-v0"):
         if candidate in games:
             return candidate
-    by_folded_name = {game.removesuffix("-v0").casefold(): game for game in games}
-    nearest = difflib.get_close_matches(name.removesuffix("-v0").casefold(), by_folded_name, n=3, cutoff=0.4)
+    by_folded_name = {fold(game): game for game in games}
+    nearest = difflib.get_close_matches(fold(name), by_folded_name, n=3, cutoff=0.4)
     hint = f"; nearest: {', '.join(by_folded_name[match] for match in nearest)}" if nearest else ""
     raise ValueError(f"unknown game {name!r}: not one of the {len(games)} that Stable-Retro knows{hint}")
 
@@ -76,7 +93,8 @@ def import_from_ale() -> list[str]:
 def import_roms(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     """Import every ROM that Stable-Retro knows from files and directories, zip archives included.
 
-    A game that has its ROM already is left as it is, so importing twice changes nothing.
+    A game that has its ROM already is left as it is, so importing twice changes nothing. Files that are no game's ROM
+    are passed over: `diagnose` tells about them.
 
     Returns:
         The ids of the games whose ROM was among the files, sorted.
@@ -84,19 +102,69 @@ def import_roms(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     Raises:
         ValueError: a path does not exist.
     """
-    targets = retro_data.get_known_hashes()
     games = set()
-    for name, file in _candidates(paths):
-        try:
-            content, sha1 = retro_data.groom_rom(name, file)
-        except ValueError:  # larger than any ROM
-            continue
-        if sha1 in targets:
-            game, extension, directory = targets[sha1]
-            games.add(game)
-            if not _has_rom(game):
-                _install(content, Path(directory) / game, extension)
+    for file in read_rom_files(paths, _targets()):
+        for target in file.targets:
+            games.add(target.game)
+            if not _has_rom(target.game):
+                _install(file.content, target.directory, target.extension)
     return sorted(games)
+
+
+def diagnose(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Diagnosis]:
+    """What `import_roms` would make of each file, and why.
+
+    Raises:
+        ValueError: a path does not exist.
+    """
+    present, targets = set(installed_games()), _targets()
+    for file in read_rom_files(paths, targets):
+        games = tuple(target.game for target in file.targets)
+        state: RomState = "unusable" if not games else "present" if present.issuperset(games) else "new"
+        yield Diagnosis(name=file.name, state=state, games=games, reason=file.reason)
+
+
+def add_integrations(directories: Iterable[str | os.PathLike[str]]) -> None:
+    """Make the games of other integration folders known, in this process.
+
+    Such a folder holds a directory per game, as Stable-Retro's own do: `rom.sha`, `data.json`, `scenario.json`,
+    `metadata.json`, start states, and the ROM as `rom.<extension>` or imported later. A game that Stable-Retro has,
+    too, is taken from the folder.
+
+    Raises:
+        ValueError: a folder that does not exist, or that holds no integration.
+    """
+    for directory in map(Path, directories):
+        if not directory.is_dir():
+            raise ValueError(f"no such directory of integrations: {directory}")
+        games = [path for path in directory.iterdir() if (path / "rom.sha").is_file()]
+        if not games:
+            hint = f"; it is one itself: give {directory.parent}" if (directory / "rom.sha").is_file() else ""
+            raise ValueError(f"{directory} holds no integration: no <game>/rom.sha in it{hint}")
+        for game in games:
+            if not (game / "data.json").is_file():
+                raise ValueError(f"integration {game} is incomplete: data.json is missing")
+        path = str(directory.resolve())
+        if path not in INTEGRATIONS.paths:
+            retro_data.Integrations.add_custom_path(path)
+
+
+def _targets() -> dict[str, tuple[RomTarget, ...]]:
+    """SHA-1 → where ROMs with it belong; a game of a folder of the user's may share it with one of Stable-Retro's."""
+    extensions = {platform: extension for extension, platform in reversed(retro_data.EMU_EXTENSIONS.items())}
+    extensions["Arcade"] = ".zip"
+    targets: dict[str, tuple[RomTarget, ...]] = {}
+    for integrations in reversed(INTEGRATIONS.paths):
+        directory = Path(retro_data.path()) / integrations
+        for path in sorted(directory.glob("*/rom.sha")):
+            game = path.parent.name
+            platform = game.removesuffix("-v0").rsplit("-", 1)[-1]
+            if platform in extensions:
+                target = RomTarget(game=game, extension=extensions[platform], directory=path.parent)
+                for sha1 in path.read_text().split():
+                    others = [other for other in targets.get(sha1, ()) if other.game != game]
+                    targets[sha1] = (*others, target)
+    return targets
 
 
 def _has_rom(game: str) -> bool:
@@ -105,22 +173,6 @@ def _has_rom(game: str) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _candidates(paths: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, BinaryIO]]:
-    """Name and open file of everything that could be a ROM: each file, and each member of a zip archive."""
-    for given in paths:
-        path = Path(given)
-        if not path.exists():
-            raise ValueError(f"no such file or directory: {path}")
-        for file_path in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-            with file_path.open("rb") as file:  # an arcade game's ROM is itself an archive
-                yield file_path.name, file
-            if zipfile.is_zipfile(file_path):
-                with zipfile.ZipFile(file_path) as archive:
-                    for member in archive.infolist():
-                        with archive.open(member) as file:
-                            yield member.filename, file  # type: ignore[misc]
 
 
 def _install(content: bytes, directory: Path, extension: str) -> None:

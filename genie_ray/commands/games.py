@@ -1,0 +1,108 @@
+"""`genie-ray games`: which games there are, and what is known of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genie_ray.commands.options import Integrations
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from genie_ray.envs.labels import Entry
+
+games_app = typer.Typer(no_args_is_help=True, help="Games: find those of a kind.")
+
+Labels = Annotated[
+    list[Path] | None,
+    typer.Option("--labels", help="CSV file of game labels, RetroAct's or in our layout, read after ours; repeatable."),
+]
+
+
+@games_app.command("list")
+def games_list(
+    selection: Annotated[
+        str | None, typer.Argument(help="default, platformers-200 or aligned-50; without one, all games.")
+    ] = None,
+    genre: Annotated[str | None, typer.Option(help="E.g. platformer, or RetroAct's tag: pl.")] = None,
+    motion: Annotated[
+        str | None, typer.Option(help="How the player moves: horizontal, vertical, free, fixed, tube.")
+    ] = None,
+    view: Annotated[str | None, typer.Option(help="side, top, first_person, third_person or multi.")] = None,
+    controls: Annotated[
+        list[str] | None, typer.Option(metavar="ACTION=LABEL", help="What an action does: JUMP=jump; repeatable.")
+    ] = None,
+    installed: Annotated[
+        bool | None, typer.Option("--installed/--missing", help="Only games with, or without, a ROM here.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most that many.")] = None,
+    labels: Labels = None,
+    integrations: Integrations = None,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="CSV instead of a table; so, too, into a pipe or file.")
+    ] = False,
+) -> None:
+    """List games by what they are like: labels of ours for the 33 that run out of the box, and those that you give."""
+    from rich.console import Console
+
+    from genie_ray.envs.catalog import Catalog
+    from genie_ray.envs.roms import add_integrations, installed_games
+
+    add_integrations(integrations or [])
+    catalog = Catalog(labels or [])
+    wanted = dict(_pair(text) for text in controls or [])
+    found = catalog.select(genre=genre, motion=motion, view=view, controls=wanted, installed=installed)
+    if selection is not None:
+        named = {entry.game for entry in catalog.named(selection)}
+        found = [entry for entry in found if entry.game in named]
+    found = found[:limit]
+    present = set(installed_games())
+    console = Console()
+    if as_csv or not console.is_terminal:
+        _print_csv(found, present)
+    else:
+        console.print(_table(found, present))
+    here = sum(entry.game in present for entry in found)
+    typer.echo(f"{len(found)} games: {here} with a ROM here, {len(found) - here} without", err=True)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    action, separator, label = text.partition("=")
+    if not separator:
+        raise ValueError(f"--controls {text!r}: expected ACTION=LABEL, as in JUMP=jump")
+    return action, label
+
+
+def _columns() -> tuple[str, ...]:
+    from genie_ray.envs.labels import CONTROL_ACTIONS, LABELS
+
+    return ("game", *LABELS, *CONTROL_ACTIONS, "rom")
+
+
+def _cells(entry: Entry, present: set[str]) -> list[str]:
+    from genie_ray.envs.labels import CONTROL_ACTIONS, LABELS
+
+    labels = [getattr(entry, kind) or "" for kind in LABELS]
+    controls = [entry.controls.get(action, "") for action in CONTROL_ACTIONS]
+    return [entry.game, *labels, *controls, "yes" if entry.game in present else "no"]
+
+
+def _print_csv(entries: list[Entry], present: set[str]) -> None:
+    import csv
+    import sys
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(_columns())
+    writer.writerows(_cells(entry, present) for entry in entries)
+
+
+def _table(entries: list[Entry], present: set[str]) -> Table:
+    from rich.table import Table
+
+    table = Table(*_columns())
+    for entry in entries:
+        table.add_row(*_cells(entry, present))
+    return table
