@@ -11,7 +11,7 @@ that an environment made only for its spaces costs nothing and stands in nobody'
 import os
 import weakref
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import gymnasium as gym
@@ -20,7 +20,10 @@ import stable_retro
 from numpy.typing import NDArray
 
 from genie_ray.envs.actions import ACTION_SETS, button_table
-from genie_ray.envs.roms import INTEGRATIONS, add_integrations, require_rom, resolve_game
+from genie_ray.envs.roms import COINRUN, INTEGRATIONS, add_integrations, require_rom, resolve_game
+
+if TYPE_CHECKING:
+    from genie_ray.envs.coinrun import CoinRunEnv
 
 RLLIB_NAME = "genie_ray/RetroEnv"
 
@@ -35,6 +38,8 @@ class EnvConfig:
     fit: Literal["pad", "stretch"] = "pad"  # how the console's picture becomes a square
     action_set: str = "paper"  # a name in genie_ray.envs.actions.ACTION_SETS
     integrations: tuple[str, ...] = ()  # directories of games of one's own, see roms.add_integrations
+    paint_vel_info: bool = False  # CoinRun: paint the player's speed into a corner of the picture; procgen's default
+    coinrun_levels: tuple[int, int] = (0, 10_000)  # first, and how many; Genie's data (arXiv 2402.15391)
 
     def __post_init__(self) -> None:
         absolute = tuple(os.path.abspath(directory) for directory in self.integrations)
@@ -44,6 +49,11 @@ class EnvConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}: must be at least 1")
         if self.fit not in ("pad", "stretch"):
             raise ValueError(f"fit is {self.fit!r}: must be 'pad' or 'stretch'")
+        first, count = self.coinrun_levels
+        if first < 0 or count < 1 or first + count > 2**31 - 1:
+            raise ValueError(
+                f"coinrun_levels is {first}, {count}: must be a first level from 0 on and a number of them"
+            )
         if self.action_set not in ACTION_SETS:
             raise ValueError(f"action_set is {self.action_set!r}: must be one of {', '.join(ACTION_SETS)}")
 
@@ -141,8 +151,21 @@ def fit_frame(screen: NDArray[np.uint8], size: int, fit: Literal["pad", "stretch
     return cv2.resize(screen, (size, size), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
+def make_game(game: str, config: EnvConfig | None = None, *, native_frame_every: int = 0) -> "RetroEnv | CoinRunEnv":
+    """The environment of a game, by its id: Stable-Retro's, or `CoinRun`.
+
+    Raises:
+        ValueError: see `RetroEnv` and `CoinRunEnv`.
+    """
+    if game == COINRUN:
+        from genie_ray.envs.coinrun import CoinRunEnv
+
+        return CoinRunEnv(config, native_frame_every=native_frame_every)
+    return RetroEnv(game, config, native_frame_every=native_frame_every)
+
+
 def register_rllib_env() -> str:
-    """Make the environment known to RLlib; the name to give to `AlgorithmConfig.environment`.
+    """Make the games known to RLlib; the name to give to `AlgorithmConfig.environment`.
 
     Its `env_config` is `{"game": <id>, "env": EnvConfig}`, and `"native_frame_every"` where that is not 0.
     """
@@ -152,8 +175,8 @@ def register_rllib_env() -> str:
     return RLLIB_NAME
 
 
-def _make_from_env_config(env_config: dict[str, Any]) -> RetroEnv:
-    return RetroEnv(env_config["game"], env_config["env"], native_frame_every=env_config.get("native_frame_every", 0))
+def _make_from_env_config(env_config: dict[str, Any]) -> "RetroEnv | CoinRunEnv":
+    return make_game(env_config["game"], env_config["env"], native_frame_every=env_config.get("native_frame_every", 0))
 
 
 # Whose environment holds this process's emulator; dead or None when nobody's does.

@@ -9,6 +9,7 @@ than by that one (`genie_ray/envs/rom_files.py`).
 
 import difflib
 import importlib.resources
+import importlib.util
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,8 @@ from genie_ray.envs.labels import fold
 from genie_ray.envs.rom_files import RomTarget, read_rom_files
 
 INTEGRATIONS = retro_data.Integrations.ALL
+COINRUN = "CoinRun"
+"""The one game that is not Stable-Retro's: procgen's, see `genie_ray/envs/coinrun.py`."""
 HOW_TO_IMPORT = (
     "import those of ale-py with `genie-ray roms import --from-ale`, your own with `genie-ray roms import <directory>`"
 )
@@ -51,11 +54,13 @@ def installed_games() -> list[str]:
 
 
 def resolve_game(name: str) -> str:
-    """The Stable-Retro id that `name` stands for; `-v0` may be left out.
+    """The id that `name` stands for: `CoinRun`, or a Stable-Retro id, of which `-v0` may be left out.
 
     Raises:
         ValueError: no such game; the message names the nearest ones.
     """
+    if name == COINRUN:
+        return name
     games = known_games()
     for candidate in (name, f"{name}-v0"):
         if candidate in games:
@@ -67,11 +72,15 @@ def resolve_game(name: str) -> str:
 
 
 def require_rom(game: str) -> None:
-    """Check that the ROM of a known game is here.
+    """Check that the ROM of a known game is here; for CoinRun, procgen.
 
     Raises:
-        ValueError: it is not; the message says how to import it.
+        ValueError: it is not; the message says how to get it.
     """
+    if game == COINRUN:
+        if importlib.util.find_spec("procgen") is None:
+            raise ValueError(f"{COINRUN} needs procgen: install it with experiments/coinrun/install_procgen.py")
+        return
     if not _has_rom(game):
         raise ValueError(f"no ROM for {game}: {HOW_TO_IMPORT}")
 

@@ -1,0 +1,129 @@
+"""CoinRun as a gymnasium environment with the interface of the Stable-Retro games.
+
+CoinRun (Cobbe et al., 2018, arXiv 1812.02341; here procgen's, arXiv 1912.01588) generates its levels: each episode is a
+level, drawn from `EnvConfig.coinrun_levels` by the seed of `reset()`. The same seed and actions give the same frames.
+Two things differ from a console's games. `frame_skip` counts the game's own ticks, of which published CoinRun data
+shows every one (`frame_skip: 1`). And the game starts the next level in the tick that ends an episode, so that its last
+picture is never to be seen: the one before stands for it.
+
+It needs procgen, which `experiments/coinrun/install_procgen.py` installs.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from genie_ray.envs.actions import ACTION_SETS
+from genie_ray.envs.retro import EnvConfig, fit_frame
+from genie_ray.envs.roms import COINRUN, require_rom
+
+if TYPE_CHECKING:
+    from procgen import ProcgenGym3Env
+
+KEYS = ("LEFT", "RIGHT", "UP", "DOWN")
+JUMP_KEY = "UP"
+TIME_LIMIT = 1_000  # ticks after which procgen starts the next level
+
+
+class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
+    """CoinRun: observations uint8 [H, W, 3], `Discrete` actions in the order of the action set.
+
+    The reward is 10 for the coin at the level's end. `info` holds `level`, the level's number, and `level_complete`, 1
+    where the episode ended with the coin. Arguments and errors are those of `RetroEnv`; the native picture has 512×512
+    pixels.
+
+    Raises:
+        ValueError: procgen is not installed, or an action that needs another key than the arrows.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's own declaration
+
+    def __init__(self, config: EnvConfig | None = None, *, native_frame_every: int = 0) -> None:
+        require_rom(COINRUN)
+        self.game = COINRUN
+        self.config = config or EnvConfig()
+        self._keys = [_keys(action) for action in ACTION_SETS[self.config.action_set]]
+        self._native_frame_every = native_frame_every
+        self._level: ProcgenGym3Env | None = None
+        size = self.config.frame_size
+        self.observation_space = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.action_space = gym.spaces.Discrete(len(self._keys))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """Start a level: that of `options["level"]`, or one that the seed draws."""
+        from procgen import ProcgenGym3Env
+
+        super().reset(seed=seed)
+        first, count = self.config.coinrun_levels
+        self._number = int((options or {}).get("level", first + self.np_random.integers(count)))
+        self.close()
+        self._level = ProcgenGym3Env(
+            num=1,
+            env_name="coinrun",
+            start_level=self._number,
+            num_levels=1,
+            num_threads=0,
+            rand_seed=0,  # unused, as there is one level to draw; else procgen takes a random one
+            distribution_mode="hard",  # procgen's default; Genie's data (Bruce et al., 2024, arXiv 2402.15391)
+            paint_vel_info=self.config.paint_vel_info,
+            render_mode="rgb_array" if self._native_frame_every else None,
+        )
+        combinations = {frozenset(keys): number for number, keys in enumerate(self._level.get_combos())}
+        self._actions = np.array([combinations[keys] for keys in self._keys], np.int32)
+        self._steps = self._ticks = 0
+        self._look()
+        return self._observe(complete=False)
+
+    def step(self, action: np.int64 | int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        """Hold an action for `frame_skip` ticks, fewer if the episode ends within them."""
+        assert self._level is not None, "reset() comes before step()"
+        reward, ended, complete = 0.0, False, False
+        for _ in range(self.config.frame_skip):
+            self._level.act(self._actions[action : action + 1])
+            self._ticks += 1
+            rewards, _, firsts = self._level.observe()
+            reward += float(rewards[0])
+            ended = bool(firsts[0])
+            if ended:  # the picture is the next episode's already
+                complete = bool(self._level.get_info()[0]["prev_level_complete"])
+                break
+            self._look()
+        self._steps += 1
+        terminated = ended and (complete or self._ticks < TIME_LIMIT)
+        truncated = not terminated and (ended or self._steps >= self.config.max_episode_steps)
+        frame, info = self._observe(complete=complete)
+        return frame, reward, terminated, truncated, info
+
+    def close(self) -> None:
+        """Give the game's memory back."""
+        if self._level is not None:
+            self._level.close()
+            self._level = None
+
+    def _look(self) -> None:
+        """Keep the present picture."""
+        assert self._level is not None
+        self._screen = self._level.observe()[1]["rgb"][0]
+        if self._native_frame_every:
+            self._native_screen = self._level.get_info()[0]["rgb"]
+
+    def _observe(self, *, complete: bool) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        info: dict[str, Any] = {"level": self._number, "level_complete": int(complete)}
+        if self._native_frame_every and self._steps % self._native_frame_every == 0:
+            info["native_frame"] = self._native_screen.copy()
+        return fit_frame(self._screen, self.config.frame_size, self.config.fit), info
+
+
+def _keys(action: str) -> frozenset[str]:
+    """The arrow keys that an action holds down."""
+    names = action.split("+") if action != "NOOP" else []
+    keys = frozenset(JUMP_KEY if name == "JUMP" else name for name in names)
+    if unknown := sorted(keys.difference(KEYS)):
+        raise ValueError(f"action {action} needs {', '.join(unknown)}, which CoinRun lacks: it has {', '.join(KEYS)}")
+    if keys >= {"LEFT", "RIGHT"} or keys >= {"UP", "DOWN"}:
+        raise ValueError(f"action {action} holds opposite keys, which CoinRun does not take")
+    return keys
