@@ -50,7 +50,10 @@ def known_games() -> list[str]:
 
 def installed_games() -> list[str]:
     """The ids of the games whose ROM is here, sorted."""
-    return [game for game in known_games() if _has_rom(game)]
+    folders = [Path(retro_data.path()) / integrations for integrations in INTEGRATIONS.paths]
+    files = (file for folder in folders for file in folder.glob("*/rom.*"))
+    with_rom = {file.parent.name for file in files if file.suffix in retro_data.EMU_EXTENSIONS}
+    return [game for game in known_games() if game in with_rom]
 
 
 def resolve_game(name: str) -> str:

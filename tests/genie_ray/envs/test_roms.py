@@ -1,6 +1,5 @@
 """Names of games, and ROMs."""
 
-import hashlib
 import os
 import zipfile
 
@@ -52,18 +51,3 @@ def test_imports_from_files_directories_and_archives(roms, tmp_path) -> None:
     assert import_roms([rom, tmp_path / "notes.txt"]) == ["Kangaroo-Atari2600-v0"]
     with pytest.raises(ValueError, match=r"no such file or directory: .*nowhere"):
         import_roms([tmp_path / "nowhere"])
-
-
-def test_imported_rom_is_the_file_given(tmp_path, monkeypatch) -> None:
-    """An import into an empty place writes the ROM byte for byte and nothing else."""
-    content = os.urandom(4096)
-    sha1 = hashlib.sha1(content).hexdigest()
-    game = tmp_path / "stable" / "Airstriker-Genesis-v0"
-    game.mkdir(parents=True)
-    (game / "metadata.json").write_text("{}")
-    monkeypatch.setattr(retro_data, "get_known_hashes", lambda: {sha1: (game.name, ".md", str(game.parent))})
-    monkeypatch.setattr("genie_ray.envs.roms._has_rom", lambda name: False)
-    (tmp_path / "given.bin").write_bytes(content)
-    assert import_roms([tmp_path / "given.bin"]) == [game.name]
-    assert (game / "rom.md").read_bytes() == content
-    assert {path.name for path in game.iterdir()} == {"metadata.json", "rom.md"}
