@@ -66,7 +66,7 @@ def games_list(
     else:
         console.print(_table(found, present))
     here = sum(entry.game in present for entry in found)
-    typer.echo(f"{len(found)} games: {here} with a ROM here, {len(found) - here} without", err=True)
+    typer.echo(f"games: {len(found)}; with a ROM here: {here}; without: {len(found) - here}", err=True)
 
 
 def _pair(text: str) -> tuple[str, str]:

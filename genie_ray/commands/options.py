@@ -61,8 +61,8 @@ def choose_games(settings: RunConfig, names: list[str] | None = None) -> tuple[s
 
     choice = Catalog(settings.catalog).choose(names or settings.games)
     if choice.missing:
-        missing = f"no ROM for {len(choice.missing)} games: {', '.join(choice.missing)}"
+        missing = f"no ROM for {', '.join(choice.missing)}"
         if not choice.installed:
             raise ValueError(f"{missing}: {HOW_TO_IMPORT}")
-        typer.echo(f"left out, {missing}", err=True)
+        typer.echo(f"left out: {missing}", err=True)
     return choice.installed

@@ -56,6 +56,8 @@ class Refuse:
         "checkpoint info",
         "checkpoint import",
         "checkpoint with-tokenizer",
+        "games list",
+        "roms doctor",
         "roms import",
         "roms list",
     ],
