@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from genie_ray.envs.catalog import Catalog
-from genie_ray.envs.labels import OWN_COLUMNS
+from genie_ray.envs.labels import OWN_COLUMNS, Entry
 from genie_ray.envs.roms import installed_games, known_games
 
 pytestmark = pytest.mark.usefixtures("roms")
@@ -16,7 +16,7 @@ def labels(path: Path, header: str, *lines: str) -> Path:
     return path
 
 
-def names(entries) -> list[str]:  # type: ignore[no-untyped-def]
+def names(entries: list[Entry]) -> list[str]:
     return [entry.game.removesuffix("-v0") for entry in entries]
 
 
