@@ -51,7 +51,7 @@ def test_emulator_processes_know_it(mine: EnvConfig) -> None:
 
 @pytest.mark.slow
 def test_rollout_workers_know_it(mine: EnvConfig, ray_session: None, tmp_path: Path) -> None:
-    collect(tmp_path / "play", Policy(name="random"), [MINE], 60, CollectionConfig(workers=1), mine)
+    collect(tmp_path / "play", Policy(name="random"), [MINE], 60, CollectionConfig(), mine)
     dataset = ReplayDataset(tmp_path / "play")
     (ref,) = dataset.episodes
     assert (ref.game, ref.length) == (MINE, 60)
