@@ -148,7 +148,7 @@ def collect(
     import ray
     from ray.util import ActorPool
 
-    from genie_ray.envs.actions import ACTION_SETS
+    from genie_ray.envs.actions import action_names
     from genie_ray.envs.roms import add_integrations, require_rom, resolve_game
     from genie_ray.replay import writer
     from genie_ray.replay.dataset import count_episodes, index_episodes
@@ -196,7 +196,7 @@ def collect(
             raise cause_of(error) from error
     size = env.frame_size
     metadata = writer.DatasetMetadata(
-        action_names=ACTION_SETS[env.action_set],
+        action_names=action_names(env.action_set),
         frame_shape=(size, size, 3),
         policy=policy.name,
         policy_checkpoint=fingerprint,

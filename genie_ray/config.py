@@ -18,7 +18,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from genie_ray.collection import CollectionConfig
-from genie_ray.envs.actions import ACTION_SETS
+from genie_ray.envs.actions import action_names
 from genie_ray.envs.retro import EnvConfig
 from genie_ray.evaluation import EvaluationConfig
 from genie_ray.exploration import ExplorationConfig
@@ -85,7 +85,7 @@ class RunConfig:
                 f"tokenizer.frame_size = {self.tokenizer.frame_size} but env.frame_size = {self.env.frame_size}: "
                 "they must be equal"
             )
-        actions = len(ACTION_SETS[self.env.action_set])
+        actions = len(action_names(self.env.action_set))
         if self.dynamics.num_actions != actions:
             raise ValueError(
                 f"dynamics.num_actions = {self.dynamics.num_actions} but env.action_set = {self.env.action_set!r} has "

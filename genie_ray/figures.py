@@ -81,7 +81,8 @@ def labelled_strip(rows: Sequence[StripRow], *, title: str, heads: Sequence[str]
         heat: what the colours measure, and the value of the brightest one.
     """
     columns, inch = len(heads), 1.2
-    size = (inch * columns + 1.6, (inch + 0.35) * len(rows) + 0.6)
+    height, width = rows[0].frames.shape[1:3]
+    size = (inch * columns + 1.6, (inch * height / width + 0.35) * len(rows) + 0.6)
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     figure.suptitle(title, fontweight="bold")
     for index, (axes, row) in enumerate(zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True)):

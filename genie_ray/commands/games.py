@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genie_ray.commands import probe
 from genie_ray.commands.options import Integrations
 
 if TYPE_CHECKING:
@@ -106,3 +107,6 @@ def _table(entries: list[Entry], present: set[str]) -> Table:
     for entry in entries:
         table.add_row(*_cells(entry, present))
     return table
+
+
+games_app.command()(probe.probe)

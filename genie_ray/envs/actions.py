@@ -1,38 +1,43 @@
 """Actions of the agent as buttons of the console.
 
-An action set is a tuple of action names. An action name is a button, or several joined by `+`, or `NOOP`; `JUMP` is not
-a button but stands for the one that jumps, which depends on the platform and sometimes on the game. The paper plays
-every game with the five actions of `ACTION_SETS["paper"]`.
+An action set is a tuple of action names. An action name is a button, or several joined by `+`, or `NOOP`, or a word
+(`JUMP`, `FIRE`, `SECOND`) for a button that depends on the platform and sometimes on the game. The sets, platforms and
+games are data, `actions.yaml` beside this file; a preset may also write a set out: `action_set: RIGHT,LEFT,A+B`. The
+paper plays every game with the five actions of the set `paper`.
 
 Axis letters: A actions; the second axis of a button table is the console's buttons in Stable-Retro's order.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
-ACTION_SETS: dict[str, tuple[str, ...]] = {
-    "paper": ("RIGHT", "LEFT", "UP", "DOWN", "JUMP"),
-    "paper_noop": ("RIGHT", "LEFT", "UP", "DOWN", "JUMP", "NOOP"),
-    "running_jumps": ("RIGHT", "LEFT", "UP", "DOWN", "JUMP", "RIGHT+JUMP", "LEFT+JUMP"),
-}
+TABLES = yaml.safe_load(Path(__file__).with_name("actions.yaml").read_text())
+ACTION_SETS: dict[str, tuple[str, ...]] = {name: tuple(actions) for name, actions in TABLES["action_sets"].items()}
+BUTTONS_OF_PLATFORM: dict[str, dict[str, str]] = TABLES["platforms"]
+BUTTONS_OF_GAME: dict[str, dict[str, str]] = TABLES["games"]
+WORDS = ("JUMP", "FIRE", "SECOND")  # that stand for a button
 
-# The platform is the part of a Stable-Retro id before its version: Kangaroo-Atari2600-v0.
-JUMP_BUTTONS: dict[str, str] = {
-    "32x": "B",
-    "Atari2600": "BUTTON",
-    "GameBoy": "A",
-    "Genesis": "C",
-    "Nes": "A",
-    "Sms": "A",
-    "Snes": "B",
-}
 
-# Games that jump with another button than their platform's.
-JUMP_BUTTON_OF_GAME: dict[str, str] = {
-    "Airstriker-Genesis-v0": "B",  # nothing jumps in this shooter; B fires and C does nothing
-}
+def action_names(action_set: str) -> tuple[str, ...]:
+    """The actions of a set: a name in `ACTION_SETS`, or actions joined by commas (`RIGHT,LEFT,A+B`).
+
+    Raises:
+        ValueError: neither, or an action that is written twice.
+    """
+    if action_set in ACTION_SETS:
+        return ACTION_SETS[action_set]
+    actions = tuple(action.strip() for action in action_set.split(","))
+    if len(actions) < 2 or not all(all(action.split("+")) for action in actions):
+        raise ValueError(
+            f"action_set is {action_set!r}: must be one of {', '.join(ACTION_SETS)}, or actions joined by commas"
+        )
+    if repeated := sorted({action for action in actions if actions.count(action) > 1}):
+        raise ValueError(f"action_set is {action_set!r}: names {', '.join(repeated)} twice")
+    return actions
 
 
 def platform_of(game: str) -> str:
@@ -46,21 +51,19 @@ def button_table(game: str, buttons: Sequence[str | None], action_set: str) -> N
     Args:
         game: a Stable-Retro id.
         buttons: the console's buttons in Stable-Retro's order; None for a gap.
-        action_set: a name in `ACTION_SETS`.
+        action_set: see `action_names`.
 
     Returns:
         int8 [A, len(buttons)], 1 where the button is held.
 
     Raises:
-        ValueError: an unknown action set, a platform without a jump button, or a button that the platform lacks.
+        ValueError: an unknown action set, a word that the platform has no button for, or a button that it lacks.
     """
-    if action_set not in ACTION_SETS:
-        raise ValueError(f"unknown action set {action_set!r}: allowed are {', '.join(ACTION_SETS)}")
-    actions = ACTION_SETS[action_set]
+    actions = action_names(action_set)
     table = np.zeros((len(actions), len(buttons)), np.int8)
     for row, action in zip(table, actions, strict=True):
         for name in action.split("+") if action != "NOOP" else ():
-            button = _jump_button(game) if name == "JUMP" else name
+            button = _button(game, name) if name in WORDS else name
             if button not in buttons:
                 present = ", ".join(b for b in buttons if b is not None)
                 raise ValueError(
@@ -70,10 +73,14 @@ def button_table(game: str, buttons: Sequence[str | None], action_set: str) -> N
     return table
 
 
-def _jump_button(game: str) -> str:
-    if game in JUMP_BUTTON_OF_GAME:
-        return JUMP_BUTTON_OF_GAME[game]
+def _button(game: str, word: str) -> str:
+    """The button that a word stands for in a game."""
     platform = platform_of(game)
-    if platform not in JUMP_BUTTONS:
-        raise ValueError(f"no jump button known for platform {platform} of {game}: known are {', '.join(JUMP_BUTTONS)}")
-    return JUMP_BUTTONS[platform]
+    of_platform = BUTTONS_OF_PLATFORM.get(platform, {})
+    of_game = BUTTONS_OF_GAME.get(game.removesuffix("-v0"), {})
+    if word in (known := of_platform | of_game):
+        return known[word]
+    platforms = [name for name, words in BUTTONS_OF_PLATFORM.items() if word in words]
+    raise ValueError(
+        f"no {word.lower()} button known for platform {platform} of {game}: known are {', '.join(platforms)}"
+    )

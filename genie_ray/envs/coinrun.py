@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_ray.envs.actions import ACTION_SETS
+from genie_ray.envs.actions import action_names
 from genie_ray.envs.retro import EnvConfig, fit_frame
 from genie_ray.envs.roms import COINRUN, require_rom
 
@@ -44,7 +44,7 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
         require_rom(COINRUN)
         self.game = COINRUN
         self.config = config or EnvConfig()
-        self._keys = [_keys(action) for action in ACTION_SETS[self.config.action_set]]
+        self._keys = [_keys(action) for action in action_names(self.config.action_set)]
         self._native_frame_every = native_frame_every
         self._level: ProcgenGym3Env | None = None
         size = self.config.frame_size

@@ -19,7 +19,7 @@ import numpy as np
 import stable_retro
 from numpy.typing import NDArray
 
-from genie_ray.envs.actions import ACTION_SETS, button_table
+from genie_ray.envs.actions import action_names, button_table
 from genie_ray.envs.roms import COINRUN, INTEGRATIONS, add_integrations, require_rom, resolve_game
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class EnvConfig:
     frame_skip: int = 4  # emulator frames per step
     max_episode_steps: int = 700  # longer episodes are truncated; the length of the paper's test episodes
     fit: Literal["pad", "stretch"] = "pad"  # how the console's picture becomes a square
-    action_set: str = "paper"  # a name in genie_ray.envs.actions.ACTION_SETS
+    action_set: str = "paper"  # a name in envs/actions.yaml, or actions joined by commas
     integrations: tuple[str, ...] = ()  # directories of games of one's own, see roms.add_integrations
     paint_vel_info: bool = False  # CoinRun: paint the player's speed into a corner of the picture; procgen's default
     coinrun_levels: tuple[int, int] = (0, 10_000)  # first, and how many; Genie's data (arXiv 2402.15391)
@@ -54,8 +54,7 @@ class EnvConfig:
             raise ValueError(
                 f"coinrun_levels is {first}, {count}: must be a first level from 0 on and a number of them"
             )
-        if self.action_set not in ACTION_SETS:
-            raise ValueError(f"action_set is {self.action_set!r}: must be one of {', '.join(ACTION_SETS)}")
+        action_names(self.action_set)
 
 
 class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):

@@ -1,0 +1,53 @@
+"""`genie-ray games probe`: find out what each action of a game does, by playing it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genie_ray.commands.options import Integrations
+
+
+def probe(
+    games: Annotated[list[str], typer.Argument(metavar="GAME...", help="Game ids.")],
+    out: Annotated[Path, typer.Option(help="Directory for film strips, clips and measurements.")] = Path("probe"),
+    csv: Annotated[
+        Path | None, typer.Option(help="CSV file that the labels go into; without one, OUT/games.csv.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Also rows that a person confirmed.")] = False,
+    action_set: Annotated[str, typer.Option(help="A named action set, or actions joined by commas.")] = "paper",
+    before: Annotated[
+        str, typer.Option(help="Buttons that get past a start screen, joined by commas: START,START.")
+    ] = "",
+    contexts: Annotated[int, typer.Option(help="Places in the game that each action is held in.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the random play that leads there.")] = 0,
+    integrations: Integrations = None,
+    workers: Annotated[int | None, typer.Option(help="Games played at once; without one, as many as CPUs.")] = None,
+) -> None:
+    """Hold each action, and no-op from the same states, and propose what it does from what differs.
+
+    A person confirms: look at OUT/index.html, correct the CSV file and write `viewed` into its column `source`.
+    """
+    from genie_ray.game_probe.label_file import write_labels
+    from genie_ray.game_probe.play import ProbeConfig
+    from genie_ray.game_probe.run import probe_games
+
+    config = ProbeConfig(
+        action_set=action_set,
+        before=before,
+        contexts=contexts,
+        seed=seed,
+        integrations=tuple(map(str, integrations or [])),
+    )
+    table = csv or out / "games.csv"
+    for game, proposals in probe_games(
+        games, out, config, workers=(os.cpu_count() or 1) if workers is None else workers
+    ):
+        kept = write_labels(table, {game: {p.action: p.label for p in proposals}}, overwrite=overwrite)
+        typer.echo(f"{game}{' (confirmed by a person: its row in the CSV file stays)' if kept else ''}")
+        for proposal in proposals:
+            typer.echo(f"  {proposal.action} → {proposal.label}: {proposal.evidence}")
+    typer.echo(f"labels: {table}\npictures: {out / 'index.html'}")

@@ -1,0 +1,1 @@
+"""What each action of a game does, found by playing it."""
