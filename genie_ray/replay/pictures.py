@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from torch import Tensor
 
-from genie_ray.replay.blocks import Examples
+from genie_ray.replay.batches import Examples
 from genie_ray.replay.dataset import ReplayDataset, Split
 from genie_ray.replay.mixture import ReplayMix, mix_of
 from genie_ray.replay.order import Supply

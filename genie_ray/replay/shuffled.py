@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from genie_ray.replay.ahead import Ahead
-from genie_ray.replay.blocks import Block, Examples
+from genie_ray.replay.batches import BatchReader, Examples
 from genie_ray.replay.order import epoch_order, in_order
 
 BATCHES_AHEAD = 2
@@ -37,7 +37,7 @@ class Plan(Generic[B]):
 
     def batches(self, epoch: int, first_batch: int) -> Iterator[tuple[int, int, B]]:
         """From a position on without end: the epoch, how many batches of it have then been given, and the batch."""
-        block = Block(self.examples, pin_memory=self.pin_memory)
+        block = BatchReader(self.examples, pin_memory=self.pin_memory)
         while True:
             order = epoch_order(self.examples.supply, self.seed, epoch)
             share = len(order) // (self.batch_size * self.world_size) * self.batch_size
@@ -161,7 +161,7 @@ def ordered_batches(examples: Examples[B], *, batch_size: int, limit: int | None
         wanted = there if limit is None else min(there, max(1, share))
         chosen.append(first + np.arange(wanted) * there // wanted)
     positions = np.concatenate(chosen)
-    block, block_size = Block(examples), -(-ORDERED_BLOCK // batch_size) * batch_size
+    block, block_size = BatchReader(examples), -(-ORDERED_BLOCK // batch_size) * batch_size
     for start in range(0, len(positions), block_size):
         part = order.at(positions[start : start + block_size])
         games = [examples.episodes[index].game for index in part[:, 0]]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genie_ray.replay.blocks import Column, Examples, OpenFiles
+from genie_ray.replay.batches import Column, Examples, OpenFiles
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset, Split
 from genie_ray.replay.mixture import ReplayMix, mix_of
 from genie_ray.replay.order import Supply

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from genie_ray.replay.blocks import RecycledMemory
+from genie_ray.replay.batches import RecycledMemory
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.windows import Batch, WindowLoader
 

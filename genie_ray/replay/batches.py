@@ -40,7 +40,7 @@ class Examples(Generic[B]):
     batch: Callable[..., B]  # of what was gathered from each column: a tensor [B, span, ...]
 
 
-class Block(Generic[B]):
+class BatchReader(Generic[B]):
     """Decodes the episodes that some examples are of, and copies each example to its place in its batch."""
 
     def __init__(self, examples: Examples[B], *, pin_memory: bool = False) -> None:
