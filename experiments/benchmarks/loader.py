@@ -159,7 +159,7 @@ def memory_of_an_epoch(root: Path) -> float:
     """MB by which the peak grows while a process loads an epoch; what Python, PyTorch and the index take is before."""
     dataset = ReplayDataset(root)
     batches = WindowLoader(
-        dataset, split="all", length=LENGTH, stride=LENGTH, batch_size=16, seed=0, shuffle_buffer=MEMORY_BUFFER
+        dataset, split="all", length=LENGTH, stride=LENGTH, batch_size=1, seed=0, shuffle_buffer=MEMORY_BUFFER
     )
     before = peak_memory_mb()
     for _ in itertools.takewhile(lambda _: batches.state_dict()["epoch"] == 0, batches):

@@ -37,7 +37,7 @@ class Plan(Generic[B]):
 
     def batches(self, epoch: int, first_batch: int) -> Iterator[tuple[int, int, B]]:
         """From a position on without end: the epoch, how many batches of it have then been given, and the batch."""
-        block = BatchReader(self.examples, pin_memory=self.pin_memory)
+        reader = BatchReader(self.examples, pin_memory=self.pin_memory)
         while True:
             order = epoch_order(self.examples.supply, self.seed, epoch)
             share = len(order) // (self.batch_size * self.world_size) * self.batch_size
@@ -47,7 +47,7 @@ class Plan(Generic[B]):
                 stop = min(start + self.block_size, share)
                 rng = np.random.default_rng((self.seed, epoch, 1 + self.rank, start))
                 shuffled = self.rank * share + rng.permutation(np.arange(start, stop))
-                for batch in block.batches(order.at(shuffled[given - start :]), self.batch_size):
+                for batch in reader.batches(order.at(shuffled[given - start :]), self.batch_size):
                     given += self.batch_size
                     yield epoch, given // self.batch_size, batch
             epoch, first_batch = epoch + 1, 0
@@ -161,11 +161,11 @@ def ordered_batches(examples: Examples[B], *, batch_size: int, limit: int | None
         wanted = there if limit is None else min(there, max(1, share))
         chosen.append(first + np.arange(wanted) * there // wanted)
     positions = np.concatenate(chosen)
-    block, block_size = BatchReader(examples), -(-ORDERED_BLOCK // batch_size) * batch_size
+    reader, block_size = BatchReader(examples), -(-ORDERED_BLOCK // batch_size) * batch_size
     for start in range(0, len(positions), block_size):
         part = order.at(positions[start : start + block_size])
         games = [examples.episodes[index].game for index in part[:, 0]]
-        for number, batch in enumerate(block.batches(part, batch_size)):
+        for number, batch in enumerate(reader.batches(part, batch_size)):
             yield games[number * batch_size : (number + 1) * batch_size], batch
 
 
