@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from genie_ray import precision
 from genie_ray.metrics_log import MetricsLog
-from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.mixture import ReplayMix, open_mix
 from genie_ray.scores import psnr
 from genie_ray.seeding import seed_of, seeded_generator
 from genie_ray.training import TrainingConfig, TrainingJob
@@ -68,11 +68,11 @@ def train_loop(setup: Mapping[str, Any]) -> None:
     device = ray.train.torch.get_device()
     autocast = precision.autocast(config.precision, device)
 
-    dataset = ReplayDataset(job.dataset)
-    data_hash = dataset.content_hash()
+    replay = open_mix(job.dataset)
+    data_hash = replay.content_hash()
     task = TASKS[job.kind](job)
     torch.manual_seed(job.seed)
-    module = task.build(dataset).to(device)
+    module = task.build(replay).to(device)
     for stack in transformers(module):
         stack.checkpoint_activations = config.checkpoint_activations
         if config.compile:
@@ -80,7 +80,8 @@ def train_loop(setup: Mapping[str, Any]) -> None:
     model = ray.train.torch.prepare_model(module)
     optimizer = build_optimizer(module, config)
     batch_size = config.batch_size // world_size // config.accumulate
-    loader = task.batches(dataset, batch_size=batch_size, rank=rank, world_size=world_size)
+    on_gpu = device.type == "cuda"
+    loader = task.batches(replay, batch_size=batch_size, rank=rank, world_size=world_size, pin_memory=on_gpu)
     start, best, trained_seconds = 0, math.inf, 0.0
     restored = ray.train.get_checkpoint()
     if restored is not None:
@@ -131,7 +132,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             sums, since, steps = Averages(), time.perf_counter(), 0
         paused = time.perf_counter()
         if done % config.validate_every == 0 or ended:
-            validation = validate(task, module, dataset, batch_size, device, autocast, rank, world_size)
+            validation = validate(task, module, replay, batch_size, device, autocast, rank, world_size)
             if log:
                 log.write(done, {f"validation_{key}": value for key, value in validation.items()})
             if validation["loss"] < best:
@@ -151,6 +152,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             }
             _report(state, rank)
         since += time.perf_counter() - paused  # validating and saving is not training time
+    loader.close()
     if log:
         log.close()
 
@@ -159,7 +161,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
 def validate(
     task: Task,
     module: checkpoint.Model,
-    dataset: ReplayDataset,
+    replay: ReplayMix,
     batch_size: int,
     device: torch.device,
     autocast: contextlib.AbstractContextManager[Any],
@@ -175,7 +177,7 @@ def validate(
         torch.distributed.broadcast(buffer, src=0)
     module.eval()
     sums = Averages()
-    for index, held_out in enumerate(task.validation_batches(dataset, batch_size=batch_size)):
+    for index, held_out in enumerate(task.validation_batches(replay, batch_size=batch_size)):
         if index % world_size != rank:
             continue
         batch = _to_device(held_out, device)

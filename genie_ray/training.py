@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from genie_ray.errors import cause_of
 from genie_ray.precision import Precision
 from genie_ray.progress import follow_metrics
+from genie_ray.replay.mixture import WeightedData, open_mix, resolved
 from genie_ray.session import RayConfig
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class TrainingJob:
 
     kind: Literal["tokenizer", "decoder", "dynamics", "genie_redux", "upscaler"]
     output: Path
-    dataset: Path
+    dataset: Path | tuple[WeightedData, ...]  # one, or several mixed by weight
     config: TrainingConfig
     seed: int = 0
     model: TokenizerConfig | DynamicsConfig | UpscalerConfig | None = None
@@ -121,7 +122,7 @@ def train(job: TrainingJob, ray_config: RayConfig) -> Path:
     job = dataclasses.replace(  # a worker has a working directory of its own
         job,
         output=output,
-        dataset=job.dataset.resolve(),
+        dataset=resolved(job.dataset),
         tokenizer=job.tokenizer and job.tokenizer.resolve(),
         init=job.init and job.init.resolve(),
     )
@@ -160,7 +161,6 @@ def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
 
 def _check(job: TrainingJob, ray_config: RayConfig) -> None:
     """Refuses, before Ray Train starts, what its workers would fail on."""
-    from genie_ray.replay.dataset import ReplayDataset
     from genie_ray.training_tasks import TASKS
 
     config, workers = job.config, ray_config.train_workers
@@ -169,10 +169,11 @@ def _check(job: TrainingJob, ray_config: RayConfig) -> None:
             f"batch_size = {config.batch_size}: must be a multiple of ray.train_workers × accumulate = "
             f"{workers} × {config.accumulate}"
         )
-    task, dataset = TASKS[job.kind](job), ReplayDataset(job.dataset)
-    task.check(dataset)
-    task.batches(dataset, batch_size=config.batch_size // workers // config.accumulate, rank=0, world_size=workers)
-    next(iter(task.validation_batches(dataset, batch_size=1)))
+    task, replay = TASKS[job.kind](job), open_mix(job.dataset)
+    for dataset in replay.datasets:
+        task.check(dataset)
+    task.batches(replay, batch_size=config.batch_size // workers // config.accumulate, rank=0, world_size=workers)
+    next(iter(task.validation_batches(replay, batch_size=1)))
 
 
 def require_fit(metadata: DatasetMetadata, *, frame_size: int, num_actions: int | None = None) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.mixture import ReplayMix
 from genie_ray.replay.pictures import PictureLoader, iter_pictures, require_large_frames
 from genie_ray.replay.windows import WindowLoader, iter_windows
 from genie_ray.training import TrainingJob, require_fit
@@ -26,6 +27,7 @@ from world_model.uncertainty import PRIME_FRAMES
 from world_model.upscaler import Upscaler, UpscalerConfig
 
 MEAN_FRAME_WINDOWS = 64
+Replay = ReplayDataset | ReplayMix
 VALIDATION_DECODING = DecodingConfig(steps=1, temperature=0.0, mode="autoregressive", frames_per_step=1)
 
 
@@ -48,6 +50,8 @@ class Loader(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
+    def close(self) -> None: ...
+
 
 class Task(ABC):
     """Training on windows of replay; a subclass says what model learns from them, and how."""
@@ -65,7 +69,7 @@ class Task(ABC):
         """Raises ValueError where model and dataset do not fit each other."""
 
     @abstractmethod
-    def build(self, dataset: ReplayDataset) -> checkpoint.Model:
+    def build(self, replay: Replay) -> checkpoint.Model:
         """The model to train: fresh, or as its checkpoint left it."""
 
     @abstractmethod
@@ -76,11 +80,13 @@ class Task(ABC):
         """What else is measured of a held-out batch; means over it."""
         return {}
 
-    def batches(self, dataset: ReplayDataset, *, batch_size: int, rank: int, world_size: int) -> Loader:
+    def batches(
+        self, replay: Replay, *, batch_size: int, rank: int, world_size: int, pin_memory: bool = False
+    ) -> Loader:
         """This rank's training batches."""
         config = self.job.config
         return WindowLoader(
-            dataset,
+            replay,
             split="train",
             length=config.window,
             stride=config.stride,
@@ -89,13 +95,14 @@ class Task(ABC):
             rank=rank,
             world_size=world_size,
             shuffle_buffer=config.shuffle_buffer,
+            pin_memory=pin_memory,
         )
 
-    def validation_batches(self, dataset: ReplayDataset, *, batch_size: int) -> Iterator[Mapping[str, Any]]:
+    def validation_batches(self, replay: Replay, *, batch_size: int) -> Iterator[Mapping[str, Any]]:
         """Held-out batches, the same ones in the same order at every validation."""
         config = self.job.config
         return iter_windows(
-            dataset,
+            replay,
             split="validation",
             length=config.window,
             stride=config.window,
@@ -118,12 +125,12 @@ class TokenizerTask(Task):
         require_fit(dataset.metadata, frame_size=config.frame_size)
         self._check_window(config.max_frames)
 
-    def build(self, dataset: ReplayDataset) -> Tokenizer:
+    def build(self, replay: Replay) -> Tokenizer:
         config = self._config()
         tokenizer = Tokenizer(config)
         if config.mean_frame:
             windows = iter_windows(
-                dataset,
+                replay,
                 split="train",
                 length=self.job.config.window,
                 stride=self.job.config.window,
@@ -144,7 +151,7 @@ class TokenizerTask(Task):
 class DecoderTask(TokenizerTask):
     """A trained tokenizer's decoder, tuned to other games; its tokens stay as they are."""
 
-    def build(self, dataset: ReplayDataset) -> Tokenizer:
+    def build(self, replay: Replay) -> Tokenizer:
         assert self.job.tokenizer is not None
         return checkpoint.load_as(Tokenizer, self.job.tokenizer).for_decoder_tuning()
 
@@ -163,7 +170,7 @@ class DynamicsTask(Task):
         require_fit(dataset.metadata, frame_size=config.tokenizer.frame_size, num_actions=config.dynamics.num_actions)
         self._check_window(config.dynamics.max_frames)
 
-    def build(self, dataset: ReplayDataset) -> checkpoint.WorldModel:
+    def build(self, replay: Replay) -> checkpoint.WorldModel:
         if self.job.init is not None:
             return checkpoint.load_as(self.model_class, self.job.init)
         assert self.job.tokenizer is not None
@@ -236,26 +243,29 @@ class UpscalerTask(Task):
                 raise ValueError(f"{name} = True: an upscaler has no transformer, it must be false")
         require_upscaler_fit(dataset, self._config())
 
-    def build(self, dataset: ReplayDataset) -> Upscaler:
+    def build(self, replay: Replay) -> Upscaler:
         return Upscaler(self._config())
 
     def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
         return model(batch["frames_BHWC"], batch["large_BHWC"])
 
-    def batches(self, dataset: ReplayDataset, *, batch_size: int, rank: int, world_size: int) -> Loader:
+    def batches(
+        self, replay: Replay, *, batch_size: int, rank: int, world_size: int, pin_memory: bool = False
+    ) -> Loader:
         config = self.job.config
         return PictureLoader(
-            dataset,
+            replay,
             split="train",
             batch_size=batch_size,
             seed=self.job.seed,
             rank=rank,
             world_size=world_size,
             shuffle_buffer=config.shuffle_buffer,
+            pin_memory=pin_memory,
         )
 
-    def validation_batches(self, dataset: ReplayDataset, *, batch_size: int) -> Iterator[Mapping[str, Any]]:
-        return iter_pictures(dataset, "validation", batch_size=batch_size, limit=self.job.config.validation_windows)
+    def validation_batches(self, replay: Replay, *, batch_size: int) -> Iterator[Mapping[str, Any]]:
+        return iter_pictures(replay, "validation", batch_size=batch_size, limit=self.job.config.validation_windows)
 
     def _config(self) -> UpscalerConfig:
         assert isinstance(self.job.model, UpscalerConfig)

@@ -10,7 +10,6 @@ import typer
 from genie_ray.commands.options import (
     Address,
     ConfigFile,
-    Data,
     Init,
     Output,
     Overrides,
@@ -20,14 +19,24 @@ from genie_ray.commands.options import (
 
 if TYPE_CHECKING:
     from genie_ray.config import RunConfig
+    from genie_ray.replay.mixture import WeightedData
     from genie_ray.training import TrainingJob
+
+MixedData = Annotated[
+    list[str],
+    typer.Option(
+        "--data",
+        metavar="DIR[:WEIGHT]",
+        help="Replay dataset directory; several are mixed, each with its share: --data A --data B:2.",
+    ),
+]
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a part of the world model on a replay dataset.")
 
 
 @train_app.command("tokenizer")
 def train_tokenizer(
-    output: Output, data: Data, config: ConfigFile = None, address: Address = None, overrides: Overrides = None
+    output: Output, data: MixedData, config: ConfigFile = None, address: Address = None, overrides: Overrides = None
 ) -> None:
     """Train the video tokenizer. Settings: tokenizer.*, train_tokenizer.*, ray.*."""
     settings = load_settings(config, overrides, address)
@@ -36,7 +45,7 @@ def train_tokenizer(
     job = TrainingJob(
         kind="tokenizer",
         output=output,
-        dataset=data,
+        dataset=_mixture(data),
         config=settings.train_tokenizer,
         seed=settings.seed,
         model=settings.tokenizer,
@@ -47,7 +56,7 @@ def train_tokenizer(
 @train_app.command("decoder")
 def train_decoder(
     output: Output,
-    data: Data,
+    data: MixedData,
     tokenizer: Annotated[Path, typer.Option(help="Tokenizer checkpoint whose decoder is tuned.")],
     config: ConfigFile = None,
     address: Address = None,
@@ -60,7 +69,7 @@ def train_decoder(
     job = TrainingJob(
         kind="decoder",
         output=output,
-        dataset=data,
+        dataset=_mixture(data),
         config=settings.tune_decoder,
         seed=settings.seed,
         tokenizer=tokenizer,
@@ -71,7 +80,7 @@ def train_decoder(
 @train_app.command("dynamics")
 def train_dynamics(
     output: Output,
-    data: Data,
+    data: MixedData,
     tokenizer: TokenizerOption = None,
     init: Init = None,
     config: ConfigFile = None,
@@ -85,7 +94,7 @@ def train_dynamics(
 @train_app.command("genie-redux")
 def train_genie_redux(
     output: Output,
-    data: Data,
+    data: MixedData,
     tokenizer: TokenizerOption = None,
     init: Init = None,
     config: ConfigFile = None,
@@ -100,7 +109,7 @@ and latent_actions.*."""
 
 @train_app.command("upscaler")
 def train_upscaler(
-    output: Output, data: Data, config: ConfigFile = None, address: Address = None, overrides: Overrides = None
+    output: Output, data: MixedData, config: ConfigFile = None, address: Address = None, overrides: Overrides = None
 ) -> None:
     """Train the upscaler on a dataset with large frames (collection.large_frame_every). Settings: upscaler.*, \
 train_upscaler.*, ray.*."""
@@ -110,7 +119,7 @@ train_upscaler.*, ray.*."""
     job = TrainingJob(
         kind="upscaler",
         output=output,
-        dataset=data,
+        dataset=_mixture(data),
         config=settings.train_upscaler,
         seed=settings.seed,
         model=settings.upscaler,
@@ -121,7 +130,7 @@ train_upscaler.*, ray.*."""
 def _train_world_model(
     kind: Literal["dynamics", "genie_redux"],
     output: Path,
-    data: Path,
+    data: list[str],
     tokenizer: Path | None,
     init: Path | None,
     settings: RunConfig,
@@ -134,7 +143,7 @@ def _train_world_model(
     job = TrainingJob(
         kind=kind,
         output=output,
-        dataset=data,
+        dataset=_mixture(data),
         config=settings.finetune if init else settings.train_dynamics,
         seed=settings.seed,
         model=None if init else settings.dynamics,
@@ -143,6 +152,12 @@ def _train_world_model(
         init=init,
     )
     _train(job, settings)
+
+
+def _mixture(data: list[str]) -> tuple[WeightedData, ...]:
+    from genie_ray.replay.mixture import parse_data
+
+    return tuple(map(parse_data, data))
 
 
 def _train(job: TrainingJob, settings: RunConfig) -> None:

@@ -5,14 +5,15 @@ Axis letters: B pictures of a batch, M pictures of an episode, H, W and C of a f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TypedDict
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
-from genie_ray.replay.dataset import EpisodeRef, ReplayDataset, Split
+from genie_ray.replay.batches import Examples
+from genie_ray.replay.dataset import ReplayDataset, Split
+from genie_ray.replay.mixture import ReplayMix, mix_of
+from genie_ray.replay.order import Supply
 from genie_ray.replay.schema import LargeFrameLayout
 from genie_ray.replay.shuffled import ShuffledLoader, ordered_batches
 
@@ -20,8 +21,8 @@ from genie_ray.replay.shuffled import ShuffledLoader, ordered_batches
 class PictureBatch(TypedDict):
     """Pictures to train on; both are uint8."""
 
-    frames_BHWC: torch.Tensor
-    large_BHWC: torch.Tensor
+    frames_BHWC: Tensor
+    large_BHWC: Tensor
 
 
 class GamePictureBatch(PictureBatch):
@@ -31,15 +32,13 @@ class GamePictureBatch(PictureBatch):
 
 
 class PictureLoader(ShuffledLoader[PictureBatch]):
-    """An endless iterator over shuffled batches of pictures.
-
-    Each epoch holds every picture of the split once over all ranks, except for a last incomplete batch, and as many
-    batches for every rank. Memory is `shuffle_buffer` pictures (of 64 and 256 pixels: 0.2 MB) and one decoded episode.
+    """An endless iterator over shuffled batches of pictures (of 64 and 256 pixels: 0.2 MB each).
 
     Args:
-        dataset: the replay dataset.
+        replay: the replay dataset, or several mixed.
         split: which of its episodes.
-        batch_size, seed, rank, world_size, shuffle_buffer: as for `ShuffledLoader`, whose examples are pictures.
+        batch_size, seed, rank, world_size, shuffle_buffer, pin_memory: as for `ShuffledLoader`, whose examples are
+            pictures.
 
     Raises:
         ValueError: an impossible argument, a dataset without large frames, or a split with too few for one batch on
@@ -48,7 +47,7 @@ class PictureLoader(ShuffledLoader[PictureBatch]):
 
     def __init__(
         self,
-        dataset: ReplayDataset,
+        replay: ReplayDataset | ReplayMix,
         *,
         split: Split,
         batch_size: int,
@@ -56,50 +55,34 @@ class PictureLoader(ShuffledLoader[PictureBatch]):
         rank: int = 0,
         world_size: int = 1,
         shuffle_buffer: int = 512,
+        pin_memory: bool = False,
     ) -> None:
-        self._dataset, self._layout = dataset, require_large_frames(dataset)
-        episodes = dataset.split(split)
-        pictures = sum(self._layout.count(ref.length) for ref in episodes)
         super().__init__(
-            episodes,
-            fewest=pictures,
-            supply=f"split {split!r} of {dataset.root} has {pictures} large frames",
+            _pictures(mix_of(replay), split),
             batch_size=batch_size,
             seed=seed,
             rank=rank,
             world_size=world_size,
             shuffle_buffer=shuffle_buffer,
+            pin_memory=pin_memory,
         )
-
-    def _places(self, ref: EpisodeRef, rng: np.random.Generator) -> NDArray[np.int64]:
-        """All of them: 0 to M−1."""
-        return np.arange(self._layout.count(ref.length))
-
-    def _buffer(self, count: int) -> _Pictures:
-        return _Pictures(self._dataset, self._episodes, count)
 
 
 def iter_pictures(
-    dataset: ReplayDataset, split: Split, *, batch_size: int, limit: int | None = None
+    replay: ReplayDataset | ReplayMix, split: Split, *, batch_size: int, limit: int | None = None
 ) -> Iterator[GamePictureBatch]:
     """One pass over the pictures of a split, in order: by episode, then by step.
 
     Args:
-        dataset, split, batch_size: as for `PictureLoader`; the last batch may be smaller.
-        limit: at most this many pictures, spread evenly over the split; None for all.
+        replay, split, batch_size: as for `PictureLoader`; the last batch may be smaller.
+        limit: at most this many pictures, spread evenly over the split (of mixed datasets, each has its share of the
+            limit); None for all.
 
     Raises:
         ValueError: an impossible argument, a dataset without large frames, or a split without episodes.
     """
-    layout = require_large_frames(dataset)
-    episodes = dataset.split(split)
-    if not episodes:
-        raise ValueError(f"split {split!r} of {dataset.root} has no episodes")
-    pictures = np.array([(i, m) for i, ref in enumerate(episodes) for m in range(layout.count(ref.length))])
-    for chosen in ordered_batches(pictures, batch_size=batch_size, limit=limit):
-        buffer = _Pictures(dataset, episodes, len(chosen))
-        buffer.read(chosen)
-        yield {**buffer.batch(0, len(chosen)), "games": [episodes[index].game for index in chosen[:, 0]]}
+    for games, batch in ordered_batches(_pictures(mix_of(replay), split), batch_size=batch_size, limit=limit):
+        yield {**batch, "games": games}
 
 
 def require_large_frames(dataset: ReplayDataset) -> LargeFrameLayout:
@@ -112,26 +95,24 @@ def require_large_frames(dataset: ReplayDataset) -> LargeFrameLayout:
     return layout
 
 
-class _Pictures:
-    """Room for N decoded pictures: frames [N, H, W, C] and large frames [N, H, W, C]."""
+def _pictures(mix: ReplayMix, split: Split) -> Examples[PictureBatch]:
+    layouts = [require_large_frames(dataset) for dataset in mix.datasets]
+    if len({layout.size for layout in layouts}) > 1:
+        sizes = ", ".join(
+            f"{dataset.root} {layout.size}" for dataset, layout in zip(mix.datasets, layouts, strict=True)
+        )
+        raise ValueError(f"large frames of mixed datasets have different pixels ({sizes}): they must be equal")
+    splits = mix.split(split)
 
-    def __init__(self, dataset: ReplayDataset, episodes: Sequence[EpisodeRef], count: int) -> None:
-        self._dataset, self._episodes = dataset, episodes
-        size = require_large_frames(dataset).size
-        self._frames = np.empty((count, *dataset.metadata.frame_shape), np.uint8)
-        self._large = np.empty((count, size, size, 3), np.uint8)
+    def batch(frames_B1HWC: Tensor, large_B1HWC: Tensor) -> PictureBatch:
+        return {"frames_BHWC": frames_B1HWC.squeeze(1), "large_BHWC": large_B1HWC.squeeze(1)}
 
-    def read(self, examples: NDArray[np.int64]) -> None:
-        """Fill in pictures [≤N, 2] (index of the episode, number in it), decoding each episode once."""
-        for index in np.unique(examples[:, 0]):
-            rows = np.flatnonzero(examples[:, 0] == index)
-            frames_MHWC, large_MHWC = self._dataset.read_pictures(self._episodes[index])
-            self._frames[rows] = frames_MHWC[examples[rows, 1]]
-            self._large[rows] = large_MHWC[examples[rows, 1]]
-
-    def batch(self, start: int, stop: int) -> PictureBatch:
-        """A copy of some of the pictures."""
-        return {
-            "frames_BHWC": torch.from_numpy(self._frames[start:stop].copy()),
-            "large_BHWC": torch.from_numpy(self._large[start:stop].copy()),
-        }
+    counts = [[layout.count(ref.length) for ref in refs] for layout, refs in zip(layouts, splits, strict=True)]
+    return Examples(
+        name="large frames",
+        source=mix.name(split),
+        episodes=[ref for refs in splits for ref in refs],
+        supply=Supply.of(counts, mix.shares, span=1, stride=1),
+        read=mix.datasets[0].read_pictures,  # a reference says where an episode is, whichever dataset it is of
+        batch=batch,
+    )

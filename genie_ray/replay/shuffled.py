@@ -1,50 +1,73 @@
 """Shuffled batches of replay, endless and resumable: what the loaders of windows and of pictures share.
 
-An example is a place in an episode. Examples are dealt in small portions of an episode to blocks, which are shuffled in
-memory: the shuffle buffer. Each rank reads its own part of that order. All of it follows from the seed, the epoch, the
-rank and the world size, so a position in an epoch is enough to resume exactly.
+Examples enter an epoch's order in visits to an episode (order.py). Each rank reads a part of that order of its own, in
+blocks that are decoded and shuffled in memory: the shuffle buffer. All of it follows from the seed, the epoch, the rank
+and the world size, so a position in an epoch is enough to resume exactly. A thread decodes while the model learns.
 """
 
-from abc import ABC, abstractmethod
+from __future__ import annotations
+
 from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from genie_ray.replay.dataset import EpisodeRef
+from genie_ray.replay.ahead import Ahead
+from genie_ray.replay.batches import BatchReader, Examples
+from genie_ray.replay.order import epoch_order, in_order
 
-EXAMPLES_PER_VISIT = 16  # of one episode that enter the order together: decoding it costs about as much as copying them
+BATCHES_AHEAD = 2
+ORDERED_BLOCK = 256  # examples that an ordered pass decodes together
 
-B_co = TypeVar("B_co", covariant=True)
 B = TypeVar("B")
 
 
-class Buffer(Protocol[B_co]):
-    """Room for N decoded examples."""
+@dataclass(frozen=True, kw_only=True)
+class Plan(Generic[B]):
+    """Which batches a rank reads: a function of the position alone."""
 
-    def read(self, examples: NDArray[np.int64]) -> None:
-        """Fill in examples [≤N, 2] (index of the episode, place), decoding each episode once."""
+    examples: Examples[B]
+    batch_size: int
+    seed: int
+    rank: int
+    world_size: int
+    block_size: int  # examples, whole batches
+    pin_memory: bool
 
-    def batch(self, start: int, stop: int) -> B_co:
-        """A copy of some of the examples."""
+    def batches(self, epoch: int, first_batch: int) -> Iterator[tuple[int, int, B]]:
+        """From a position on without end: the epoch, how many batches of it have then been given, and the batch."""
+        reader = BatchReader(self.examples, pin_memory=self.pin_memory)
+        while True:
+            order = epoch_order(self.examples.supply, self.seed, epoch)
+            share = len(order) // (self.batch_size * self.world_size) * self.batch_size
+            given = first_batch * self.batch_size
+            while given < share:
+                start = given // self.block_size * self.block_size
+                stop = min(start + self.block_size, share)
+                rng = np.random.default_rng((self.seed, epoch, 1 + self.rank, start))
+                shuffled = self.rank * share + rng.permutation(np.arange(start, stop))
+                for batch in reader.batches(order.at(shuffled[given - start :]), self.batch_size):
+                    given += self.batch_size
+                    yield epoch, given // self.batch_size, batch
+            epoch, first_batch = epoch + 1, 0
 
 
-class ShuffledLoader(ABC, Generic[B]):
+class ShuffledLoader(Generic[B]):
     """An endless iterator over shuffled batches of examples.
 
     Each epoch holds every example of the episodes once over all ranks, except for a last incomplete batch, and as many
-    batches for every rank. Memory is `shuffle_buffer` examples and one decoded episode.
+    batches for every rank. Where datasets are mixed, an epoch is as long, and `epoch_order` tells what it holds. Memory
+    is that of `shuffle_buffer` examples, one decoded episode and a few batches.
 
     Args:
-        episodes: where the examples are.
-        fewest: how many examples an epoch has, at least.
-        supply: the same in words.
+        examples: of the episodes of all datasets.
         batch_size: B, examples per batch of this rank.
         seed: of the order.
         rank: which part of the order is read here.
         world_size: how many parts there are.
         shuffle_buffer: examples shuffled in memory, rounded up to whole batches.
+        pin_memory: whether batches lie in page-locked memory, from which a GPU copies while it computes.
 
     Raises:
         ValueError: an impossible argument, or too few examples for one batch on every rank.
@@ -52,42 +75,55 @@ class ShuffledLoader(ABC, Generic[B]):
 
     def __init__(
         self,
-        episodes: list[EpisodeRef],
+        examples: Examples[B],
         *,
-        fewest: int,
-        supply: str,
         batch_size: int,
         seed: int,
         rank: int,
         world_size: int,
         shuffle_buffer: int,
+        pin_memory: bool,
     ) -> None:
         require_positive(batch_size=batch_size, world_size=world_size, shuffle_buffer=shuffle_buffer)
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank}: must be from 0 to {world_size - 1}")
+        fewest = examples.supply.fewest
         if fewest < batch_size * world_size:
-            raise ValueError(f"{supply}: fewer than one batch of {batch_size} for each of {world_size} ranks")
-        self._episodes = episodes
-        self._batch_size, self._seed, self._rank, self._world_size = batch_size, seed, rank, world_size
-        self._block_size = -(-shuffle_buffer // batch_size) * batch_size
-        self._batches = self._epoch_batches(epoch=0, first_batch=0)
-        self._epoch, self._batch = 0, 0
+            raise ValueError(
+                f"{examples.source} has {fewest} {examples.name}: "
+                f"fewer than one batch of {batch_size} for each of {world_size} ranks"
+            )
+        if not examples.supply.apportion(fewest).all():
+            shares = ", ".join(f"{share:.2g}" for share in examples.supply.shares)
+            raise ValueError(f"shares of {examples.source} are {shares}: too small for one of {fewest} {examples.name}")
+        self._plan = Plan(
+            examples=examples,
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            block_size=-(-shuffle_buffer // batch_size) * batch_size,
+            pin_memory=pin_memory,
+        )
+        self._epoch, self._batch = 0, 0  # of what was handed out
+        self._ahead: Ahead[tuple[int, int, B]] | None = None
 
     def __iter__(self) -> Iterator[B]:
         return self
 
     def __next__(self) -> B:
-        batch = next(self._batches, None)
-        if batch is None:
-            self._epoch, self._batch = self._epoch + 1, 0
-            self._batches = self._epoch_batches(self._epoch, first_batch=0)
-            batch = next(self._batches)
-        self._batch += 1
+        if self._ahead is None:
+            self._ahead = Ahead(self._plan.batches(self._epoch, self._batch), BATCHES_AHEAD)
+        try:
+            self._epoch, self._batch, batch = next(self._ahead)
+        except BaseException:
+            self.close()
+            raise
         return batch
 
     def state_dict(self) -> dict[str, int]:
         """The position: the epoch, and the examples of it that all ranks together have been given."""
-        return {"epoch": self._epoch, "examples": self._batch * self._batch_size * self._world_size}
+        return {"epoch": self._epoch, "examples": self._batch * self._plan.batch_size * self._plan.world_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go to a position.
@@ -96,56 +132,41 @@ class ShuffledLoader(ABC, Generic[B]):
         batch or world size the epoch goes on as far in, rounded down to a whole batch: some of its examples then come
         twice and others not at all.
         """
+        self.close()
         self._epoch = state["epoch"]
-        self._batch = state["examples"] // (self._batch_size * self._world_size)
-        self._batches = self._epoch_batches(self._epoch, self._batch)
+        self._batch = state["examples"] // (self._plan.batch_size * self._plan.world_size)
 
-    @abstractmethod
-    def _places(self, ref: EpisodeRef, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Where in an episode the examples of an epoch are."""
-
-    @abstractmethod
-    def _buffer(self, count: int) -> Buffer[B]:
-        """Room for that many examples."""
-
-    def _epoch_batches(self, epoch: int, first_batch: int) -> Iterator[B]:
-        """This rank's batches of an epoch, from `first_batch` on."""
-        order = self._rank_order(epoch)
-        buffer = self._buffer(min(self._block_size, len(order)))
-        block = -1
-        for start in range(first_batch * self._batch_size, len(order), self._batch_size):
-            if start // self._block_size != block:
-                block = start // self._block_size
-                buffer.read(order[block * self._block_size : (block + 1) * self._block_size])
-            offset = start % self._block_size
-            yield buffer.batch(offset, offset + self._batch_size)
-
-    def _rank_order(self, epoch: int) -> NDArray[np.int64]:
-        """The examples that this rank reads in an epoch [N, 2]: index of the episode, place; whole batches."""
-        rng = np.random.default_rng((self._seed, epoch))
-        visits = []
-        for index, ref in enumerate(self._episodes):
-            places = self._places(ref, rng)
-            examples = np.stack([np.full_like(places, index), rng.permutation(places)], axis=1)
-            visits += np.split(examples, range(EXAMPLES_PER_VISIT, len(examples), EXAMPLES_PER_VISIT))
-        order = np.concatenate([visits[i] for i in rng.permutation(len(visits))])
-        share = len(order) // (self._batch_size * self._world_size) * self._batch_size
-        order = order[self._rank * share : (self._rank + 1) * share]
-        blocks = np.split(order, range(self._block_size, share, self._block_size))
-        return np.concatenate([rng.permutation(block) for block in blocks])
+    def close(self) -> None:
+        """Stop decoding ahead, until the next batch is asked for."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
 
 
-def ordered_batches(examples: NDArray[np.int64], *, batch_size: int, limit: int | None) -> Iterator[NDArray[np.int64]]:
-    """One pass over examples [N, 2] in batches; with a limit over at most so many, spread evenly.
+def ordered_batches(examples: Examples[B], *, batch_size: int, limit: int | None) -> Iterator[tuple[list[str], B]]:
+    """One pass over examples in batches, each with the games of its examples.
+
+    With a limit over at most so many: of each dataset its share, at least one, spread evenly over its examples.
 
     Raises:
         ValueError: an impossible batch size.
     """
     require_positive(batch_size=batch_size)
-    if limit is not None and limit < len(examples):
-        examples = examples[np.arange(limit) * len(examples) // limit]
-    for first in range(0, len(examples), batch_size):
-        yield examples[first : first + batch_size]
+    supply = examples.supply
+    order = in_order(supply)
+    chosen = []
+    for episodes, share in zip(supply.datasets, supply.apportion(limit or len(order)), strict=True):
+        first, last = order.ends[episodes[0]] - order.count[episodes[0]], order.ends[episodes[-1]]
+        there = last - first
+        wanted = there if limit is None else min(there, max(1, share))
+        chosen.append(first + np.arange(wanted) * there // wanted)
+    positions = np.concatenate(chosen)
+    reader, block_size = BatchReader(examples), -(-ORDERED_BLOCK // batch_size) * batch_size
+    for start in range(0, len(positions), block_size):
+        part = order.at(positions[start : start + block_size])
+        games = [examples.episodes[index].game for index in part[:, 0]]
+        for number, batch in enumerate(reader.batches(part, batch_size)):
+            yield games[number * batch_size : (number + 1) * batch_size], batch
 
 
 def require_positive(**values: int) -> None:

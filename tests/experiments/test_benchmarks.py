@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from genie_ray.collection import CollectionConfig, Policy, collect
+from genie_ray.envs.retro import EnvConfig
+
 BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 
 
@@ -25,3 +28,22 @@ def test_the_world_model_is_measured(tmp_path: Path) -> None:
     assert cases["reward query, 64 windows"]["flops"] == pytest.approx(
         8 * cases["reward query, 8 windows"]["flops"], rel=0.01
     )
+
+
+@pytest.mark.slow
+def test_the_loader_is_measured_on_real_play(roms: list[str], ray_session: None, tmp_path: Path) -> None:
+    data, figures = tmp_path / "data", tmp_path / "figures.json"
+    collect(data, Policy(name="random"), roms[:1], 400, CollectionConfig(steps_per_shard=50), EnvConfig())
+    arguments = ["--data", str(data), "--turns", "1", "--windows", "160", "--stride", "1", "--json", str(figures)]
+    subprocess.run([sys.executable, str(BENCHMARKS / "loader.py"), *arguments], check=True, capture_output=True)
+    document = json.loads(figures.read_text())
+    assert document["dataset"]["frames"] == 408  # eight shards of one episode
+    assert document["memory"][0]["frames"] == 51
+    rates = {case["name"]: case["windows_per_second"] for case in document["cases"]}
+    assert list(rates) == [
+        "bare pyarrow",
+        "loader, stride 1, buffer 512",
+        "loader, stride 1, buffer 2048",
+        "folders of JPEGs",
+    ]
+    assert min(rates.values()) > 0

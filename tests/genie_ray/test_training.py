@@ -10,8 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tiny_world import tiny_dataset
 
 from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.mixture import WeightedData
 from genie_ray.session import RayConfig
 from genie_ray.training import TrainingConfig, TrainingJob, train
 from world_model import checkpoint
@@ -82,18 +84,19 @@ def test_a_killed_training_ends_with_the_same_weights(replay: ReplayDataset, tmp
 
 
 @pytest.mark.slow
-def test_two_workers_and_micro_steps_train_a_dynamics_that_brings_its_tokenizer(
-    replay: ReplayDataset, world_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_two_workers_and_micro_steps_train_a_dynamics_on_mixed_data_that_brings_its_tokenizer(
+    replay: ReplayDataset, pictures: ReplayDataset, world_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where the workers are not: relative paths must reach them all the same
     config = dataclasses.replace(CONFIG, iterations=6, accumulate=2, batch_size=8, validate_every=3, checkpoint_every=3)
     tokenizer = Path("tokenizer")
+    Path("first").symlink_to(replay.root)
     model = checkpoint.load(world_model)
     checkpoint.save(model.tokenizer, tokenizer, provenance={})
     job = TrainingJob(
         kind="dynamics",
         output=Path("dynamics"),
-        dataset=replay.root,
+        dataset=(WeightedData(path=Path("first")), WeightedData(path=pictures.root, weight=2)),
         config=config,
         model=DynamicsConfig(**SIZES),
         tokenizer=tokenizer,
@@ -103,7 +106,9 @@ def test_two_workers_and_micro_steps_train_a_dynamics_that_brings_its_tokenizer(
     assert description["tokenizer_sha256"] == checkpoint.weights_hash(model.tokenizer)
     assert iterations(tmp_path / "dynamics", "validation_loss") == [3, 6]
 
-    tuned = dataclasses.replace(job, output=Path("tuned"), model=None, tokenizer=None, init=Path("dynamics/best"))
+    tuned = dataclasses.replace(
+        job, output=Path("tuned"), dataset=replay.root, model=None, tokenizer=None, init=Path("dynamics/best")
+    )
     tuned = dataclasses.replace(tuned, config=dataclasses.replace(config, iterations=2, warmup_iterations=0))
     finetuned = checkpoint.read_description(train(tuned, RAY))
     assert finetuned["tokenizer_sha256"] == description["tokenizer_sha256"]
@@ -144,6 +149,10 @@ def test_what_cannot_be_trained_is_refused_before_anything_starts(
         train(dataclasses.replace(job, model=dataclasses.replace(TOKENIZER, frame_size=32)), RAY)
     with pytest.raises(ValueError, match=r"no replay dataset in .*absent"):
         train(dataclasses.replace(job, dataset=tmp_path / "absent"), RAY)
+    tiny = tiny_dataset(tmp_path / "tiny")
+    mixed = (WeightedData(path=replay.root), WeightedData(path=tiny.root))
+    with pytest.raises(ValueError, match=r"cannot be mixed: their frames are \(64, 64, 3\) and \(16, 16, 3\)"):
+        train(dataclasses.replace(job, dataset=mixed), RAY)
     long = dataclasses.replace(job, model=dataclasses.replace(TOKENIZER, max_frames=300))
     with pytest.raises(ValueError, match="no window of 300 frames: its longest episode has 101"):
         train(dataclasses.replace(long, config=dataclasses.replace(CONFIG, window=300)), RAY)

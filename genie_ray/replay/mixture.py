@@ -1,0 +1,121 @@
+"""Replay datasets to learn from together, each with a weight.
+
+A weight is a dataset's share of the examples, relative to the others': of `data/random` and `data/explore:2`, two
+windows in three are explored play, however much there is of either. What an epoch then is: order.epoch_order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from genie_ray.replay.dataset import EpisodeRef, ReplayDataset, Split
+    from genie_ray.replay.writer import DatasetMetadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedData:
+    """A replay dataset of a mixture."""
+
+    path: Path
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ValueError(f"weight of {self.path} is {self.weight:g}: must be above 0 and finite")
+
+
+def parse_data(text: str) -> WeightedData:
+    """A dataset as it is written on the command line: `DIR` or `DIR:WEIGHT`.
+
+    Raises:
+        ValueError: a weight that is not above 0.
+    """
+    weighted = re.fullmatch(r"(.+):([-+]?\d*\.?\d+)", text)
+    if weighted is None:
+        return WeightedData(path=Path(text))
+    return WeightedData(path=Path(weighted[1]), weight=float(weighted[2]))
+
+
+def resolved(data: Path | tuple[WeightedData, ...]) -> Path | tuple[WeightedData, ...]:
+    """The same with absolute paths."""
+    if isinstance(data, Path):
+        return data.resolve()
+    return tuple(WeightedData(path=part.path.resolve(), weight=part.weight) for part in data)
+
+
+class ReplayMix:
+    """Replay datasets, opened to learn from together.
+
+    Attributes:
+        datasets: at least one.
+        shares: of each dataset; they add up to 1.
+
+    Raises:
+        ValueError: a dataset that is there twice, or whose frames or actions are not the first's.
+    """
+
+    def __init__(self, datasets: Sequence[ReplayDataset], weights: Sequence[float]) -> None:
+        self.datasets = tuple(datasets)
+        self.shares = tuple(weight / sum(weights) for weight in weights)
+        first = self.datasets[0]
+        for index, other in enumerate(self.datasets[1:], start=1):
+            if other.root in [dataset.root for dataset in self.datasets[:index]]:
+                raise ValueError(f"dataset {other.root} is mixed with itself: give it a larger weight")
+            for what, name in (("frames", "frame_shape"), ("actions", "action_names")):
+                ours, theirs = getattr(first.metadata, name), getattr(other.metadata, name)
+                if ours != theirs:
+                    raise ValueError(
+                        f"datasets {first.root} and {other.root} cannot be mixed: their {what} are {ours} and {theirs}"
+                    )
+
+    @property
+    def metadata(self) -> DatasetMetadata:
+        """The first dataset's; its frame shape and action names are those of all."""
+        return self.datasets[0].metadata
+
+    def name(self, split: Split) -> str:
+        """A split, in messages."""
+        return f"split {split!r} of {' and '.join(str(dataset.root) for dataset in self.datasets)}"
+
+    def split(self, name: Split) -> list[list[EpisodeRef]]:
+        """The episodes of a split of each dataset.
+
+        Raises:
+            ValueError: one has none.
+        """
+        splits = [dataset.split(name) for dataset in self.datasets]
+        for dataset, episodes in zip(self.datasets, splits, strict=True):
+            if not episodes:
+                raise ValueError(f"split {name!r} of {dataset.root} has no episodes")
+        return splits
+
+    def content_hash(self) -> str:
+        """That of a single dataset; else SHA-256 over those of all, and their shares."""
+        hashes = [dataset.content_hash() for dataset in self.datasets]
+        if len(hashes) == 1:
+            return hashes[0]
+        return hashlib.sha256(repr([*zip(hashes, self.shares, strict=True)]).encode()).hexdigest()
+
+
+def mix_of(replay: ReplayDataset | ReplayMix) -> ReplayMix:
+    """A mix; of a single dataset where one is given."""
+    return replay if isinstance(replay, ReplayMix) else ReplayMix([replay], [1.0])
+
+
+def open_mix(data: Path | Sequence[WeightedData]) -> ReplayMix:
+    """Open the dataset, or datasets, of a training.
+
+    Raises:
+        ValueError: one cannot be opened, or they do not go together.
+    """
+    from genie_ray.replay.dataset import ReplayDataset
+
+    parts = [WeightedData(path=data)] if isinstance(data, Path) else data
+    return ReplayMix([ReplayDataset(part.path) for part in parts], [part.weight for part in parts])

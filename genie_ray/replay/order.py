@@ -1,0 +1,130 @@
+"""In which order the examples of an epoch come, without a list of them all.
+
+An example is a run of consecutive rows of an episode. An episode's examples are dealt to visits, evenly spread over the
+episode; an epoch is a random order of visits. Only these are kept, and which examples stand at a position is looked up:
+memory grows by 40 bytes for about as many rows as an episode has.
+
+Axis letters: E episodes, V visits, N examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supply:
+    """The examples that there are: `span` consecutive rows of an episode, those of one pass `stride` rows apart."""
+
+    rows: Integers  # [E], of each episode; none has fewer than `span`
+    span: int
+    stride: int
+    datasets: Sequence[Integers]  # the indices of each dataset's episodes
+    shares: Sequence[float]  # of the examples, that each dataset is to have; they add up to 1
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]], shares: Sequence[float], span: int, stride: int) -> Supply:
+        """From the rows of each dataset's episodes."""
+        ends = np.cumsum([0, *map(len, rows)])
+        datasets = [np.arange(start, end) for start, end in pairwise(ends)]
+        return cls(rows=np.concatenate(rows), span=span, stride=stride, datasets=datasets, shares=shares)
+
+    @property
+    def positions(self) -> Integers:
+        """How many first rows an example can have in each episode [E]."""
+        return self.rows - self.span + 1
+
+    @property
+    def fewest(self) -> int:
+        """How many examples a pass over all episodes has, at least."""
+        return int(np.maximum(1, self.positions // self.stride).sum())
+
+    def apportion(self, examples: int) -> Integers:
+        """How many of so many examples each dataset has: its share, to within one."""
+        return np.diff(np.rint(examples * np.cumsum([0.0, *self.shares])).astype(np.int64))
+
+
+class Visits:
+    """Portions of episodes one after another; each has examples at rows first, first + step, first + 2·step, …"""
+
+    def __init__(self, episode: Integers, first: Integers, step: Integers, count: Integers) -> None:
+        self.episode, self.first, self.step, self.count = episode, first, step, count  # [V] each
+        self.ends = np.cumsum(count)  # in examples
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+        return int(self.ends[-1])
+
+    def at(self, positions: Integers) -> Integers:
+        """The examples [N, 2] at some positions [N]: index of the episode, first row."""
+        visit = np.searchsorted(self.ends, positions, side="right")
+        place = positions - (self.ends[visit] - self.count[visit])
+        return np.stack([self.episode[visit], self.first[visit] + self.step[visit] * place], axis=1)
+
+    def take(self, chosen: Integers) -> Visits:
+        """Some of the visits, in the order given."""
+        return Visits(self.episode[chosen], self.first[chosen], self.step[chosen], self.count[chosen])
+
+    def cut(self, examples: int) -> Visits:
+        """The first so many examples."""
+        last = int(np.searchsorted(self.ends, examples))
+        visits = self.take(np.arange(last + 1))
+        return Visits(visits.episode, visits.first, visits.step, np.diff(np.minimum(visits.ends, examples), prepend=0))
+
+
+def join(parts: Sequence[Visits]) -> Visits:
+    """Visits one after another."""
+    return Visits(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("episode", "first", "step", "count")))
+
+
+def in_order(supply: Supply) -> Visits:
+    """All examples from first row 0 on: by episode, then by first row."""
+    count = -(-supply.positions // supply.stride)
+    return Visits(np.arange(len(count)), np.zeros_like(count), np.full_like(count, supply.stride), count)
+
+
+def shuffled_pass(supply: Supply, episodes: Integers, rng: np.random.Generator) -> Visits:
+    """Every example of some episodes once, in a random order of visits.
+
+    The first example begins anywhere in the first `stride` rows. An episode has as many visits as there can be without
+    reading more rows than its examples hold: one if the stride is not below the span, about span / stride otherwise.
+    """
+    positions, rows = supply.positions[episodes], supply.rows[episodes]
+    begin = rng.integers(np.minimum(supply.stride, positions))
+    examples = -(-(positions - begin) // supply.stride)
+    parts = np.maximum(1, examples * supply.span // rows)  # visits of each episode
+    which = np.repeat(np.arange(len(episodes)), parts)
+    part = np.arange(len(which)) - np.repeat(np.cumsum(parts) - parts, parts)
+    visits = Visits(
+        episode=episodes[which],
+        first=begin[which] + supply.stride * part,
+        step=supply.stride * parts[which],
+        count=-(-(examples[which] - part) // parts[which]),
+    )
+    return visits.take(rng.permutation(len(which)))
+
+
+def epoch_order(supply: Supply, seed: int, epoch: int) -> Visits:
+    """An epoch. Of a single dataset it holds every example once.
+
+    Of several it holds as many as one pass over each would, of each dataset its share: a dataset is passed over as
+    often as that takes, and of its last pass comes a random part. Anywhere in the order, too, each dataset has had its
+    share, to within a visit.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    passes = [shuffled_pass(supply, episodes, rng) for episodes in supply.datasets]
+    parts = []
+    for episodes, first, examples in zip(supply.datasets, passes, supply.apportion(sum(map(len, passes))), strict=True):
+        repeated = [first]
+        while sum(map(len, repeated)) < examples:
+            repeated.append(shuffled_pass(supply, episodes, rng))
+        parts.append(join(repeated).cut(int(examples)))
+    progress = np.concatenate([(part.ends - part.count / 2) / len(part) for part in parts])
+    return join(parts).take(np.argsort(progress, kind="stable"))
