@@ -3,9 +3,9 @@
     <root>/_dataset.json
     <root>/game=Kangaroo-Atari2600-v0/<shard>.parquet      one episode per row group
 
-A shard gets its name when it is complete and on disk, so a file that exists is complete. `_dataset.json` holds the
-number of episodes that belong to the dataset; it is written after the shards it counts, and a dataset without it is
-unfinished.
+The root is a directory or a URI (see storage.py). A shard gets its name when it is complete and on disk, or is put into
+an object store in one piece, so a file that exists is complete. `_dataset.json` holds the number of episodes that
+belong to the dataset; it is written after the shards it counts, and a dataset without it is unfinished.
 """
 
 import errno
@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from genie_ray.replay.schema import (
     schema_of,
     update_digest,
 )
+from genie_ray.replay.storage import DatasetPath, Location, RemotePath, resolve
 
 METADATA_FILE = "_dataset.json"
 TEMPORARY_PREFIX = ".tmp-"
@@ -62,7 +64,7 @@ class DatasetMetadata:
     schema_version: int = SCHEMA_VERSION
 
 
-def write_shard(root: str | os.PathLike[str], game: str, shard: str, episodes: Iterable[Episode]) -> Path:
+def write_shard(root: Location, game: str, shard: str, episodes: Iterable[Episode]) -> DatasetPath:
     """Write episodes of one game as `game=<game>/<shard>.parquet`, whole or not at all, and return that path.
 
     Episodes are written as they come, one in memory at a time. A shard of the same name is replaced. What a killed
@@ -75,7 +77,7 @@ def write_shard(root: str | os.PathLike[str], game: str, shard: str, episodes: I
     """
     if not re.fullmatch(r"[\w-]+", shard):
         raise ValueError(f"shard name is {shard!r}: allowed are letters, digits, '-' and '_'")
-    directory = Path(root) / f"game={game}"
+    directory = resolve(root) / f"game={game}"
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{shard}.parquet"
     with _whole_or_not_at_all(path) as temporary:
@@ -83,22 +85,22 @@ def write_shard(root: str | os.PathLike[str], game: str, shard: str, episodes: I
     return path
 
 
-def write_metadata(root: str | os.PathLike[str], metadata: DatasetMetadata) -> Path:
+def write_metadata(root: Location, metadata: DatasetMetadata) -> DatasetPath:
     """Write `_dataset.json`, whole or not at all, and return its path."""
-    path = Path(root) / METADATA_FILE
+    path = resolve(root) / METADATA_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with _whole_or_not_at_all(path) as temporary:
         temporary.write_text(json.dumps(asdict(metadata), indent=2) + "\n")
     return path
 
 
-def read_metadata(root: str | os.PathLike[str]) -> DatasetMetadata:
+def read_metadata(root: Location) -> DatasetMetadata:
     """Read `_dataset.json`.
 
     Raises:
         ValueError: it is missing, damaged or of another version; the message names the file.
     """
-    path = Path(root) / METADATA_FILE
+    path = resolve(root) / METADATA_FILE
     if not path.is_file():
         raise ValueError(f"no replay dataset in {root}: {path} is missing")
     try:
@@ -136,6 +138,7 @@ def _write_row_groups(path: Path, game: str, episodes: Iterable[Episode]) -> Non
                     write_statistics=["episode_id", "step"],  # the index of a dataset is read from these
                     data_page_size=PAGE_BYTES,
                     write_batch_size=ROWS_PER_BATCH,
+                    write_page_checksum=True,  # compared by every read
                 )
             elif not table.schema.equals(schema, check_metadata=True):
                 raise ValueError(f"frames of episode {episode.episode_id} differ in shape from the shard's first")
@@ -150,8 +153,14 @@ def _write_row_groups(path: Path, game: str, episodes: Iterable[Episode]) -> Non
 
 
 @contextmanager
-def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
+def _whole_or_not_at_all(path: DatasetPath) -> Iterator[Path]:
     """A temporary name to write to, which becomes `path` once its content is on disk; gone after a failure."""
+    if isinstance(path, RemotePath):
+        with tempfile.TemporaryDirectory() as directory:
+            temporary = Path(directory) / path.name
+            yield temporary
+            path.upload(temporary)
+        return
     for leftover in path.parent.glob(f"{TEMPORARY_PREFIX}{path.stem}.*"):
         leftover.unlink(missing_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.stem}.{uuid.uuid4().hex}")

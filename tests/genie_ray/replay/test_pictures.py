@@ -191,7 +191,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, make_episode, make_large) 
             write_shard(tmp_path, HERO, "0", [make_large(0, 20), second])
     write_shard(tmp_path, HERO, "0", [make_large(0, 20)])
     for layout in (None, other):
-        with pytest.raises(ValueError, match=rf"large frames of .*0\.parquet are .*: {METADATA_FILE} says"):
+        with pytest.raises(ValueError, match=rf"0\.parquet: large frames are .*: {METADATA_FILE} says"):
             finish(tmp_path, layout)
         assert any("large frames are" in problem.message for problem in verify(tmp_path))
 

@@ -72,24 +72,16 @@ def test_wrong_count(tmp_path, make_dataset, make_episode) -> None:
 
 @pytest.mark.parametrize("column", [2, 3, 9])
 def test_flipped_bits_anywhere_in_a_column(tmp_path, make_dataset, column: int) -> None:
-    """Whether or not the codec notices: what it decodes to is not what was written."""
+    """Whether or not the codec notices: the pages have checksums."""
     path = make_dataset([200, 200]).episodes[0].path
-    table = pq.read_table(path)
     chunk = pq.read_metadata(path).row_group(1).column(column)
     content = path.read_bytes()
-    outcomes = []
     start = chunk.dictionary_page_offset or chunk.data_page_offset
     for position in np.linspace(start + chunk.total_compressed_size // 2, start + chunk.total_compressed_size - 1, 5):
         damaged = bytearray(content)
         damaged[int(position)] ^= 0x10
         path.write_bytes(damaged)
-        try:
-            unharmed = pq.read_table(path).equals(table)  # an unused bit at the end of a page
-        except OSError:
-            unharmed = False
-        outcomes.append(unharmed)
-        assert {name for name, _ in found(tmp_path)} == (set() if unharmed else {"00000.parquet"})
-    assert not all(outcomes)
+        assert {name for name, _ in found(tmp_path)} == {"00000.parquet"}
 
 
 def rewrite(path: Path, table: pa.Table) -> None:
