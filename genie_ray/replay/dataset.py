@@ -1,7 +1,6 @@
 """Reading a replay dataset: an index of its episodes, from the Parquet footers alone, and the episodes themselves."""
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +21,16 @@ from genie_ray.replay.schema import (
     large_frames_of,
     table_to_episode,
 )
-from genie_ray.replay.storage import DatasetPath, Location, file_size, open_parquet, resolve
-from genie_ray.replay.writer import METADATA_FILE, TEMPORARY_PREFIX, DatasetMetadata, GameCounts, read_metadata
+from genie_ray.replay.storage import DatasetPath, Location, file_size, open_parquet, read_footer_bytes, resolve
+from genie_ray.replay.writer import (
+    METADATA_FILE,
+    DatasetMetadata,
+    GameCounts,
+    footer_digest,
+    read_metadata,
+    shard_name,
+    shard_paths,
+)
 
 Split = Literal["train", "validation", "all"]
 HELD_OUT_FRACTION = 0.01  # of each game's episodes
@@ -63,6 +70,8 @@ class ReplayDataset:
         self.episodes = index_episodes(self.root, self.metadata)
         if not self.episodes:
             raise ValueError(f"dataset {self.root} holds no episodes")
+        for name in sorted((self.metadata.files or {}).keys() - set(map(shard_name, shard_paths(self.root)))):
+            raise ValueError(f"dataset {self.root} has lost {name}")
         for difference in count_differences(self.episodes, self.metadata):
             raise ValueError(f"dataset {self.root} is not what its {METADATA_FILE} says: {difference}")
 
@@ -122,21 +131,14 @@ class ReplayDataset:
         """SHA-256 over the name, size and footer of every file. A footer carries a digest of its file's rows."""
         digest = hashlib.sha256()
         for path in shard_paths(self.root):
-            way = path.relative_to(self.root)  # type: ignore[arg-type]  # both are of one kind
-            digest.update(f"{way.as_posix()} {file_size(path)}\n".encode())
-            digest.update(_footer(path))
+            digest.update(f"{shard_name(path)} {file_size(path)}\n".encode())
+            digest.update(read_footer_bytes(path)[:-8])
         return digest.hexdigest()
 
 
 def is_held_out(episode_id: str, fraction: float = HELD_OUT_FRACTION) -> bool:
     """Whether an episode belongs to validation, decided by a hash of its id alone."""
     return _unit_hash(episode_id) < fraction
-
-
-def shard_paths(root: Location) -> list[DatasetPath]:
-    """The complete shards under a directory, sorted."""
-    paths = resolve(root).glob("game=*/*.parquet")
-    return sorted(path for path in paths if not path.name.startswith(TEMPORARY_PREFIX))
 
 
 def index_episodes(root: Location, metadata: DatasetMetadata | None = None) -> list[EpisodeRef]:
@@ -162,7 +164,7 @@ def index_shard(path: DatasetPath, metadata: DatasetMetadata | None = None) -> l
     Raises:
         ValueError: the file is damaged or foreign, or its frames are not the metadata's.
     """
-    footer = read_footer(path)
+    footer = read_footer(path, metadata)
     if metadata is not None:
         for difference in layout_differences(footer, metadata):
             raise ValueError(f"{path}: {difference}")
@@ -170,27 +172,45 @@ def index_shard(path: DatasetPath, metadata: DatasetMetadata | None = None) -> l
     refs = []
     for index in range(footer.num_row_groups):
         row_group = footer.row_group(index)
-        ids = row_group.column(0).statistics
-        if ids is None or ids.min != ids.max:
-            raise ValueError(f"foreign file {path}: row group {index} is not one episode")
-        if not ids.min.startswith(f"{game}/"):
-            raise ValueError(f"foreign file {path}: episode {ids.min} is not of {game}")
+        try:
+            episode_id = _only_episode(row_group)
+        except ValueError as error:
+            raise ValueError(f"damaged or foreign file {path}: row group {index} is not one episode") from error
+        if not episode_id.startswith(f"{game}/"):
+            raise ValueError(f"damaged or foreign file {path}: episode {episode_id} is not of {game}")
         length = row_group.num_rows - 1
-        refs.append(EpisodeRef(episode_id=ids.min, game=game, path=path, row_group=index, length=length))
+        refs.append(EpisodeRef(episode_id=episode_id, game=game, path=path, row_group=index, length=length))
     return refs
 
 
-def read_footer(path: DatasetPath) -> pq.FileMetaData:
+def _only_episode(row_group: pq.RowGroupMetaData) -> str:
+    """The id that all rows of a row group have, by its statistics."""
+    ids = row_group.column(0).statistics
+    if ids is None or not ids.has_min_max or ids.min != ids.max:
+        raise ValueError("no statistics, or those of several episodes")
+    return ids.min
+
+
+def read_footer(path: DatasetPath, metadata: DatasetMetadata | None = None) -> pq.FileMetaData:
     """The footer of a file of a replay dataset.
 
     Raises:
-        ValueError: the file is damaged or foreign.
+        ValueError: the file is damaged or foreign, or not one that the metadata lists.
     """
+    content = read_footer_bytes(path)
     try:
-        with open_parquet(path) as file:
-            footer = file.metadata
-            frame_shape_of(footer.schema.to_arrow_schema())
-            return footer
+        if metadata is not None and metadata.files is not None:  # before Parquet, which may abort on a damaged footer
+            known = metadata.files.get(shard_name(path))
+            if known is None:
+                raise ValueError(f"{METADATA_FILE} does not list it")
+            if known != footer_digest(content):
+                raise ValueError(f"its footer is not the one that {METADATA_FILE} lists")
+        footer = pq.read_metadata(pa.BufferReader(content))
+        schema = footer.schema.to_arrow_schema()
+        frame_shape_of(schema)
+        if not schema.metadata.items() <= footer.metadata.items():  # a footer says it twice
+            raise ValueError("its footer contradicts itself")
+        return footer
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"damaged or foreign file {path}: {error}") from error
 
@@ -242,12 +262,3 @@ def read_row_group(path: DatasetPath, row_group: int, columns: list[str] | None 
 def _unit_hash(episode_id: str) -> float:
     """A hash of an episode id, uniform in [0, 1)."""
     return int.from_bytes(hashlib.sha256(episode_id.encode()).digest()[:6], "big") / 2**48
-
-
-def _footer(path: DatasetPath) -> bytes:
-    """The footer of a Parquet file: it ends with the footer's length, 4 bytes little-endian, and `PAR1`."""
-    with path.open("rb") as file:
-        file.seek(-8, os.SEEK_END)
-        length = int.from_bytes(file.read(4), "little")
-        file.seek(-8 - length, os.SEEK_END)
-        return file.read(length)

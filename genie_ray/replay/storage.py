@@ -17,6 +17,9 @@ from typing import IO, Literal
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+MAGIC = b"PAR1"  # how Parquet files begin and end
+FIRST_READ = 1 << 16  # bytes: most footers are smaller, and an object store answers to each read anew
+
 
 @dataclass(frozen=True, order=True)
 class RemotePath:
@@ -129,3 +132,22 @@ def file_size(path: DatasetPath) -> int:
     if isinstance(path, Path):
         return path.stat().st_size
     return path.filesystem.get_file_info(path.path).size
+
+
+def read_footer_bytes(path: DatasetPath) -> bytes:
+    """The end of a Parquet file from its footer on: the footer, its length as 4 bytes little-endian, `PAR1`.
+
+    Raises:
+        ValueError: no Parquet file, or one that is cut off.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(-min(FIRST_READ, size), os.SEEK_END)
+        tail = file.read()
+        length = int.from_bytes(tail[-8:-4], "little") + 8
+        if tail[-4:] != MAGIC or length > size:
+            raise ValueError(f"damaged or foreign file {path}: no Parquet file, or one that is cut off")
+        if length > len(tail):
+            file.seek(-length, os.SEEK_END)
+            tail = file.read()
+        return tail[-length:]

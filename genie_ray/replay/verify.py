@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from genie_ray.progress import notices, progress_bar
 from genie_ray.replay.dataset import (
@@ -17,11 +18,18 @@ from genie_ray.replay.dataset import (
     layout_differences,
     read_footer,
     read_row_group,
-    shard_paths,
 )
 from genie_ray.replay.schema import NO_ACTION, update_digest
 from genie_ray.replay.storage import DatasetPath, Location, resolve
-from genie_ray.replay.writer import CONTENT_KEY, METADATA_FILE, TEMPORARY_PREFIX, DatasetMetadata, read_metadata
+from genie_ray.replay.writer import (
+    CONTENT_KEY,
+    METADATA_FILE,
+    TEMPORARY_PREFIX,
+    DatasetMetadata,
+    read_metadata,
+    shard_name,
+    shard_paths,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +57,8 @@ def verify(root: Location) -> list[Problem]:
         return [Problem(path=directory / METADATA_FILE, message=str(error))]
     shards = shard_paths(directory)
     problems = list(_strangers(directory, shards))
+    for name in sorted((metadata.files or {}).keys() - set(map(shard_name, shards))):
+        problems.append(Problem(path=directory / name, message="is lost"))
     episodes: dict[str, EpisodeRef] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("verify", len(shards), to=notices) as bar:
         checks = pool.map(lambda path: _check_shard(path, metadata), shards)
@@ -77,21 +87,25 @@ def _check_shard(path: DatasetPath, metadata: DatasetMetadata) -> tuple[list[Epi
     refs: list[EpisodeRef] = []
     messages: list[str] = []
     try:
+        footer = read_footer(path, metadata)
+        messages.extend(layout_differences(footer, metadata))
         refs = index_shard(path)
-        messages.extend(_shard_problems(path, refs, metadata))
+        messages.extend(_shard_problems(path, footer, refs, len(metadata.action_names)))
     except ValueError as error:
         messages.append(str(error))
     return refs, messages
 
 
-def _shard_problems(path: DatasetPath, refs: list[EpisodeRef], metadata: DatasetMetadata) -> Iterator[str]:
-    footer = read_footer(path)
-    yield from layout_differences(footer, metadata)
+def _shard_problems(
+    path: DatasetPath, footer: pq.FileMetaData, refs: list[EpisodeRef], action_count: int
+) -> Iterator[str]:
     digest = hashlib.sha256()
     for ref in refs:
         table = read_row_group(path, ref.row_group)
         update_digest(digest, table)
-        for message in _episode_problems(table, len(metadata.action_names)):
+        if len(table) != ref.length + 1:
+            yield f"episode {ref.episode_id}: {len(table)} rows, its footer says {ref.length + 1}"
+        for message in _episode_problems(table, action_count):
             yield f"episode {ref.episode_id}: {message}"
     if digest.hexdigest().encode() != (footer.metadata or {}).get(CONTENT_KEY):
         yield "its rows are not those that were written"

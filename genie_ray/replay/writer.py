@@ -5,7 +5,9 @@
 
 The root is a directory or a URI (see storage.py). A shard gets its name when it is complete and on disk, or is put into
 an object store in one piece, so a file that exists is complete. `_dataset.json` holds the number of episodes that
-belong to the dataset; it is written after the shards it counts, and a dataset without it is unfinished.
+belong to the dataset and a digest of every file's footer; it is written after the shards it counts, and a dataset
+without it is unfinished. So `_dataset.json` vouches for the footers, a footer for its file's rows, and the pages carry
+checksums besides.
 """
 
 import errno
@@ -17,12 +19,13 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
 from genie_ray.replay.schema import (
     PIXEL_COLUMNS,
@@ -33,7 +36,7 @@ from genie_ray.replay.schema import (
     schema_of,
     update_digest,
 )
-from genie_ray.replay.storage import DatasetPath, Location, RemotePath, resolve
+from genie_ray.replay.storage import DatasetPath, Location, RemotePath, read_footer_bytes, resolve
 
 METADATA_FILE = "_dataset.json"
 TEMPORARY_PREFIX = ".tmp-"
@@ -61,6 +64,7 @@ class DatasetMetadata:
     config: dict[str, Any] = field(default_factory=dict)  # of the collection, as plain JSON
     counts: dict[str, GameCounts]  # by game
     large_frames: LargeFrameLayout | None = None  # which ones there are
+    files: dict[str, str] | None = None  # SHA-256 of the footer of `game=<game>/<shard>.parquet`; None: not known
     schema_version: int = SCHEMA_VERSION
 
 
@@ -86,11 +90,17 @@ def write_shard(root: Location, game: str, shard: str, episodes: Iterable[Episod
 
 
 def write_metadata(root: Location, metadata: DatasetMetadata) -> DatasetPath:
-    """Write `_dataset.json`, whole or not at all, and return its path."""
-    path = resolve(root) / METADATA_FILE
+    """Write `_dataset.json` with the digests of the shards that are there, whole or not at all, and return its path.
+
+    Raises:
+        ValueError: a file that is no shard; the message names it.
+    """
+    directory = resolve(root)
+    files = {shard_name(path): footer_digest(read_footer_bytes(path)) for path in shard_paths(directory)}
+    path = directory / METADATA_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with _whole_or_not_at_all(path) as temporary:
-        temporary.write_text(json.dumps(asdict(metadata), indent=2) + "\n")
+        temporary.write_text(json.dumps(asdict(replace(metadata, files=files)), indent=2) + "\n")
     return path
 
 
@@ -104,18 +114,32 @@ def read_metadata(root: Location) -> DatasetMetadata:
     if not path.is_file():
         raise ValueError(f"no replay dataset in {root}: {path} is missing")
     try:
-        values = json.loads(path.read_text())
-        version = values["schema_version"]
+        text = path.read_text()
+        version = json.loads(text)["schema_version"]
         if version != SCHEMA_VERSION:
             raise ValueError(f"schema version is {version}, this program reads {SCHEMA_VERSION}")
-        values["action_names"] = tuple(values["action_names"])
-        values["frame_shape"] = tuple(values["frame_shape"])
-        if values.get("large_frames") is not None:
-            values["large_frames"] = LargeFrameLayout(**values["large_frames"])
-        values["counts"] = {game: GameCounts(**counts) for game, counts in values["counts"].items()}
-        return DatasetMetadata(**values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return TypeAdapter(DatasetMetadata).validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"damaged {path}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"damaged {path}: {error!r}") from error
+
+
+def shard_paths(root: Location) -> list[DatasetPath]:
+    """The complete shards under a directory, sorted."""
+    paths = resolve(root).glob("game=*/*.parquet")
+    return sorted(path for path in paths if not path.name.startswith(TEMPORARY_PREFIX))
+
+
+def shard_name(path: DatasetPath) -> str:
+    """What `_dataset.json` calls a shard: `game=<game>/<shard>.parquet`."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def footer_digest(footer: bytes) -> str:
+    """SHA-256 of the end of a file, in hexadecimal."""
+    return hashlib.sha256(footer).hexdigest()
 
 
 def _write_row_groups(path: Path, game: str, episodes: Iterable[Episode]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
 from genie_ray.replay.schema import Episode, episode_id
-from genie_ray.replay.writer import DatasetMetadata, write_metadata, write_shard
+from genie_ray.replay.writer import DatasetMetadata, read_metadata, write_metadata, write_shard
 
 ACTION_NAMES = ("RIGHT", "LEFT", "UP", "DOWN", "JUMP")
 FRAME_SHAPE = (4, 6, 3)  # not square, so that a swap of the axes shows
@@ -42,6 +42,17 @@ def _finish(root: Path) -> ReplayDataset:
         root, DatasetMetadata(action_names=ACTION_NAMES, frame_shape=FRAME_SHAPE, policy="random", counts=counts)
     )
     return ReplayDataset(root)
+
+
+@pytest.fixture(scope="session")
+def relist() -> Callable[[Path], None]:
+    """Call with the root of a dataset after changing its files, to have `_dataset.json` vouch for them, and as before
+    for the counts."""
+
+    def relist(root: Path) -> None:
+        write_metadata(root, read_metadata(root))
+
+    return relist
 
 
 @pytest.fixture(scope="session")
