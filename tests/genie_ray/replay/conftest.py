@@ -35,11 +35,11 @@ def _make_episode(index: int, length: int = 20, game: str = "Hero-Atari2600-v0",
     return Episode(**fields | changes)
 
 
-def _finish(root: Path) -> ReplayDataset:
+def _finish(root: Path, frame_shape: tuple[int, int, int] = FRAME_SHAPE) -> ReplayDataset:
     """Write `_dataset.json` for the shards that are there, and open the dataset."""
     counts = count_episodes(index_episodes(root))
     write_metadata(
-        root, DatasetMetadata(action_names=ACTION_NAMES, frame_shape=FRAME_SHAPE, policy="random", counts=counts)
+        root, DatasetMetadata(action_names=ACTION_NAMES, frame_shape=frame_shape, policy="random", counts=counts)
     )
     return ReplayDataset(root)
 
@@ -62,8 +62,8 @@ def make_episode() -> Callable[..., Episode]:
 
 
 @pytest.fixture(scope="session")
-def finish() -> Callable[[Path], ReplayDataset]:
-    """Call with the root of some shards to make them a dataset."""
+def finish() -> Callable[..., ReplayDataset]:
+    """Call with the root of some shards, and the shape of their frames, to make them a dataset."""
     return _finish
 
 
