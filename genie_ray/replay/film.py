@@ -90,7 +90,7 @@ def film(episode: Episode, action_names: Sequence[str], every: int) -> tuple[byt
     frames = episode.frames[shown]
     gains = [float(np.nansum(episode.reward_env[a:b])) for a, b in itertools.pairwise(shown)]
     taken = [action_names[episode.actions[step]] for step in shown[:-1]]
-    ending = "the game ended" if episode.terminated else "cut off" if episode.truncated else "end"
+    ending = "game over" if episode.terminated else "cut off" if episode.truncated else "end"
     notes = [
         f"{step}: {action}" + (f"\n{gain:+g}" if gain else "")
         for step, action, gain in zip(shown, taken, gains, strict=False)

@@ -90,9 +90,8 @@ def print_summary(document: Mapping[str, Any]) -> None:
         if line:
             console.print(f"{label + ':':18} {line}", soft_wrap=True, markup=False)
 
-    length, score = "shortest–median–longest", "mean score (lowest–highest)"
-    counts = _table("episodes", "steps", length, "bytes/frame")
-    results = _table(score, "steps with a reward", "ended by the game")
+    counts = _table("episodes", "steps", "length\nmin–med–max", "bytes/\nframe")
+    results = _table("score\nmean (range)", "rewarded\nsteps", "game\nover")
     actions = _table(*metadata["action_names"])
     for group in document["groups"]:
         who, steps = (group["game"], group["policy"]), group["steps"]
@@ -117,7 +116,7 @@ def print_summary(document: Mapping[str, Any]) -> None:
 
 def _table(*columns: str) -> Table:
     """An empty table of games and policies."""
-    table = Table("game", "policy", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table("game", "policy", box=box.SIMPLE_HEAD, padding=(0, 0), collapse_padding=True)
     for column in columns:
         table.add_column(column, justify="right")
     return table
