@@ -92,16 +92,14 @@ def read_session(recording: Recording, action_count: int, config: ImportConfig) 
     document = _read_json(path)
     limit = _read_json(recording.path.parent.parent / INFO_FILE).get("generator_config", {}).get("n_steps_max", 0)
     try:
-        steps = sorted(
-            (int(step.get("tgt_id", step.get("tgt_frame_id"))), int(step.get("src_id", step.get("src_frame_id"))), step)
-            for step in document["actions"]
-        )
-        targets, sources = [step[0] for step in steps], [step[1] for step in steps]
-        steps = [step for *_, step in steps]
+        steps = sorted(document["actions"], key=lambda step: _frame_number(step, "tgt"))
+        targets, sources = ([_frame_number(step, end) for step in steps] for end in ("tgt", "src"))
         actions = [_action_number(step["action"]) for step, source in zip(steps, sources, strict=True) if source >= 0]
         extras = [dict(step.get("extras") or {}) for step in steps]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"damaged {path}: {error!r}") from error
+    if not steps:
+        raise ValueError(f"{path} has no actions")
     if sources != [target - 1 for target in targets] or targets != list(range(targets[0], targets[0] + len(targets))):
         raise ValueError(f"{path} leaves out a step: source and target frames must follow each other")
     first = max(0, sources[0])
@@ -171,7 +169,7 @@ def write_session(directory: Path, session: int, episode: Episode, action_count:
         write_atomically(folder / VIDEO_FILE, lambda path: _write_video(path, episode.frames))
     else:
         (folder / "frames").mkdir(exist_ok=True)
-        options = {"quality": JPEG_QUALITY, "subsampling": "4:2:0"} if pictures == "jpg" else {}
+        options: dict[str, Any] = {"quality": JPEG_QUALITY, "subsampling": "4:2:0"} if pictures == "jpg" else {}
         for index, frame in enumerate(episode.frames):
             imageio.imwrite(folder / "frames" / f"{index:06d}.{pictures}", frame, plugin="pillow", **options)
     document = {"episode_id": episode.episode_id, "actions": list(_steps(episode, action_count))}
@@ -197,6 +195,11 @@ def _steps(episode: Episode, action_count: int) -> Iterator[dict[str, Any]]:
             "action": number if action_count == COINRUN_ACTIONS else one_hot,
             "extras": {**info, "replay": replay},
         }
+
+
+def _frame_number(step: dict[str, Any], end: Literal["src", "tgt"]) -> int:
+    """The number of the frame before or after a step; older data have the other name."""
+    return int(step[f"{end}_id"] if f"{end}_id" in step else step[f"{end}_frame_id"])
 
 
 def _action_number(action: Any) -> int:

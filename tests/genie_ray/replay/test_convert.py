@@ -159,6 +159,7 @@ def test_damaged_generated_data_is_named(tmp_path: Path) -> None:
         ("", "damaged or missing .*actions.json"),
         ("3", "damaged .*actions.json: it holds a int"),
         ('{"actions": [1]}', "damaged .*actions.json"),
+        ('{"actions": []}', "actions.json has no actions"),
         (json.dumps(steps[:2] + steps[3:]), "actions.json leaves out a step"),
         (json.dumps(two_hot), "neither a number nor one-hot"),
         (json.dumps(unknown), "000000 has action 5: there are 3"),

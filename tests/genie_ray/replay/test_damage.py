@@ -14,7 +14,7 @@ from genie_ray.replay.windows import iter_windows
 from genie_ray.replay.writer import METADATA_FILE, write_shard
 
 HERO = "Hero-Atari2600-v0"
-FLIPS = 150
+FLIPS = 100
 JUNK = (None, True, -1, 0, 10**30, 0.5, "", "junk", "RIGHT", [], [[]], [1, 2], ["a"], {}, {"a": {}}, {"a": 1})
 
 

@@ -16,6 +16,7 @@ def dataset(make_dataset) -> ReplayDataset:
     return make_dataset([61], game=KANGAROO)
 
 
+@pytest.mark.slow
 def test_windows_are_those_of_the_reader(ray_session: None, dataset: ReplayDataset) -> None:
     rows = ray_data.windows(dataset, "all", 16, stride=5).take_all()
     rows.sort(key=lambda row: (row["episode_id"], row["step"]))
