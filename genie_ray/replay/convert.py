@@ -77,7 +77,8 @@ def export_published(dataset: ReplayDataset, output: Path, pictures: published.P
     no place there and are left out.
 
     Raises:
-        ValueError: `output` is not empty, a damaged file, or PyAV is needed and not installed.
+        ValueError: `output` is not empty, a damaged file, seven actions that the released code takes for CoinRun's, or
+            PyAV is needed and not installed.
     """
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty: give another directory")
@@ -89,11 +90,11 @@ def export_published(dataset: ReplayDataset, output: Path, pictures: published.P
     with progress_bar("export", len(dataset.episodes), to=notices) as bar:
         for game, refs in by_game.items():
             directory = published.game_directory(output, game)
+            published.write_info(directory, game, names, shape, [ref.length for ref in refs], pictures)
             for session, ref in enumerate(refs):
                 published.write_session(directory, session, dataset.read(ref), len(names), pictures)
                 done += 1
                 bar.update(done)
-            published.write_info(directory, game, names, shape, [ref.length for ref in refs], pictures)
             directories.append(directory)
     return directories
 

@@ -38,7 +38,8 @@ Pictures = Literal["jpg", "png", "mp4"]
 VERSION = "0.0.0"  # of the released data configurations
 JPEG_QUALITY = 95  # OpenCV's own, which the generator writes with
 OUR_BUTTONS = {"ACTION_JUMP": "JUMP", "ACTION_SECONDARY": "SECOND"}
-COINRUN_ACTIONS = 7  # which the released reader takes for CoinRun's numbers, in CoinRun's order
+COINRUN_ACTIONS = ("NOOP", "RIGHT", "LEFT", "JUMP", "RIGHT+JUMP", "LEFT+JUMP", "DOWN")
+"""The released reader takes any seven actions for these, as numbers."""
 FRAMES_PER_SECOND = 15  # of a video: 60 ticks, 4 of them a step
 INFO_FILE, ACTIONS_FILE, VIDEO_FILE = "info.json", "actions.json", "frames.mp4"
 ARRAYS = ("action_logp", "reward_env", "reward_uncertainty")
@@ -124,7 +125,15 @@ def write_info(
     lengths: Sequence[int],
     pictures: Pictures,
 ) -> None:
-    """Write a game's `info.json`, for sessions of so many actions."""
+    """Write a game's `info.json`, for sessions of so many actions.
+
+    Raises:
+        ValueError: seven actions that the released reader would take for others.
+    """
+    if len(names) == len(COINRUN_ACTIONS) and tuple(names) != COINRUN_ACTIONS:
+        raise ValueError(
+            f"actions are {', '.join(names)}: the released code takes any seven for {', '.join(COINRUN_ACTIONS)}"
+        )
     theirs = {ours: button for button, ours in OUR_BUTTONS.items()}
     captions = [[theirs.get(button, button) for button in name.split("+")] for name in names]
     published = game.removesuffix("-v0")
@@ -149,6 +158,7 @@ def write_info(
             "output_mode": "video" if pictures == "mp4" else "frame",
         },
     }
+    directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / INFO_FILE, lambda path: path.write_text(json.dumps(document, indent=1)))
 
 
@@ -192,7 +202,7 @@ def _steps(episode: Episode, action_count: int) -> Iterator[dict[str, Any]]:
         yield {
             "src_id": step,
             "tgt_id": target,
-            "action": number if action_count == COINRUN_ACTIONS else one_hot,
+            "action": number if action_count == len(COINRUN_ACTIONS) else one_hot,
             "extras": {**info, "replay": replay},
         }
 

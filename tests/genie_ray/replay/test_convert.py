@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ from genie_ray.replay.convert import export_published, import_recordings
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.recordings import ImportConfig
 from genie_ray.replay.verify import verify
-from genie_ray.replay.writer import write_shard
+from genie_ray.replay.writer import read_metadata, write_metadata, write_shard
 
 HERO, KANGAROO = "Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"
 NAMES = ("RIGHT", "LEFT", "UP", "DOWN", "JUMP")
@@ -234,6 +235,20 @@ def test_clips_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=broken.name):
             import_recordings(broken, tmp_path / "out", ImportConfig(action_names=("UP", "DOWN")))
         broken.unlink()
+
+
+def test_seven_actions_are_coinruns_or_refused(tmp_path: Path, dataset: ReplayDataset) -> None:
+    metadata = read_metadata(dataset.root)
+    coinrun = ("NOOP", "RIGHT", "LEFT", "JUMP", "RIGHT+JUMP", "LEFT+JUMP", "DOWN")
+    write_metadata(dataset.root, replace(metadata, action_names=coinrun))
+    game, _ = export_published(ReplayDataset(dataset.root), tmp_path / "out", "png")
+    steps = json.loads((game / "000000/000000/actions.json").read_text())["actions"]
+    assert [step["action"] for step in steps[1:]] == dataset.read(dataset.episodes[0]).actions.tolist()
+    back = ReplayDataset(import_recordings(tmp_path / "out", tmp_path / "back", AS_STORED))
+    assert back.metadata.action_names == coinrun
+    write_metadata(dataset.root, replace(metadata, action_names=coinrun[::-1]))
+    with pytest.raises(ValueError, match="the released code takes any seven for NOOP, RIGHT"):
+        export_published(ReplayDataset(dataset.root), tmp_path / "other", "png")
 
 
 def test_nothing_is_overwritten(tmp_path: Path, dataset: ReplayDataset) -> None:
