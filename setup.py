@@ -5,7 +5,8 @@ from setuptools import find_packages, setup
 ATARI = ["ale-py>=0.12"]
 COINRUN = ["cffi>=1.17"]  # and procgen, which pip refuses: experiments/coinrun/install_procgen.py
 FID: list[str] = []  # torchmetrics computes it; the field's weights are one TorchScript file (see README.md)
-DEV = ["mypy>=1.15", "psutil>=6", "pytest>=8", "ruff>=0.11", "types-PyYAML", *ATARI, *COINRUN]
+VIDEO = ["av>=14"]  # PyAV: reads and writes mp4
+DEV = ["duckdb>=1.2", "mypy>=1.15", "psutil>=6", "pytest>=8", "ruff>=0.11", "types-PyYAML", *ATARI, *COINRUN, *VIDEO]
 
 setup(
     name="genie-ray",
@@ -40,6 +41,6 @@ setup(
         "typer>=0.15",
         "vector-quantize-pytorch>=1.22",
     ],
-    extras_require={"atari": ATARI, "coinrun": COINRUN, "fid": FID, "dev": DEV},
+    extras_require={"atari": ATARI, "coinrun": COINRUN, "fid": FID, "video": VIDEO, "dev": DEV},
     entry_points={"console_scripts": ["genie-ray = genie_ray.cli:main"]},
 )

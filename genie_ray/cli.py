@@ -12,6 +12,7 @@ import typer
 
 from genie_ray.commands import scoring
 from genie_ray.commands.checkpoints import checkpoint_app
+from genie_ray.commands.data import data_app
 from genie_ray.commands.games import games_app
 from genie_ray.commands.options import (
     Address,
@@ -35,6 +36,7 @@ app = typer.Typer(
     "its stages, each of which takes artefacts and leaves one. Run again what was cut off: it continues.",
 )
 app.add_typer(checkpoint_app, name="checkpoint")
+app.add_typer(data_app, name="data")
 app.add_typer(games_app, name="games")
 app.add_typer(roms_app, name="roms")
 app.add_typer(train_app, name="train")

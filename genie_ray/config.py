@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from genie_ray.collection import CollectionConfig
 from genie_ray.envs.actions import action_names
@@ -45,6 +45,9 @@ PAPERS_UPSCALER_TRAINING = TrainingConfig(
     clip_norm=math.inf,
 )
 """Paper, supplement: Adam, rate 1e-4, StepLR(25 epochs, 0.5), batch 128, 300 epochs."""
+
+LIMITS = ("clip_norm", "gradient_norm", "rho_clip")
+"""Settings that may be infinite, which switches them off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,8 @@ class RunConfig:
     ray: RayConfig = field(default_factory=RayConfig)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed = {self.seed}: must be in [0, 2**63)")
         if not self.games:
             raise ValueError("games is empty: name at least one game")
         if len(set(self.games)) < len(self.games):
@@ -144,7 +149,11 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise ValueError(f"override {override!r}: expected key=value, as in dynamics.blocks=4")
-        _assign(values, key, yaml.safe_load(text))
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
+            raise ValueError(f"override {override!r} is not valid YAML: {' '.join(str(error).split())}") from error
+        _assign(values, key, value)
     return build(RunConfig, values)
 
 
@@ -169,8 +178,11 @@ def build(cls: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
             value = {**_explicit(start, hints[key]), **value}
             arguments[key] = build(hints[key], value, f"{name}.")
         else:
+            if isinstance(value, bool) and hints[key] in (int, float):
+                raise ValueError(f"{name} = {value!r}: expected a number")
+            finite = ConfigDict(allow_inf_nan=key in LIMITS)
             try:
-                arguments[key] = TypeAdapter(hints[key]).validate_python(value)
+                arguments[key] = TypeAdapter(hints[key], config=finite).validate_python(value)
             except ValidationError as error:
                 raise ValueError(f"{name} = {value!r}: {error.errors()[0]['msg'].lower()}") from None
     try:

@@ -73,35 +73,40 @@ class StripRow:
     notes: Sequence[str] = ()  # T, below the frames
 
 
-def labelled_strip(rows: Sequence[StripRow], *, title: str, heads: Sequence[str], heat: tuple[str, float]) -> bytes:
-    """Film strips with words, as PNG. The last row holds heat maps, whose colours are explained beside it.
+def labelled_strip(
+    rows: Sequence[StripRow], *, title: str, heads: Sequence[str] = (), heat: tuple[str, float] | None = None
+) -> bytes:
+    """Film strips with words, as PNG. Rows after the first may be shorter.
 
     Args:
         heads: T, above the first row's frames.
-        heat: what the colours measure, and the value of the brightest one.
+        heat: the last row holds heat maps: what their colours measure, and the value of the brightest one.
     """
-    columns, inch = len(heads), 1.2
+    columns, inch = len(rows[0].frames), 1.2
     height, width = rows[0].frames.shape[1:3]
     size = (inch * columns + 1.6, (inch * height / width + 0.35) * len(rows) + 0.6)
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     figure.suptitle(title, fontweight="bold")
     for index, (axes, row) in enumerate(zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True)):
-        axes.imshow(_spread(row.frames), interpolation="nearest")
+        missing = columns - len(row.frames)
+        padded = np.pad(row.frames, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=255)
+        axes.imshow(_spread(padded), interpolation="nearest")
         width = row.frames.shape[2]
         centres = np.arange(columns) * (width + GAP) + (width - 1) / 2
-        axes.set_xticks(centres if row.notes else [], row.notes)
+        axes.set_xticks(centres[: len(row.notes)], row.notes)
         axes.set_yticks([])
         axes.set_ylabel(row.label, fontsize=11)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        if not index:
+        if heads and not index:
             above = axes.secondary_xaxis("top")
             above.set_xticks(centres, heads)
             above.tick_params(length=0)
             above.spines[:].set_visible(False)
-    label, top = heat
-    colours = ScalarMappable(Normalize(0, top), HEAT)
-    figure.colorbar(colours, cax=axes.inset_axes((1.005, 0, 0.012, 1)), label=label, ticks=[0, top])
+    if heat is not None:
+        label, top = heat
+        colours = ScalarMappable(Normalize(0, top), HEAT)
+        figure.colorbar(colours, cax=axes.inset_axes((1.005, 0, 0.012, 1)), label=label, ticks=[0, top])
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight")
     return buffer.getvalue()

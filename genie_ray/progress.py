@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 console = Console(highlight=False)
+notices = Console(highlight=False, stderr=True)
+"""For the progress of commands whose output is read by programs."""
 POLL_SECONDS = 1.0
 LOG_SECONDS = 20.0
 
@@ -19,8 +21,8 @@ LOG_SECONDS = 20.0
 class Bar:
     """A progress bar with a line of live figures beside it; in a log file, one line every 20 seconds and at the end."""
 
-    def __init__(self, title: str, total: int) -> None:
-        self._total, self._title, self._live = total, title, console.is_terminal
+    def __init__(self, title: str, total: int, to: Console) -> None:
+        self._total, self._title, self._console, self._live = total, title, to, to.is_terminal
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -28,7 +30,7 @@ class Bar:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}"),
-            console=console,
+            console=to,
             disable=not self._live,
         )
         self._task = self._progress.add_task(title, total=total, figures="")
@@ -42,13 +44,15 @@ class Bar:
         finished = done >= self._total
         if not self._live and (finished or elapsed - self._last_logged >= LOG_SECONDS):
             self._last_logged = elapsed
-            console.print(f"{self._title}: {done:,} of {self._total:,} in {elapsed:.0f} s · {text}", soft_wrap=True)
+            self._console.print(
+                f"{self._title}: {done:,} of {self._total:,} in {elapsed:.0f} s · {text}", soft_wrap=True
+            )
 
 
 @contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Bar]:
+def progress_bar(title: str, total: int, *, to: Console = console) -> Iterator[Bar]:
     """Shows a bar while the block runs."""
-    bar = Bar(title, total)
+    bar = Bar(title, total, to)
     with bar._progress:
         yield bar
 

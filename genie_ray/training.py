@@ -73,7 +73,13 @@ class TrainingConfig:
             raise ValueError(f"step_factor = {self.step_factor}: must be in (0, 1]")
         if not 0 <= self.warmup_iterations < self.iterations:
             raise ValueError(f"warmup_iterations = {self.warmup_iterations}: must be in [0, {self.iterations})")
-        if self.clip_norm <= 0:
+        if not 0 <= self.warmup_factor <= 1:
+            raise ValueError(f"warmup_factor = {self.warmup_factor}: must be in [0, 1]")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas = {self.betas}: each must be in [0, 1)")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay = {self.weight_decay}: must be 0 or more")
+        if not self.clip_norm > 0:
             raise ValueError(f"clip_norm = {self.clip_norm}: must be above 0")
 
 

@@ -1,11 +1,11 @@
 """Reading a replay dataset: an index of its episodes, from the Parquet footers alone, and the episodes themselves."""
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,11 +21,21 @@ from genie_ray.replay.schema import (
     large_frames_of,
     table_to_episode,
 )
-from genie_ray.replay.writer import METADATA_FILE, TEMPORARY_PREFIX, DatasetMetadata, GameCounts, read_metadata
+from genie_ray.replay.storage import DatasetPath, Location, file_size, open_parquet, read_footer_bytes, resolve
+from genie_ray.replay.writer import (
+    METADATA_FILE,
+    DatasetMetadata,
+    GameCounts,
+    footer_digest,
+    read_metadata,
+    shard_name,
+    shard_paths,
+)
 
 Split = Literal["train", "validation", "all"]
 HELD_OUT_FRACTION = 0.01  # of each game's episodes
 FEWEST_HELD_OUT = 3  # of each game, if it has five times as many: a loss over one episode is that episode's luck
+FOOTERS_AT_ONCE = 16  # an object store takes long to answer, but many at a time
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -34,13 +44,13 @@ class EpisodeRef:
 
     episode_id: str
     game: str
-    path: Path
+    path: DatasetPath
     row_group: int
     length: int  # actions; the episode has one frame more
 
 
 class ReplayDataset:
-    """The episodes under a directory that `write_shard` and `write_metadata` filled.
+    """The episodes under a directory, or a URI, that `write_shard` and `write_metadata` filled.
 
     Opening reads `_dataset.json` and every file's footer, no frames.
 
@@ -54,21 +64,14 @@ class ReplayDataset:
             `_dataset.json` has. The message names the file.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).absolute()
+    def __init__(self, root: Location) -> None:
+        self.root = resolve(root)
         self.metadata = read_metadata(self.root)
-        self.episodes = index_episodes(self.root)
+        self.episodes = index_episodes(self.root, self.metadata)
         if not self.episodes:
             raise ValueError(f"dataset {self.root} holds no episodes")
-        for path in {ref.path: None for ref in self.episodes}:
-            schema = pq.read_schema(path)
-            shape, large_frames = frame_shape_of(schema), large_frame_layout_of(schema)
-            if shape != self.metadata.frame_shape:
-                raise ValueError(f"frames of {path} are {shape}: {METADATA_FILE} says {self.metadata.frame_shape}")
-            if large_frames != self.metadata.large_frames:
-                raise ValueError(
-                    f"large frames of {path} are {large_frames}: {METADATA_FILE} says {self.metadata.large_frames}"
-                )
+        for name in sorted((self.metadata.files or {}).keys() - set(map(shard_name, shard_paths(self.root)))):
+            raise ValueError(f"dataset {self.root} has lost {name}")
         for difference in count_differences(self.episodes, self.metadata):
             raise ValueError(f"dataset {self.root} is not what its {METADATA_FILE} says: {difference}")
 
@@ -128,8 +131,8 @@ class ReplayDataset:
         """SHA-256 over the name, size and footer of every file. A footer carries a digest of its file's rows."""
         digest = hashlib.sha256()
         for path in shard_paths(self.root):
-            digest.update(f"{path.relative_to(self.root).as_posix()} {path.stat().st_size}\n".encode())
-            digest.update(_footer(path))
+            digest.update(f"{shard_name(path)} {file_size(path)}\n".encode())
+            digest.update(read_footer_bytes(path)[:-8])
         return digest.hexdigest()
 
 
@@ -138,47 +141,88 @@ def is_held_out(episode_id: str, fraction: float = HELD_OUT_FRACTION) -> bool:
     return _unit_hash(episode_id) < fraction
 
 
-def shard_paths(root: Path) -> list[Path]:
-    """The complete shards under a directory, sorted."""
-    return sorted(path for path in root.glob("game=*/*.parquet") if not path.name.startswith(TEMPORARY_PREFIX))
-
-
-def index_episodes(root: str | os.PathLike[str]) -> list[EpisodeRef]:
+def index_episodes(root: Location, metadata: DatasetMetadata | None = None) -> list[EpisodeRef]:
     """The episodes of all complete shards under a directory, finished dataset or not; sorted by id.
 
     Raises:
-        ValueError: a damaged or foreign file, or an episode that is there twice.
+        ValueError: a damaged or foreign file, an episode that is there twice, or frames that are not the metadata's.
     """
     refs: dict[str, EpisodeRef] = {}
-    for path in shard_paths(Path(root)):
-        for ref in index_shard(path):
+    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
+        for ref in (
+            ref for shard in pool.map(partial(index_shard, metadata=metadata), shard_paths(root)) for ref in shard
+        ):
             if ref.episode_id in refs:
-                raise ValueError(f"episode {ref.episode_id} is in {refs[ref.episode_id].path} and again in {path}")
+                raise ValueError(f"episode {ref.episode_id} is in {refs[ref.episode_id].path} and again in {ref.path}")
             refs[ref.episode_id] = ref
     return sorted(refs.values())
 
 
-def index_shard(path: Path) -> list[EpisodeRef]:
+def index_shard(path: DatasetPath, metadata: DatasetMetadata | None = None) -> list[EpisodeRef]:
     """The episodes of one file, from its footer: one row group each.
 
     Raises:
-        ValueError: the file is damaged or foreign.
+        ValueError: the file is damaged or foreign, or its frames are not the metadata's.
     """
-    try:
-        footer = pq.read_metadata(path)
-        frame_shape_of(footer.schema.to_arrow_schema())
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise ValueError(f"damaged or foreign file {path}: {error}") from error
+    footer = read_footer(path, metadata)
+    if metadata is not None:
+        for difference in layout_differences(footer, metadata):
+            raise ValueError(f"{path}: {difference}")
     game = path.parent.name.removeprefix("game=")
     refs = []
     for index in range(footer.num_row_groups):
         row_group = footer.row_group(index)
-        ids = row_group.column(0).statistics
-        if ids is None or ids.min != ids.max:
-            raise ValueError(f"foreign file {path}: row group {index} is not one episode")
+        try:
+            episode_id = _only_episode(row_group)
+        except ValueError as error:
+            raise ValueError(f"damaged or foreign file {path}: row group {index} is not one episode") from error
+        if not episode_id.startswith(f"{game}/"):
+            raise ValueError(f"damaged or foreign file {path}: episode {episode_id} is not of {game}")
         length = row_group.num_rows - 1
-        refs.append(EpisodeRef(episode_id=ids.min, game=game, path=path, row_group=index, length=length))
+        refs.append(EpisodeRef(episode_id=episode_id, game=game, path=path, row_group=index, length=length))
     return refs
+
+
+def _only_episode(row_group: pq.RowGroupMetaData) -> str:
+    """The id that all rows of a row group have, by its statistics."""
+    ids = row_group.column(0).statistics
+    if ids is None or not ids.has_min_max or ids.min != ids.max:
+        raise ValueError("no statistics, or those of several episodes")
+    return ids.min
+
+
+def read_footer(path: DatasetPath, metadata: DatasetMetadata | None = None) -> pq.FileMetaData:
+    """The footer of a file of a replay dataset.
+
+    Raises:
+        ValueError: the file is damaged or foreign, or not one that the metadata lists.
+    """
+    content = read_footer_bytes(path)
+    try:
+        if metadata is not None and metadata.files is not None:  # before Parquet, which may abort on a damaged footer
+            known = metadata.files.get(shard_name(path))
+            if known is None:
+                raise ValueError(f"{METADATA_FILE} does not list it")
+            if known != footer_digest(content):
+                raise ValueError(f"its footer is not the one that {METADATA_FILE} lists")
+        footer = pq.read_metadata(pa.BufferReader(content))
+        schema = footer.schema.to_arrow_schema()
+        frame_shape_of(schema)
+        if not schema.metadata.items() <= footer.metadata.items():  # a footer says it twice
+            raise ValueError("its footer contradicts itself")
+        return footer
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"damaged or foreign file {path}: {error}") from error
+
+
+def layout_differences(footer: pq.FileMetaData, metadata: DatasetMetadata) -> Iterator[str]:
+    """A message for each kind of frame of a file that is not as the metadata says."""
+    schema = footer.schema.to_arrow_schema()
+    shape, large_frames = frame_shape_of(schema), large_frame_layout_of(schema)
+    if shape != metadata.frame_shape:
+        yield f"frames are {shape}: {METADATA_FILE} says {metadata.frame_shape}"
+    if large_frames != metadata.large_frames:
+        yield f"large frames are {large_frames}: {METADATA_FILE} says {metadata.large_frames}"
 
 
 def count_episodes(episodes: Iterable[EpisodeRef]) -> dict[str, GameCounts]:
@@ -202,14 +246,14 @@ def count_differences(episodes: Iterable[EpisodeRef], metadata: DatasetMetadata)
             )
 
 
-def read_row_group(path: Path, row_group: int, columns: list[str] | None = None) -> pa.Table:
+def read_row_group(path: DatasetPath, row_group: int, columns: list[str] | None = None) -> pa.Table:
     """The rows of one episode.
 
     Raises:
         ValueError: the file is damaged; the message names it.
     """
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
+        with open_parquet(path) as file:
             return file.read_row_group(row_group, columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"damaged file {path}, row group {row_group}: {error}") from error
@@ -218,12 +262,3 @@ def read_row_group(path: Path, row_group: int, columns: list[str] | None = None)
 def _unit_hash(episode_id: str) -> float:
     """A hash of an episode id, uniform in [0, 1)."""
     return int.from_bytes(hashlib.sha256(episode_id.encode()).digest()[:6], "big") / 2**48
-
-
-def _footer(path: Path) -> bytes:
-    """The footer of a Parquet file: it ends with the footer's length, 4 bytes little-endian, and `PAR1`."""
-    with path.open("rb") as file:
-        file.seek(-8, os.SEEK_END)
-        length = int.from_bytes(file.read(4), "little")
-        file.seek(-8 - length, os.SEEK_END)
-        return file.read(length)

@@ -107,6 +107,11 @@ def episode_id(game: str, policy: str, seed: int, index: int) -> str:
     return f"{game}/{policy}/{seed}/{index:06d}"
 
 
+def policy_of(episode: str) -> str:
+    """The policy that an episode's id names."""
+    return episode.split("/")[1]
+
+
 def arrow_schema(frame_shape: tuple[int, int, int], large_frames: LargeFrameLayout | None = None) -> pa.Schema:
     """The columns of a dataset with frames of shape (H, W, 3), and perhaps large ones."""
     height, width, channels = frame_shape

@@ -3,79 +3,109 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genie_ray.replay.dataset import EpisodeRef, count_differences, index_shard, read_row_group, shard_paths
-from genie_ray.replay.schema import NO_ACTION, frame_shape_of, large_frame_layout_of, update_digest
-from genie_ray.replay.writer import CONTENT_KEY, METADATA_FILE, TEMPORARY_PREFIX, DatasetMetadata, read_metadata
+from genie_ray.progress import notices, progress_bar
+from genie_ray.replay.dataset import (
+    EpisodeRef,
+    count_differences,
+    index_shard,
+    layout_differences,
+    read_footer,
+    read_row_group,
+)
+from genie_ray.replay.schema import NO_ACTION, update_digest
+from genie_ray.replay.storage import DatasetPath, Location, resolve
+from genie_ray.replay.writer import (
+    CONTENT_KEY,
+    METADATA_FILE,
+    TEMPORARY_PREFIX,
+    DatasetMetadata,
+    read_metadata,
+    shard_name,
+    shard_paths,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """Something wrong with a file."""
 
-    path: Path
+    path: DatasetPath
     message: str
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}"
 
 
-def verify(root: str | os.PathLike[str]) -> list[Problem]:
+def verify(root: Location) -> list[Problem]:
     """What is wrong with a dataset; an empty list if nothing is.
 
     Decodes every file and checks it against the schema, its own digest and `_dataset.json`; names files that do not
-    belong. Temporary files of writers are no problem: readers pass over them and the next writer sweeps them.
+    belong. Temporary files of writers are no problem: readers pass over them and the next writer sweeps them. Files are
+    read in as many threads as there are cores.
     """
-    directory = Path(root)
+    directory = resolve(root)
     try:
         metadata = read_metadata(directory)
     except ValueError as error:
         return [Problem(path=directory / METADATA_FILE, message=str(error))]
     shards = shard_paths(directory)
     problems = list(_strangers(directory, shards))
+    for name in sorted((metadata.files or {}).keys() - set(map(shard_name, shards))):
+        problems.append(Problem(path=directory / name, message="is lost"))
     episodes: dict[str, EpisodeRef] = {}
-    for path in shards:
-        try:
-            refs = index_shard(path)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("verify", len(shards), to=notices) as bar:
+        checks = pool.map(lambda path: _check_shard(path, metadata), shards)
+        for done, (path, (refs, messages)) in enumerate(zip(shards, checks, strict=True), start=1):
             for ref in refs:
                 if ref.episode_id in episodes:
-                    message = f"episode {ref.episode_id} is in {episodes[ref.episode_id].path} too"
-                    problems.append(Problem(path=path, message=message))
+                    messages.append(f"episode {ref.episode_id} is in {episodes[ref.episode_id].path} too")
                 episodes[ref.episode_id] = ref
-            problems += [Problem(path=path, message=message) for message in _shard_problems(path, refs, metadata)]
-        except ValueError as error:
-            problems.append(Problem(path=path, message=str(error)))
+            problems += [Problem(path=path, message=message) for message in messages]
+            bar.update(done, problems=len(problems))
     for message in count_differences(episodes.values(), metadata):
         problems.append(Problem(path=directory / METADATA_FILE, message=message))
     return problems
 
 
-def _strangers(root: Path, shards: list[Path]) -> Iterator[Problem]:
+def _strangers(root: DatasetPath, shards: list[DatasetPath]) -> Iterator[Problem]:
     expected = {*shards, root / METADATA_FILE}
-    for path in sorted(root.rglob("*")):
+    paths: list[DatasetPath] = [*root.rglob("*")]
+    for path in sorted(paths):
         if path.is_file() and path not in expected and not path.name.startswith(TEMPORARY_PREFIX):
             yield Problem(path=path, message="does not belong to a replay dataset")
 
 
-def _shard_problems(path: Path, refs: list[EpisodeRef], metadata: DatasetMetadata) -> Iterator[str]:
-    footer = pq.read_metadata(path)
-    schema = footer.schema.to_arrow_schema()
-    frame_shape, large_frames = frame_shape_of(schema), large_frame_layout_of(schema)
-    if frame_shape != metadata.frame_shape:
-        yield f"frames are {frame_shape}: {METADATA_FILE} says {metadata.frame_shape}"
-    if large_frames != metadata.large_frames:
-        yield f"large frames are {large_frames}: {METADATA_FILE} says {metadata.large_frames}"
+def _check_shard(path: DatasetPath, metadata: DatasetMetadata) -> tuple[list[EpisodeRef], list[str]]:
+    """The episodes of a file, and what is wrong with it."""
+    refs: list[EpisodeRef] = []
+    messages: list[str] = []
+    try:
+        footer = read_footer(path, metadata)
+        messages.extend(layout_differences(footer, metadata))
+        refs = index_shard(path)
+        messages.extend(_shard_problems(path, footer, refs, len(metadata.action_names)))
+    except ValueError as error:
+        messages.append(str(error))
+    return refs, messages
+
+
+def _shard_problems(
+    path: DatasetPath, footer: pq.FileMetaData, refs: list[EpisodeRef], action_count: int
+) -> Iterator[str]:
     digest = hashlib.sha256()
     for ref in refs:
         table = read_row_group(path, ref.row_group)
         update_digest(digest, table)
-        for message in _episode_problems(table, len(metadata.action_names)):
+        if len(table) != ref.length + 1:
+            yield f"episode {ref.episode_id}: {len(table)} rows, its footer says {ref.length + 1}"
+        for message in _episode_problems(table, action_count):
             yield f"episode {ref.episode_id}: {message}"
     if digest.hexdigest().encode() != (footer.metadata or {}).get(CONTENT_KEY):
         yield "its rows are not those that were written"

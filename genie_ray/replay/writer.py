@@ -3,9 +3,11 @@
     <root>/_dataset.json
     <root>/game=Kangaroo-Atari2600-v0/<shard>.parquet      one episode per row group
 
-A shard gets its name when it is complete and on disk, so a file that exists is complete. `_dataset.json` holds the
-number of episodes that belong to the dataset; it is written after the shards it counts, and a dataset without it is
-unfinished.
+The root is a directory or a URI (see storage.py). A shard gets its name when it is complete and on disk, or is put into
+an object store in one piece, so a file that exists is complete. `_dataset.json` holds the number of episodes that
+belong to the dataset and a digest of every file's footer; it is written after the shards it counts, and a dataset
+without it is unfinished. So `_dataset.json` vouches for the footers, a footer for its file's rows, and the pages carry
+checksums besides.
 """
 
 import errno
@@ -13,15 +15,17 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
 from genie_ray.replay.schema import (
     PIXEL_COLUMNS,
@@ -32,6 +36,7 @@ from genie_ray.replay.schema import (
     schema_of,
     update_digest,
 )
+from genie_ray.replay.storage import DatasetPath, Location, RemotePath, read_footer_bytes, resolve
 
 METADATA_FILE = "_dataset.json"
 TEMPORARY_PREFIX = ".tmp-"
@@ -59,10 +64,11 @@ class DatasetMetadata:
     config: dict[str, Any] = field(default_factory=dict)  # of the collection, as plain JSON
     counts: dict[str, GameCounts]  # by game
     large_frames: LargeFrameLayout | None = None  # which ones there are
+    files: dict[str, str] | None = None  # SHA-256 of the footer of `game=<game>/<shard>.parquet`; None: not known
     schema_version: int = SCHEMA_VERSION
 
 
-def write_shard(root: str | os.PathLike[str], game: str, shard: str, episodes: Iterable[Episode]) -> Path:
+def write_shard(root: Location, game: str, shard: str, episodes: Iterable[Episode]) -> DatasetPath:
     """Write episodes of one game as `game=<game>/<shard>.parquet`, whole or not at all, and return that path.
 
     Episodes are written as they come, one in memory at a time. A shard of the same name is replaced. What a killed
@@ -75,7 +81,7 @@ def write_shard(root: str | os.PathLike[str], game: str, shard: str, episodes: I
     """
     if not re.fullmatch(r"[\w-]+", shard):
         raise ValueError(f"shard name is {shard!r}: allowed are letters, digits, '-' and '_'")
-    directory = Path(root) / f"game={game}"
+    directory = resolve(root) / f"game={game}"
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{shard}.parquet"
     with _whole_or_not_at_all(path) as temporary:
@@ -83,37 +89,57 @@ def write_shard(root: str | os.PathLike[str], game: str, shard: str, episodes: I
     return path
 
 
-def write_metadata(root: str | os.PathLike[str], metadata: DatasetMetadata) -> Path:
-    """Write `_dataset.json`, whole or not at all, and return its path."""
-    path = Path(root) / METADATA_FILE
+def write_metadata(root: Location, metadata: DatasetMetadata) -> DatasetPath:
+    """Write `_dataset.json` with the digests of the shards that are there, whole or not at all, and return its path.
+
+    Raises:
+        ValueError: a file that is no shard; the message names it.
+    """
+    directory = resolve(root)
+    files = {shard_name(path): footer_digest(read_footer_bytes(path)) for path in shard_paths(directory)}
+    path = directory / METADATA_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with _whole_or_not_at_all(path) as temporary:
-        temporary.write_text(json.dumps(asdict(metadata), indent=2) + "\n")
+        temporary.write_text(json.dumps(asdict(replace(metadata, files=files)), indent=2) + "\n")
     return path
 
 
-def read_metadata(root: str | os.PathLike[str]) -> DatasetMetadata:
+def read_metadata(root: Location) -> DatasetMetadata:
     """Read `_dataset.json`.
 
     Raises:
         ValueError: it is missing, damaged or of another version; the message names the file.
     """
-    path = Path(root) / METADATA_FILE
+    path = resolve(root) / METADATA_FILE
     if not path.is_file():
         raise ValueError(f"no replay dataset in {root}: {path} is missing")
     try:
-        values = json.loads(path.read_text())
-        version = values["schema_version"]
+        text = path.read_text()
+        version = json.loads(text)["schema_version"]
         if version != SCHEMA_VERSION:
             raise ValueError(f"schema version is {version}, this program reads {SCHEMA_VERSION}")
-        values["action_names"] = tuple(values["action_names"])
-        values["frame_shape"] = tuple(values["frame_shape"])
-        if values.get("large_frames") is not None:
-            values["large_frames"] = LargeFrameLayout(**values["large_frames"])
-        values["counts"] = {game: GameCounts(**counts) for game, counts in values["counts"].items()}
-        return DatasetMetadata(**values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return TypeAdapter(DatasetMetadata).validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"damaged {path}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"damaged {path}: {error!r}") from error
+
+
+def shard_paths(root: Location) -> list[DatasetPath]:
+    """The complete shards under a directory, sorted."""
+    paths = resolve(root).glob("game=*/*.parquet")
+    return sorted(path for path in paths if not path.name.startswith(TEMPORARY_PREFIX))
+
+
+def shard_name(path: DatasetPath) -> str:
+    """What `_dataset.json` calls a shard: `game=<game>/<shard>.parquet`."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def footer_digest(footer: bytes) -> str:
+    """SHA-256 of the end of a file, in hexadecimal."""
+    return hashlib.sha256(footer).hexdigest()
 
 
 def _write_row_groups(path: Path, game: str, episodes: Iterable[Episode]) -> None:
@@ -136,6 +162,7 @@ def _write_row_groups(path: Path, game: str, episodes: Iterable[Episode]) -> Non
                     write_statistics=["episode_id", "step"],  # the index of a dataset is read from these
                     data_page_size=PAGE_BYTES,
                     write_batch_size=ROWS_PER_BATCH,
+                    write_page_checksum=True,  # compared by every read
                 )
             elif not table.schema.equals(schema, check_metadata=True):
                 raise ValueError(f"frames of episode {episode.episode_id} differ in shape from the shard's first")
@@ -150,8 +177,14 @@ def _write_row_groups(path: Path, game: str, episodes: Iterable[Episode]) -> Non
 
 
 @contextmanager
-def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
+def _whole_or_not_at_all(path: DatasetPath) -> Iterator[Path]:
     """A temporary name to write to, which becomes `path` once its content is on disk; gone after a failure."""
+    if isinstance(path, RemotePath):
+        with tempfile.TemporaryDirectory() as directory:
+            temporary = Path(directory) / path.name
+            yield temporary
+            path.upload(temporary)
+        return
     for leftover in path.parent.glob(f"{TEMPORARY_PREFIX}{path.stem}.*"):
         leftover.unlink(missing_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.stem}.{uuid.uuid4().hex}")

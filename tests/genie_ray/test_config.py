@@ -1,7 +1,11 @@
 """Run configs: presets load, and what cannot work is refused in one line that names the key."""
 
+import dataclasses
+import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -9,6 +13,29 @@ import yaml
 from genie_ray.config import RunConfig, build, differences, load_config, to_dict
 
 PRESETS = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
+
+JUNK = (
+    *("null", "true", "0", "-1", "7", "0.5", "-.inf", ".inf", ".nan", "1e400", "9" * 40, "''", "junk", '"two\\nlines"'),
+    *("[]", "[[]]", "[1]", "[.nan, 2]", "[0.9, -1]", "{}", "{a: 1}", "{1: 2}", "2026-01-01", "!!binary aGk="),
+    *('"\\ud800"', "@", "[1", "*x", "a: b: c", "!!python/object:os.system x", "2026-13-45"),
+)
+
+
+def keys(cls: type, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a config, those of its parts included."""
+    for name, kind in get_type_hints(cls).items():
+        yield prefix + name
+        if dataclasses.is_dataclass(kind):
+            yield from keys(kind, f"{prefix}{name}.")
+
+
+def numbers(value: object) -> Iterator[float]:
+    """All numbers in a nested value."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from numbers(item)
+    elif isinstance(value, int | float):
+        yield value
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
@@ -65,11 +92,39 @@ def test_overrides_reach_their_key_and_keep_the_rest() -> None:
         ("evaluation.predicted_frames=40", "= 42"),
         ("reward.top_k_fraction=0", "top_k_fraction"),
         ("just words", "expected key=value"),
+        ("seed=[1", "override 'seed=[1' is not valid YAML"),
+        ("seed=-1", "seed = -1: must be in [0, 2**63)"),
+        ("collection.workers=true", "collection.workers = True: expected a number"),
+        ("finetune.clip_norm=.nan", "finetune.clip_norm = nan"),
+        ("finetune.learning_rate=.inf", "finetune.learning_rate = inf: input should be a finite number"),
+        ("finetune.betas=[0.9, 1]", "finetune.betas = (0.9, 1.0): each must be in [0, 1)"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(override: str, told: str) -> None:
     with pytest.raises(ValueError, match=re.escape(told)) as refusal:
         load_config(None, [override])
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_junk_for_a_key_is_refused_in_one_line_or_is_a_number_or_name(junk: str) -> None:
+    for key in list(keys(RunConfig))[JUNK.index(junk) % 3 :: 3]:
+        try:
+            config = load_config(None, [f"{key}={junk}"])
+        except ValueError as error:
+            message = str(error)
+        else:
+            message = "not a number" if any(map(math.isnan, numbers(to_dict(config)))) else "usable"
+        assert "\n" not in message, key
+        assert message != "not a number", key
+
+
+@pytest.mark.parametrize(
+    "junk", ["=1", ".=1", "a..b=1", ".seed=1", "seed.=1", "seed.a=1", "games.0=x", "env.env.env=1"]
+)
+def test_junk_keys_are_refused_in_one_line(junk: str) -> None:
+    with pytest.raises(ValueError, match=r"override|unknown key|games|seed") as refusal:
+        load_config(None, [junk])
     assert "\n" not in str(refusal.value)
 
 

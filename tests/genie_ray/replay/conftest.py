@@ -8,7 +8,7 @@ import pytest
 
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
 from genie_ray.replay.schema import Episode, episode_id
-from genie_ray.replay.writer import DatasetMetadata, write_metadata, write_shard
+from genie_ray.replay.writer import DatasetMetadata, read_metadata, write_metadata, write_shard
 
 ACTION_NAMES = ("RIGHT", "LEFT", "UP", "DOWN", "JUMP")
 FRAME_SHAPE = (4, 6, 3)  # not square, so that a swap of the axes shows
@@ -35,13 +35,24 @@ def _make_episode(index: int, length: int = 20, game: str = "Hero-Atari2600-v0",
     return Episode(**fields | changes)
 
 
-def _finish(root: Path) -> ReplayDataset:
+def _finish(root: Path, frame_shape: tuple[int, int, int] = FRAME_SHAPE) -> ReplayDataset:
     """Write `_dataset.json` for the shards that are there, and open the dataset."""
     counts = count_episodes(index_episodes(root))
     write_metadata(
-        root, DatasetMetadata(action_names=ACTION_NAMES, frame_shape=FRAME_SHAPE, policy="random", counts=counts)
+        root, DatasetMetadata(action_names=ACTION_NAMES, frame_shape=frame_shape, policy="random", counts=counts)
     )
     return ReplayDataset(root)
+
+
+@pytest.fixture(scope="session")
+def relist() -> Callable[[Path], None]:
+    """Call with the root of a dataset after changing its files, to have `_dataset.json` vouch for them, and as before
+    for the counts."""
+
+    def relist(root: Path) -> None:
+        write_metadata(root, read_metadata(root))
+
+    return relist
 
 
 @pytest.fixture(scope="session")
@@ -51,8 +62,8 @@ def make_episode() -> Callable[..., Episode]:
 
 
 @pytest.fixture(scope="session")
-def finish() -> Callable[[Path], ReplayDataset]:
-    """Call with the root of some shards to make them a dataset."""
+def finish() -> Callable[..., ReplayDataset]:
+    """Call with the root of some shards, and the shape of their frames, to make them a dataset."""
     return _finish
 
 

@@ -68,7 +68,7 @@ def test_content_hash_follows_content_not_place_or_time(tmp_path, make_episode, 
     assert ReplayDataset(copy).content_hash() == original
 
     frames = make_episode(3).frames.copy()
-    frames[7, 2, 3, 1] ^= 1
+    frames[7, 2, 3, 1] ^= 8  # a change that leaves the file's size as it is
     write_shard(copy, HERO, "00003", [make_episode(3, frames=frames)])
     names = {path.relative_to(tmp_path): path.stat().st_size for path in tmp_path.rglob("*.parquet")}
     assert {path.relative_to(copy): path.stat().st_size for path in copy.rglob("*.parquet")} == names
@@ -90,7 +90,7 @@ def test_missing_or_empty_dataset_is_named(tmp_path, finish) -> None:
         finish(tmp_path)
 
 
-def test_damaged_and_foreign_files_are_named(tmp_path, make_dataset) -> None:
+def test_damaged_and_foreign_files_are_named(tmp_path, make_dataset, relist) -> None:
     make_dataset([20] * 4)
     bad = tmp_path / f"game={HERO}" / "00003.parquet"
     whole = bad.read_bytes()
@@ -99,6 +99,11 @@ def test_damaged_and_foreign_files_are_named(tmp_path, make_dataset) -> None:
         with pytest.raises(ValueError, match=r"damaged or foreign file .*00003\.parquet"):
             ReplayDataset(tmp_path)
     pq.write_table(pa.table({"x": [1, 2]}), bad)
+    with pytest.raises(
+        ValueError, match=r"foreign file .*00003\.parquet: its footer is not the one that _dataset\.json"
+    ):
+        ReplayDataset(tmp_path)
+    relist(tmp_path)
     with pytest.raises(ValueError, match=r"foreign file .*00003\.parquet: not a file of a replay dataset"):
         ReplayDataset(tmp_path)
 
@@ -115,13 +120,32 @@ def test_damage_within_a_file_is_named_when_read(tmp_path, make_dataset) -> None
         damaged.read_frames_and_actions(damaged.episodes[0])
 
 
-def test_lost_shard_and_doubled_episode_are_named(tmp_path, make_dataset) -> None:
+def test_lost_added_and_doubled_shards_are_named(tmp_path, make_dataset, relist) -> None:
     make_dataset([20] * 6)
     shard: Path = tmp_path / f"game={HERO}" / "00003.parquet"
-    shutil.copy(shard, shard.with_stem("again"))
+    again = shard.with_stem("again")
+    shutil.copy(shard, again)
+    with pytest.raises(ValueError, match=r"file .*again\.parquet: _dataset\.json does not list it"):
+        ReplayDataset(tmp_path)
+    relist(tmp_path)
     with pytest.raises(ValueError, match=r"000003 is in .*00003\.parquet and again in .*again\.parquet"):
         ReplayDataset(tmp_path)
-    shard.with_stem("again").unlink()
+    again.unlink()
     shard.unlink()
+    with pytest.raises(ValueError, match=rf"has lost game={HERO}/00003\.parquet"):
+        ReplayDataset(tmp_path)
+    relist(tmp_path)
     with pytest.raises(ValueError, match="Hero-Atari2600-v0 has 3 episodes with 60 actions, expected 6 with 120"):
+        ReplayDataset(tmp_path)
+
+
+def test_a_file_under_another_game_is_named(tmp_path, make_dataset, relist) -> None:
+    make_dataset([20])
+    make_dataset([20], game=KANGAROO)
+    hero, kangaroo = (tmp_path / f"game={game}" / "00000.parquet" for game in (HERO, KANGAROO))
+    swapped = hero.read_bytes(), kangaroo.read_bytes()
+    kangaroo.write_bytes(swapped[0])
+    hero.write_bytes(swapped[1])
+    relist(tmp_path)
+    with pytest.raises(ValueError, match=rf"game={HERO}/00000\.parquet: episode {KANGAROO}/random/0/000000 is not of"):
         ReplayDataset(tmp_path)

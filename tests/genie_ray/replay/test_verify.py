@@ -38,13 +38,14 @@ def test_truncated_and_lost_files(tmp_path, make_dataset) -> None:
     truncated = directory / "00003.parquet"
     truncated.write_bytes(truncated.read_bytes()[:-100])
     (directory / "00006.parquet").unlink()
-    (name, message), counts = found(tmp_path)
+    lost, (name, message), counts = found(tmp_path)
+    assert lost == ("00006.parquet", "is lost")
     assert name == "00003.parquet"
     assert "damaged or foreign file" in message
     assert counts == (METADATA_FILE, f"{HERO} has 3 episodes with 60 actions, expected 9 with 180")
 
 
-def test_foreign_files(tmp_path, make_dataset) -> None:
+def test_foreign_files(tmp_path, make_dataset, relist) -> None:
     make_dataset([20])
     pq.write_table(pa.table({"x": [1]}), tmp_path / f"game={HERO}" / "table.parquet")
     (tmp_path / "notes.txt").touch()
@@ -52,44 +53,40 @@ def test_foreign_files(tmp_path, make_dataset) -> None:
     problems = dict(found(tmp_path))
     assert problems.keys() == {"table.parquet", "notes.txt", "elsewhere.parquet"}
     assert problems["notes.txt"] == "does not belong to a replay dataset"
-    assert "not a file of a replay dataset" in problems["table.parquet"]
+    assert f"{METADATA_FILE} does not list it" in problems["table.parquet"]
+    relist(tmp_path)
+    assert "not a file of a replay dataset" in dict(found(tmp_path))["table.parquet"]
 
 
-def test_doubled_episode(tmp_path, make_dataset, make_episode) -> None:
+def test_doubled_episode(tmp_path, make_dataset, make_episode, relist) -> None:
     make_dataset([20] * 2)
     write_shard(tmp_path, HERO, "more", [make_episode(1)])
+    relist(tmp_path)
     ((name, message),) = found(tmp_path)
     assert name == "more.parquet"
     assert message.startswith(f"episode {HERO}/random/0/000001 is in ")
     assert message.endswith("00000.parquet too")
 
 
-def test_wrong_count(tmp_path, make_dataset, make_episode) -> None:
+def test_wrong_count(tmp_path, make_dataset, make_episode, relist) -> None:
     make_dataset([20] * 2)
     write_shard(tmp_path, HERO, "more", [make_episode(2)])
+    relist(tmp_path)
     assert found(tmp_path) == [(METADATA_FILE, f"{HERO} has 3 episodes with 60 actions, expected 2 with 40")]
 
 
 @pytest.mark.parametrize("column", [2, 3, 9])
 def test_flipped_bits_anywhere_in_a_column(tmp_path, make_dataset, column: int) -> None:
-    """Whether or not the codec notices: what it decodes to is not what was written."""
+    """Whether or not the codec notices: the pages have checksums."""
     path = make_dataset([200, 200]).episodes[0].path
-    table = pq.read_table(path)
     chunk = pq.read_metadata(path).row_group(1).column(column)
     content = path.read_bytes()
-    outcomes = []
     start = chunk.dictionary_page_offset or chunk.data_page_offset
     for position in np.linspace(start + chunk.total_compressed_size // 2, start + chunk.total_compressed_size - 1, 5):
         damaged = bytearray(content)
         damaged[int(position)] ^= 0x10
         path.write_bytes(damaged)
-        try:
-            unharmed = pq.read_table(path).equals(table)  # an unused bit at the end of a page
-        except OSError:
-            unharmed = False
-        outcomes.append(unharmed)
-        assert {name for name, _ in found(tmp_path)} == (set() if unharmed else {"00000.parquet"})
-    assert not all(outcomes)
+        assert {name for name, _ in found(tmp_path)} == {"00000.parquet"}
 
 
 def rewrite(path: Path, table: pa.Table) -> None:
@@ -97,7 +94,7 @@ def rewrite(path: Path, table: pa.Table) -> None:
     pq.write_table(table, path, row_group_size=len(table))
 
 
-def test_rows_that_are_not_an_episode(tmp_path, make_dataset, make_episode) -> None:
+def test_rows_that_are_not_an_episode(tmp_path, make_dataset, make_episode, relist) -> None:
     path = make_dataset([4]).episodes[0].path
     table = episode_to_table(make_episode(0, length=4))
     broken = {
@@ -110,17 +107,20 @@ def test_rows_that_are_not_an_episode(tmp_path, make_dataset, make_episode) -> N
     for message, (column, values) in broken.items():
         index = table.schema.get_field_index(column)
         rewrite(path, table.set_column(index, table.field(index), pa.array(values, table.field(index).type)))
+        relist(tmp_path)
         assert (path.name, f"episode {HERO}/random/0/000000: {message}") in found(tmp_path)
 
 
-def test_frames_of_another_size(tmp_path, make_dataset, make_episode) -> None:
+def test_frames_of_another_size(tmp_path, make_dataset, make_episode, relist) -> None:
     make_dataset([1, 1], per_shard=1)
     frames = np.zeros((2, 8, 8, 3), np.uint8)
     write_shard(tmp_path, HERO, "00001", [make_episode(1, length=1, frames=frames)])
+    relist(tmp_path)
     assert found(tmp_path) == [("00001.parquet", f"frames are (8, 8, 3): {METADATA_FILE} says (4, 6, 3)")]
 
 
-def test_row_group_of_two_episodes(tmp_path, make_dataset, make_episode) -> None:
+def test_row_group_of_two_episodes(tmp_path, make_dataset, make_episode, relist) -> None:
     path = make_dataset([20, 20]).episodes[0].path
     rewrite(path, pa.concat_tables([episode_to_table(make_episode(i)) for i in range(2)]))
-    assert (path.name, f"foreign file {path}: row group 0 is not one episode") in found(tmp_path)
+    relist(tmp_path)
+    assert (path.name, f"damaged or foreign file {path}: row group 0 is not one episode") in found(tmp_path)

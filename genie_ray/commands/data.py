@@ -1,0 +1,107 @@
+"""`genie-ray data`: look into replay datasets, check them, convert them. Thin: parse, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from genie_ray.commands.options import Output
+
+data_app = typer.Typer(no_args_is_help=True, help="Replay datasets: look into them, check them, convert them.")
+
+Dataset = Annotated[
+    str, typer.Argument(metavar="DATA", help="Replay dataset: a directory, or a URI (s3://, gs://, hdfs://, file://).")
+]
+
+
+@data_app.command("info")
+def info(
+    data: Dataset,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
+) -> None:
+    """Tell what a dataset holds: counts, lengths, actions, rewards and sizes by game and policy."""
+    import json
+
+    from genie_ray.replay.dataset import ReplayDataset
+    from genie_ray.replay.summary import print_summary, summarize
+
+    document = summarize(ReplayDataset(data))
+    if as_json:
+        typer.echo(json.dumps(document, indent=1))
+    else:
+        print_summary(document)
+
+
+@data_app.command("verify")
+def verify(data: Dataset) -> None:
+    """Decode every file and name those that are damaged, truncated, lost or foreign; exit code 1 if there are any."""
+    from genie_ray.replay.verify import verify as find_problems
+
+    problems = find_problems(data)
+    for problem in problems:
+        typer.echo(problem)
+    if problems:
+        typer.echo(f"{len(problems)} problems in {len({problem.path for problem in problems})} files", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{data} is whole")
+
+
+@data_app.command("show")
+def show(
+    data: Dataset,
+    output: Output,
+    game: Annotated[str | None, typer.Option(help="Of this game; without one, of any.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Played by this policy; without one, by any.")] = None,
+    episode: Annotated[str | None, typer.Option(help="The episode with this id.")] = None,
+    count: Annotated[int, typer.Option(help="How many episodes, spread evenly over those asked for.")] = 1,
+    every: Annotated[int, typer.Option(help="Steps from one shown frame to the next.")] = 4,
+) -> None:
+    """Draw episodes: a film strip (PNG) and a clip (GIF) each, with actions and rewards."""
+    from genie_ray.replay.dataset import ReplayDataset
+    from genie_ray.replay.film import choose_episodes, show_episodes
+
+    dataset = ReplayDataset(data)
+    chosen = choose_episodes(dataset, game=game, policy=policy, episode=episode, count=count)
+    for path in show_episodes(dataset, chosen, output, every=every):
+        typer.echo(path)
+
+
+@data_app.command("convert")
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Replay dataset to export, or recordings to import.")],
+    output: Output,
+    to: Annotated[
+        Literal["jpg", "png", "mp4"],
+        typer.Option(help="Frames of an export: jpg as published (lossy), png and mp4 (lossless)."),
+    ] = "jpg",
+    game: Annotated[str | None, typer.Option(help="Of an import; without one, what the files tell.")] = None,
+    policy: Annotated[str, typer.Option(help="Who played an import: part of its episodes' ids.")] = "imported",
+    actions: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME...", help="Action names of an import, where the files have none.")
+    ] = None,
+    frame_size: Annotated[
+        int | None, typer.Option(min=1, help="Resize an import's frames to so many pixels, padded to a square.")
+    ] = None,
+) -> None:
+    """Export a dataset in GenieRedux's published layout (a folder per session: frames and actions.json), or import.
+
+    Imports are that layout, and plain clips: videos (mp4, gif, ...) with a list of actions in a .json of the same name,
+    or .npz with both.
+    """
+    from genie_ray.replay import convert
+    from genie_ray.replay.dataset import ReplayDataset
+    from genie_ray.replay.recordings import ImportConfig
+    from genie_ray.replay.storage import resolve
+    from genie_ray.replay.writer import METADATA_FILE
+
+    if (resolve(source) / METADATA_FILE).is_file():
+        if to == "jpg":
+            typer.echo("JPEG is lossy: --to png and --to mp4 keep every pixel", err=True)
+        for path in convert.export_published(ReplayDataset(source), output, to):
+            typer.echo(path)
+    else:
+        names = tuple(actions.split(",")) if actions else ()
+        config = ImportConfig(game=game, policy=policy, action_names=names, frame_size=frame_size)
+        typer.echo(convert.import_recordings(Path(source), output, config))
