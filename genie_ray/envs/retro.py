@@ -83,7 +83,7 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
         require_rom(self.game)
         rom = stable_retro.data.get_romfile_path(self.game, INTEGRATIONS)
         console = stable_retro.get_system_info(stable_retro.get_romfile_system(rom))
-        self._button_table = button_table(self.game, console["buttons"], self.config.action_set)
+        self._button_table = button_table(self.game, console["buttons"], self.config.action_set).astype(np.uint8)
         self._native_frame_every = native_frame_every
         self._emulator: stable_retro.RetroEnv | None = None
         self._steps = 0
@@ -109,16 +109,19 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Hold an action for `frame_skip` emulator frames, fewer if the game ends within them."""
         assert self._emulator is not None, "reset() comes before step()"
-        buttons = self._button_table[action]
-        reward = 0.0
-        for _ in range(self.config.frame_skip):
-            screen, frame_reward, terminated, _, variables = self._emulator.step(buttons)
-            reward += frame_reward
+        console, variables = self._emulator.em, self._emulator.data
+        console.set_button_mask(self._button_table[action], 0)
+        reward, terminated = 0.0, False
+        for _ in range(self.config.frame_skip):  # what stable_retro.RetroEnv.step does, but for pictures nobody sees
+            console.step()
+            variables.update_ram()
+            reward += variables.current_reward()
+            terminated = bool(variables.is_done())
             if terminated:
                 break
         self._steps += 1
         truncated = not terminated and self._steps >= self.config.max_episode_steps
-        frame, info = self._observe(screen, variables)
+        frame, info = self._observe(self._emulator.get_screen(apply_rotation=True), variables.lookup_all())
         return frame, reward, terminated, truncated, info
 
     def close(self) -> None:
