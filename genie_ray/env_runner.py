@@ -64,7 +64,7 @@ class CollectionEnvRunner(EnvRunner):
 
     def make_module(self) -> None:
         if self._checkpoint is not None:
-            self.module = load_module(self._checkpoint, **self._exploration)
+            self.module = load_module(self._checkpoint, **self._exploration).eval()
         else:
             self.module = RandomModule(
                 observation_space=self.env.observation_space, action_space=self.env.action_space, model_config={}
@@ -133,7 +133,7 @@ def learned(module: RLModule) -> Act:
     def act(frame: NDArray[np.uint8]) -> tuple[int, float]:
         nonlocal state
         frames_BHWC = torch.from_numpy(frame)[None]
-        batch = {Columns.OBS: frames_BHWC}
+        batch: dict[str, Any] = {Columns.OBS: frames_BHWC}
         if recurrent:
             batch = {Columns.OBS: frames_BHWC[:, None], Columns.STATE_IN: state}
         output = module.forward_exploration(batch, t=0)

@@ -11,6 +11,10 @@ class GameError(RuntimeError):
         self.game, self.reason = game, reason
 
 
+class IncompleteError(RuntimeError):
+    """Not all of what was asked for could be had; the rest is complete."""
+
+
 def cause_of(error: BaseException) -> BaseException:
     """The exception that a remote task, actor or train worker raised, out of the layers that Ray put around it."""
     failures = getattr(error, "worker_failures", None)  # ray.train.TrainingFailedError

@@ -1,14 +1,13 @@
 """The rollout worker: a Ray actor that plays shards of a collection in an RLlib environment runner with one emulator.
 
 What a game does wrong is told apart from what goes wrong elsewhere: `GameError` is about the game, anything else ends
-the collection. While a shard is played, `steps_played` still answers, so that a game that hangs is noticed.
+the collection. While a shard is played, `progress` still answers, so that a game that hangs is noticed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,10 +15,11 @@ import ray
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from stable_retro.data import Integrations
 
-from genie_ray.collection import Policy
+from genie_ray.collection import Collection
 from genie_ray.env_runner import CollectionEnvRunner
-from genie_ray.envs.retro import EnvConfig, fit_frame
+from genie_ray.envs.retro import fit_frame
 from genie_ray.errors import GameError, one_line
 from genie_ray.replay import writer
 from genie_ray.replay.schema import Episode, LargeFrameLayout, LargeFrames, episode_id
@@ -30,15 +30,14 @@ from genie_ray.shards import Shard
 class RolloutWorker:
     """Plays shards in one environment runner, which it rebuilds when the game changes."""
 
-    def __init__(
-        self, output: Path, policy: Policy, env: EnvConfig, seed: int, large_frames: LargeFrameLayout | None
-    ) -> None:
+    def __init__(self, collection: Collection, integrations: Sequence[str]) -> None:
         torch.set_num_threads(1)
-        self._output, self._policy, self._env, self._seed = output, policy, env, seed
-        self._large_frames = large_frames
+        for path in integrations:
+            Integrations.add_custom_path(path)
+        self._collection = collection
         self._game: str | None = None
         self._runner: CollectionEnvRunner | None = None
-        self._steps_before = 0
+        self._steps_before = self._episodes_played = 0
 
     def node(self) -> str:
         """The id of the node that the worker lives on."""
@@ -54,50 +53,54 @@ class RolloutWorker:
         if shard.game != self._game:
             self._change_game(shard.game)
         assert self._runner is not None
-        self._steps_before = self._runner.steps_played
-        writer.write_shard(self._output, shard.game, shard.name, self._episodes(shard))
+        self._steps_before, self._episodes_played = self._runner.steps_played, 0
+        writer.write_shard(self._collection.output, shard.game, shard.name, self._episodes(shard))
         return self._runner.steps_played - self._steps_before
 
     @ray.method(concurrency_group="watch")
-    def steps_played(self) -> int:
-        """Steps of the shard that is being played; answers while it is."""
-        return self._runner.steps_played - self._steps_before if self._runner is not None else 0
+    def progress(self) -> tuple[int, int]:
+        """Steps and whole episodes of the shard that is being played; answers while it is."""
+        steps = self._runner.steps_played - self._steps_before if self._runner is not None else 0
+        return steps, self._episodes_played
 
     def _change_game(self, game: str) -> None:
         if self._runner is not None:
             self._runner.stop()  # one emulator per process
             self._runner, self._game = None, None
-        every = self._large_frames.every if self._large_frames else 0
+        policy = self._collection.policy
         try:
             self._runner = CollectionEnvRunner(
                 game,
-                self._env,
-                checkpoint=self._policy.checkpoint(game),
-                exploration={"epsilon": self._policy.epsilon, "temperature": self._policy.temperature},
-                native_frame_every=every,
+                self._collection.env,
+                checkpoint=policy.checkpoint(game),
+                exploration={"epsilon": policy.epsilon, "temperature": policy.temperature},
+                native_frame_every=self._collection.config.large_frame_every,
             )
         except Exception as error:
-            raise GameError(game, one_line(error)) from error
+            raise GameError(game, one_line(error)) from None
         self._game = game
 
     def _episodes(self, shard: Shard) -> Iterator[Episode]:
         """The shard's episodes, each under a seed of its own; where steps are counted, the last one is cut short."""
+        policy, seed, fit = self._collection.policy.name, self._collection.seed, self._collection.env.fit
+        large_frames = self._collection.config.large_frames
         whole = shard.unit == "episodes"
         played = 0
         while played < shard.count:
             index = shard.first + played
-            episode = self._sample(shard.game, index, None if whole else shard.count - played)
-            replay = to_replay_episode(episode, shard.game, self._policy.name, self._seed, index)
-            yield with_large_frames(replay, self._large_frames, self._env.fit) if self._large_frames else replay
+            torch.manual_seed(seed_of(seed, policy, shard.game, index))
+            episode = self._sample(shard.game, None if whole else shard.count - played)
+            replay = to_replay_episode(episode, shard.game, policy, seed, index)
+            yield with_large_frames(replay, large_frames, fit) if large_frames else replay
             played += 1 if whole else len(episode)
+            self._episodes_played += 1
 
-    def _sample(self, game: str, index: int, max_steps: int | None) -> SingleAgentEpisode:
+    def _sample(self, game: str, max_steps: int | None) -> SingleAgentEpisode:
         assert self._runner is not None
-        torch.manual_seed(seed_of(self._seed, self._policy.name, game, index))
         try:
             (episode,) = self._runner.sample(max_steps=max_steps)
         except Exception as error:
-            raise GameError(game, one_line(error)) from error
+            raise GameError(game, one_line(error)) from None
         return episode
 
 

@@ -43,3 +43,14 @@ def plan_shards(games: Sequence[str], per_game: int, per_shard: int, unit: Unit 
         for first in range(0, per_game, per_shard)
         for game in games
     ]
+
+
+def spans(shards: Sequence[Shard]) -> tuple[tuple[int, int], ...]:
+    """Where a game's shards are, as (first, behind last) of its steps or episodes; neighbours are joined."""
+    joined: list[tuple[int, int]] = []
+    for shard in sorted(shards, key=lambda shard: shard.first):
+        if joined and joined[-1][1] == shard.first:
+            joined[-1] = (joined[-1][0], shard.first + shard.count)
+        else:
+            joined.append((shard.first, shard.first + shard.count))
+    return tuple(joined)

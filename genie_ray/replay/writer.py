@@ -49,6 +49,15 @@ class GameCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MissingPlay:
+    """What of one game was asked for and is not there."""
+
+    unit: str  # "steps" or "episodes"
+    ranges: tuple[tuple[int, int], ...]  # first and behind last of those of the game, counted from 0
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetMetadata:
     """What `_dataset.json` says about a dataset."""
 
@@ -58,6 +67,7 @@ class DatasetMetadata:
     policy_checkpoint: str | None = None  # hash of its weights; None for a scripted policy
     config: dict[str, Any] = field(default_factory=dict)  # of the collection, as plain JSON
     counts: dict[str, GameCounts]  # by game
+    missing: dict[str, MissingPlay] = field(default_factory=dict)  # by game; running the collection again tries again
     large_frames: LargeFrameLayout | None = None  # which ones there are
     schema_version: int = SCHEMA_VERSION
 
@@ -111,9 +121,14 @@ def read_metadata(root: str | os.PathLike[str]) -> DatasetMetadata:
         if values.get("large_frames") is not None:
             values["large_frames"] = LargeFrameLayout(**values["large_frames"])
         values["counts"] = {game: GameCounts(**counts) for game, counts in values["counts"].items()}
+        values["missing"] = {game: _missing_play(missing) for game, missing in values.get("missing", {}).items()}
         return DatasetMetadata(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"damaged {path}: {error!r}") from error
+
+
+def _missing_play(values: dict[str, Any]) -> MissingPlay:
+    return MissingPlay(**{**values, "ranges": tuple((first, end) for first, end in values["ranges"])})
 
 
 def _write_row_groups(path: Path, game: str, episodes: Iterable[Episode]) -> None:

@@ -11,11 +11,12 @@ import numpy as np
 import psutil
 import pytest
 
-from genie_ray.collection import CollectionConfig, Policy, collect, plan_shards
+from genie_ray.collection import CollectionConfig, Policy, collect
 from genie_ray.envs.retro import EnvConfig, RetroEnv
 from genie_ray.replay.dataset import ReplayDataset, read_row_group
 from genie_ray.replay.schema import LargeFrameLayout
 from genie_ray.replay.verify import verify
+from genie_ray.shards import plan_shards
 
 GAMES = ["Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"]
 ENV = EnvConfig(max_episode_steps=100)
@@ -26,10 +27,10 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 def test_shards_hold_every_step_once() -> None:
-    shards = plan_shards(["a", "b"], steps_per_game=25, steps_per_shard=10)
+    shards = plan_shards(["a", "b"], per_game=25, per_shard=10)
     for game in ("a", "b"):
-        spans = [range(s.first_step, s.first_step + s.steps) for s in shards if s.game == game]
-        assert sorted(step for span in spans for step in span) == list(range(25))
+        ranges = [range(s.first, s.first + s.count) for s in shards if s.game == game]
+        assert sorted(step for span in ranges for step in span) == list(range(25))
 
 
 def test_collection_has_exactly_the_steps_asked_for(replay: ReplayDataset) -> None:
@@ -87,7 +88,7 @@ def test_random_play_draws_every_action_alike_and_says_so(replay: ReplayDataset)
 @pytest.mark.slow
 def test_a_killed_worker_and_a_lost_shard_change_nothing(roms: list[str], ray_session: None, tmp_path: Path) -> None:
     """One collection in peace; one whose rollout worker is killed, and that later loses a shard and its metadata."""
-    config = CollectionConfig(steps_per_shard=200, workers=1)
+    config = CollectionConfig(steps_per_shard=200, workers_max=1)
 
     def run(name: str) -> Path:
         return collect(tmp_path / name, Policy(name="random"), GAMES, 400, config, ENV, seed=7)
