@@ -44,6 +44,8 @@ app.add_typer(train_app, name="train")
 # Read when Ray is imported, so set before that.
 QUIET_RAY = {"RAY_DEDUP_LOGS_SKIP_REGEX": r"Task ServeController\."}
 
+INTERRUPTED = 130  # the exit code of what SIGINT ended
+
 
 def main() -> None:
     """Runs the command line; what the user can mend is told in one line, with exit code 2 (1: all but some games)."""
@@ -51,9 +53,10 @@ def main() -> None:
         os.environ.setdefault(name, value)
     try:
         app()
-    except KeyboardInterrupt:
-        print("interrupted: the same command continues from what is saved", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer's, silently
+            print("interrupted: the same command continues from what is saved", file=sys.stderr)
+        raise
     except (ValueError, OSError, IncompleteError) as error:
         if os.environ.get("GENIE_RAY_TRACEBACK"):
             raise

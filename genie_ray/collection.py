@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from genie_ray.envs.retro import EnvConfig
 from genie_ray.errors import IncompleteError
 from genie_ray.files import write_atomically
+from genie_ray.progress import console
 from genie_ray.shards import Shard, Unit, plan_shards, spans
 
 if TYPE_CHECKING:
@@ -198,6 +199,9 @@ def collect(
         given_up = _play(collection)
     except KeyboardInterrupt:
         _write_metadata(collection, dict.fromkeys(collection.games, "interrupted"))
+        left = sum(shard.count for shard in collection.missing())
+        total = len(collection.games) * per_game
+        console.print(f"{total - left:,} of {total:,} {unit} are complete in {output}", soft_wrap=True)
         raise
     _write_metadata(collection, given_up)
     if given_up:

@@ -20,9 +20,12 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 from genie_ray.collection import CollectionConfig
 from genie_ray.collection_progress import GameBars
 from genie_ray.errors import GameError, cause_of, one_line
+from genie_ray.progress import console
 from genie_ray.shards import Shard
 
 POLL_S = 1.0
+PATIENCE_S = 30.0  # without a worker, before it is said what is being waited for
+GOODBYE_S = 10.0  # for killed workers to be gone
 FAILED_STARTS = 5  # in a row, of workers, before it is clear that none will start
 
 
@@ -53,6 +56,7 @@ class WorkerPool:
     _failures: Counter[Shard] = field(default_factory=Counter)
     _failed_starts: int = 0
     _polled: float = 0.0
+    _lonely_since: float | None = None
 
     def play(self, shards: Iterable[Shard]) -> None:
         """Returns when every shard is played or its game given up.
@@ -68,9 +72,13 @@ class WorkerPool:
                 self._hand_out()
                 self._settle()
                 self._watch()
+                self._say_what_is_waited_for()
         finally:
+            busy = [worker.task for worker in self._workers if worker.shard is not None]
             for worker in list(self._workers):
                 self._discard(worker)
+            if busy:  # so that no file appears after this
+                ray.wait(busy, num_returns=len(busy), timeout=GOODBYE_S)
 
     def _resize(self) -> None:
         """Starts workers: the fewest at once, more where CPUs are free, never more than there is work for."""
@@ -84,6 +92,16 @@ class WorkerPool:
         for _ in range(min(room, max(lacking, free))):
             actor = self.start_worker()
             self._workers.append(_Worker(actor=actor, task=actor.node.remote()))
+
+    def _say_what_is_waited_for(self) -> None:
+        now = time.monotonic()
+        if any(worker.node for worker in self._workers):
+            self._lonely_since = None
+        elif self._lonely_since is None:
+            self._lonely_since = now
+        elif now - self._lonely_since > PATIENCE_S:
+            self._lonely_since = now
+            console.print(f"no rollout worker for {PATIENCE_S:.0f} s: waiting for the cluster to have a CPU free")
 
     def _hand_out(self) -> None:
         """Gives each waiting worker a shard, of the game whose emulator it has if there is one."""
