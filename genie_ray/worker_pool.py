@@ -101,7 +101,10 @@ class WorkerPool:
             self._lonely_since = now
         elif now - self._lonely_since > PATIENCE_S:
             self._lonely_since = now
-            console.print(f"no rollout worker for {PATIENCE_S:.0f} s: waiting for the cluster to have a CPU free")
+            free = ray.available_resources().get("CPU", 0)
+            console.print(
+                f"no rollout worker for {PATIENCE_S:.0f} s ({free:g} CPUs are free): waiting for one to start"
+            )
 
     def _hand_out(self) -> None:
         """Gives each waiting worker a shard, of the game whose emulator it has if there is one."""

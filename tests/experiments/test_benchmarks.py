@@ -25,3 +25,14 @@ def test_the_world_model_is_measured(tmp_path: Path) -> None:
     assert cases["reward query, 64 windows"]["flops"] == pytest.approx(
         8 * cases["reward query, 8 windows"]["flops"], rel=0.01
     )
+
+
+@pytest.mark.slow
+def test_collection_is_measured(roms: list[str], tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    arguments = ["--game", "Kangaroo-Atari2600", "--runs", "1", "--steps", "300", "--json", str(figures)]
+    subprocess.run([sys.executable, str(BENCHMARKS / "collection.py"), *arguments], check=True, capture_output=True)
+    measured = json.loads(figures.read_text())
+    assert set(measured["rates"]) == {"bare emulator", "environment", "collection"}
+    assert all(rate > 0 for rates in measured["rates"].values() for rate in rates)
+    assert 10 < measured["bytes_per_frame"] < 64 * 64 * 3
