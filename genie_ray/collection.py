@@ -215,7 +215,6 @@ def collect(
 def _play(collection: Collection) -> dict[str, str]:
     """Plays what is missing; returns the games that were given up, and why."""
     import ray
-    from stable_retro.data import Integrations
 
     from genie_ray.collection_progress import GameBars
     from genie_ray.rollout_worker import RolloutWorker
@@ -230,7 +229,7 @@ def _play(collection: Collection) -> dict[str, str]:
     bars = GameBars(f"collect {collection.policy.name} play", collection.unit, wanted, there)
     with bars:
         pool = WorkerPool(
-            start_worker=lambda: worker.remote(collection, Integrations.CUSTOM_ONLY.paths),
+            start_worker=lambda: worker.remote(collection),
             config=collection.config,
             bars=bars,
         )

@@ -24,7 +24,7 @@ from ray.rllib.env import INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from genie_ray.envs.retro import EnvConfig, RetroEnv
+from genie_ray.envs.retro import EnvConfig, make_game
 from policies.baselines.random import RandomModule
 from policies.exploration import load_module
 
@@ -36,11 +36,11 @@ class CollectionEnvRunner(EnvRunner):
     """Plays episodes of one game in this process's emulator.
 
     Args:
-        game: a Stable-Retro id.
+        game: a game's id.
         env: frames, actions and episode length.
         checkpoint: the agent that plays; None for random play.
         exploration: `epsilon` and `temperature` of the agent.
-        native_frame_every: as RetroEnv has it.
+        native_frame_every: as `make_game` has it.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class CollectionEnvRunner(EnvRunner):
         self.make_module()
 
     def make_env(self) -> None:
-        self.env = RetroEnv(self._game, self._settings, native_frame_every=self._native_frame_every)
+        self.env = make_game(self._game, self._settings, native_frame_every=self._native_frame_every)
 
     def make_module(self) -> None:
         if self._checkpoint is not None:
@@ -70,9 +70,10 @@ class CollectionEnvRunner(EnvRunner):
                 observation_space=self.env.observation_space, action_space=self.env.action_space, model_config={}
             )
 
-    def sample(self, *, max_steps: int | None = None, **kwargs: Any) -> list[SingleAgentEpisode]:
-        """Plays one episode with exploration, cut short after `max_steps`; torch's global generator decides it."""
-        return [self._play(max_steps or self._settings.max_episode_steps)]
+    def sample(self, *, seed: int, max_steps: int | None = None, **kwargs: Any) -> list[SingleAgentEpisode]:
+        """Plays one episode with exploration, cut short after `max_steps`; the seed decides it."""
+        torch.manual_seed(seed)
+        return [self._play(seed, max_steps or self._settings.max_episode_steps)]
 
     def get_spaces(self) -> dict[str, tuple[gym.Space, gym.Space]]:
         spaces = (self.env.observation_space, self.env.action_space)
@@ -85,8 +86,8 @@ class CollectionEnvRunner(EnvRunner):
     def stop(self) -> None:
         self.env.close()
 
-    def _play(self, max_steps: int) -> SingleAgentEpisode:
-        frame, info = self.env.reset()
+    def _play(self, seed: int, max_steps: int) -> SingleAgentEpisode:
+        frame, info = self.env.reset(seed=seed)
         frames, infos = [frame], [info]
         actions: list[int] = []
         log_probs: list[float] = []

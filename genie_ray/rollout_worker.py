@@ -7,7 +7,7 @@ the collection. While a shard is played, `progress` still answers, so that a gam
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,6 @@ import ray
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-from stable_retro.data import Integrations
 
 from genie_ray.collection import Collection
 from genie_ray.env_runner import CollectionEnvRunner
@@ -30,10 +29,8 @@ from genie_ray.shards import Shard
 class RolloutWorker:
     """Plays shards in one environment runner, which it rebuilds when the game changes."""
 
-    def __init__(self, collection: Collection, integrations: Sequence[str]) -> None:
+    def __init__(self, collection: Collection) -> None:
         torch.set_num_threads(1)
-        for path in integrations:
-            Integrations.add_custom_path(path)
         self._collection = collection
         self._game: str | None = None
         self._runner: CollectionEnvRunner | None = None
@@ -88,17 +85,17 @@ class RolloutWorker:
         played = 0
         while played < shard.count:
             index = shard.first + played
-            torch.manual_seed(seed_of(seed, policy, shard.game, index))
-            episode = self._sample(shard.game, None if whole else shard.count - played)
+            max_steps = None if whole else shard.count - played
+            episode = self._sample(shard.game, seed_of(seed, policy, shard.game, index), max_steps)
             replay = to_replay_episode(episode, shard.game, policy, seed, index)
             yield with_large_frames(replay, large_frames, fit) if large_frames else replay
             played += 1 if whole else len(episode)
             self._episodes_played += 1
 
-    def _sample(self, game: str, max_steps: int | None) -> SingleAgentEpisode:
+    def _sample(self, game: str, seed: int, max_steps: int | None) -> SingleAgentEpisode:
         assert self._runner is not None
         try:
-            (episode,) = self._runner.sample(max_steps=max_steps)
+            (episode,) = self._runner.sample(seed=seed, max_steps=max_steps)
         except Exception as error:
             raise GameError(game, one_line(error)) from None
         return episode

@@ -88,7 +88,7 @@ class Worker(RolloutWorker):
     """A rollout worker that plays one game and tells its memory."""
 
     def __init__(self, game: str, collection: Collection) -> None:
-        super().__init__(collection, ())
+        super().__init__(collection)
         self._plays = game
 
     def play(self, steps: int, turn: int) -> None:

@@ -123,32 +123,32 @@ def test_episodes_are_those_asked_for_however_they_are_cut_into_shards(
 
 
 @pytest.mark.slow
-def test_broken_games_are_told_and_the_others_complete(roms: list[str], ray_session: None, tmp_path: Path) -> None:
+def test_broken_games_are_told_and_the_others_complete(
+    roms: list[str], ray_session: None, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """A start state of noise breaks a game every time; the same command succeeds once the state is mended."""
     broken = "Broken-Atari2600-v0"
     folder = Path(retro_data.get_romfile_path(GAMES[1], INTEGRATIONS)).parent
     shutil.copytree(folder, tmp_path / "integrations" / broken)
     (state,) = (tmp_path / "integrations" / broken).glob("*.state")
     state.write_bytes(gzip.compress(np.random.default_rng(0).bytes(5_000)))
-    retro_data.Integrations.add_custom_path(str(tmp_path / "integrations"))
+    env = EnvConfig(max_episode_steps=100, integrations=(str(tmp_path / "integrations"),))
+    request.addfinalizer(retro_data.Integrations.clear_custom_paths)
 
     def run() -> Path:
         config = CollectionConfig(steps_per_shard=100, tries=2)
-        return collect(tmp_path / "play", Policy(name="random"), [broken, GAMES[1]], 200, config, ENV)
+        return collect(tmp_path / "play", Policy(name="random"), [broken, GAMES[1]], 200, config, env)
 
-    try:
-        with pytest.raises(IncompleteError, match=rf"1 of 2 games were given up.*{broken}: start state .* is damaged"):
-            run()
-        part = ReplayDataset(tmp_path / "play")
-        assert part.metadata.counts == {GAMES[1]: GameCounts(episodes=2, actions=200)}
-        assert part.metadata.missing[broken].ranges == ((0, 200),)
-        assert verify(part.root) == []
-        shutil.copy(folder / state.name, state)
-        whole = ReplayDataset(run())
-        assert whole.metadata.counts[broken].actions == 200
-        assert whole.metadata.missing == {}
-    finally:
-        retro_data.Integrations.clear_custom_paths()
+    with pytest.raises(IncompleteError, match=rf"1 of 2 games were given up.*{broken}: start state .* is damaged"):
+        run()
+    part = ReplayDataset(tmp_path / "play")
+    assert part.metadata.counts == {GAMES[1]: GameCounts(episodes=2, actions=200)}
+    assert part.metadata.missing[broken].ranges == ((0, 200),)
+    assert verify(part.root) == []
+    shutil.copy(folder / state.name, state)
+    whole = ReplayDataset(run())
+    assert whole.metadata.counts[broken].actions == 200
+    assert whole.metadata.missing == {}
 
 
 @pytest.mark.slow

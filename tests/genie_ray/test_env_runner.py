@@ -33,8 +33,7 @@ pytestmark = pytest.mark.usefixtures("roms", "ray_session")
 
 def collected(checkpoint: Path | None, max_steps: int | None = None) -> SingleAgentEpisode:
     runner = CollectionEnvRunner(GAME, ENV, checkpoint=checkpoint, exploration=ACTING, native_frame_every=0)
-    torch.manual_seed(3)
-    (episode,) = runner.sample(max_steps=max_steps)
+    (episode,) = runner.sample(seed=3, max_steps=max_steps)
     runner.stop()
     return episode
 
