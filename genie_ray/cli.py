@@ -26,6 +26,7 @@ from genie_ray.commands.options import (
 )
 from genie_ray.commands.roms import roms_app
 from genie_ray.commands.training import train_app
+from genie_ray.errors import IncompleteError, one_line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,23 +46,24 @@ app.add_typer(train_app, name="train")
 # Read when Ray is imported, so set before that.
 QUIET_RAY = {"RAY_DEDUP_LOGS_SKIP_REGEX": r"Task ServeController\."}
 
+INTERRUPTED = 130  # the exit code of what SIGINT ended
+
 
 def main() -> None:
-    """Runs the command line; what the user can mend is told in one line, with exit code 2."""
+    """Runs the command line; what the user can mend is told in one line, with exit code 2 (1: all but some games)."""
     for name, value in QUIET_RAY.items():
         os.environ.setdefault(name, value)
     try:
         app()
-    except KeyboardInterrupt:
-        print("interrupted: the same command continues from what is saved", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError) as error:
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer's, silently
+            print("interrupted: the same command continues from what is saved", file=sys.stderr)
+        raise
+    except (ValueError, OSError, IncompleteError) as error:
         if os.environ.get("GENIE_RAY_TRACEBACK"):
             raise
-        from genie_ray.errors import one_line
-
         print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, IncompleteError) else 2)
 
 
 @app.command()
@@ -86,7 +88,11 @@ def run(
 @app.command()
 def collect(
     output: Output,
-    steps: Annotated[int, typer.Option(help="Environment steps per game.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Environment steps per game.", show_default=False)] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="Or episodes per game.", show_default=False)] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps that end an episode (env.max_episode_steps).", show_default=False)
+    ] = None,
     policy: Annotated[
         str, typer.Option(help="`random`, or a directory of trained agents (<directory>/<game>/module).")
     ] = "random",
@@ -98,8 +104,11 @@ def collect(
     address: Address = None,
     overrides: Overrides = None,
 ) -> None:
-    """Play games and store every step as a replay dataset."""
-    settings = load_settings(config, overrides, address)
+    """Play games and store every step as a replay dataset. Settings: collection.*, env.*."""
+    if (steps is None) == (episodes is None):
+        raise ValueError("say how much to play of each game: either --steps or --episodes")
+    limit = [] if max_steps is None else [f"env.max_episode_steps={max_steps}"]
+    settings = load_settings(config, [*(overrides or []), *limit], address)
     games = choose_games(settings, game)
     from genie_ray import collection
     from genie_ray.session import ray_session
@@ -114,9 +123,10 @@ def collect(
             output,
             player,
             games,
-            steps,
+            steps or episodes or 0,
             settings.collection,
             settings.env,
+            unit="steps" if steps else "episodes",
             seed=settings.seed if seed is None else seed,
         )
     typer.echo(output)

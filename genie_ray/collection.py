@@ -1,9 +1,7 @@
 """Play recorded as a replay dataset: RLlib rollout workers, one emulator per process, write Parquet shards.
 
-The work is cut into shards: exactly `steps_per_shard` consecutive steps of one game, of which the last episode is cut
-short. A shard depends on nothing but (policy, game, seed, shard number), so shards are played anywhere, in any order,
-and again after a crash, and always come out the same. A shard's file exists when it is complete: what is left to do is
-what was asked for minus what is there.
+The work is cut into shards (shards.py), which an elastic pool of workers plays (worker_pool.py). A shard's file exists
+when it is complete: what is left to do is what was asked for minus what is there.
 """
 
 from __future__ import annotations
@@ -11,15 +9,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genie_ray.envs.retro import EnvConfig
-from genie_ray.errors import cause_of
+from genie_ray.errors import IncompleteError
 from genie_ray.files import write_atomically
-from genie_ray.progress import progress_bar
+from genie_ray.progress import console
+from genie_ray.shards import Shard, Unit, plan_shards, spans
 
 if TYPE_CHECKING:
     from genie_ray.replay.schema import LargeFrameLayout
@@ -30,13 +30,16 @@ PLAN_FILE = "_plan.json"
 
 @dataclass(frozen=True, kw_only=True)
 class CollectionConfig:
-    """How much is played, by how many workers. Counts are environment steps per game."""
+    """How much is played, by how many workers, and how patient they are. Counts are environment steps per game."""
 
     random_steps: int = 350_000  # of random play for the base model; ours: 500 full episodes
     finetune_steps: int = 350_000  # of explored play, and as many of fresh random play to compare with
     test_steps: int = 700_000  # paper, section 5: 1,000 episodes of 700 steps
-    steps_per_shard: int = 10_000
-    workers: int = 2  # rollout workers, one emulator each
+    steps_per_shard: int = 10_000  # where episodes are counted: as many as take so many steps at most
+    workers_min: int = 1  # rollout workers, one emulator each, that the cluster is asked for, whatever it has free
+    workers_max: int = 2  # rollout workers at most: more are started while CPUs are free
+    step_timeout_s: float = 120.0  # after so long without a step, a game hangs
+    tries: int = 3  # of a shard, before its game is given up
     explorer_epsilon: float = 0.01  # paper, A.3: where AutoExplore's ε ends
     explorer_temperature: float = 1.0  # paper, A.3
     test_epsilon: float = 0.3  # ours: share of random actions in the test agents' play
@@ -44,9 +47,13 @@ class CollectionConfig:
     large_frame_size: int = 256  # pixels, height and width; paper, supplement
 
     def __post_init__(self) -> None:
-        for name in ("random_steps", "finetune_steps", "test_steps", "steps_per_shard", "workers"):
+        for name in ("random_steps", "finetune_steps", "test_steps", "steps_per_shard", "workers_min", "tries"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.workers_max < self.workers_min:
+            raise ValueError(f"workers_max = {self.workers_max}: must be at least workers_min, {self.workers_min}")
+        if self.step_timeout_s <= 0:
+            raise ValueError(f"step_timeout_s = {self.step_timeout_s}: must be above 0")
         for name in ("explorer_epsilon", "test_epsilon"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be in [0, 1]")
@@ -102,114 +109,165 @@ class Policy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shard:
-    """A piece of work: that many steps of one game."""
+class Collection:
+    """What is played, by whom, and where it is left."""
 
-    game: str
-    number: int
-    steps: int
-    first_step: int  # steps of the game in the shards before
+    output: Path
+    policy: Policy
+    games: tuple[str, ...]
+    per_game: int
+    unit: Unit
+    config: CollectionConfig
+    env: EnvConfig
+    seed: int
 
     @property
-    def name(self) -> str:
-        """The file's name, without suffix."""
-        return f"shard-{self.number:05d}"
+    def plan(self) -> dict[str, Any]:
+        """Everything that decides the dataset's content, as plain JSON."""
+        plan = {
+            "policy": self.policy.name,
+            "policy_checkpoint": self.policy.fingerprint(self.games),
+            "epsilon": self.policy.epsilon,
+            "temperature": self.policy.temperature,
+            "games": self.games,
+            f"{self.unit}_per_game": self.per_game,
+            "steps_per_shard": self.config.steps_per_shard,
+            "seed": self.seed,
+            "env": asdict(self.env),
+        }
+        if self.config.large_frames is not None:
+            plan["large_frames"] = asdict(self.config.large_frames)
+        return json.loads(json.dumps(plan))
 
+    @property
+    def shards(self) -> list[Shard]:
+        """All of the work."""
+        steps = self.config.steps_per_shard
+        per_shard = steps if self.unit == "steps" else max(1, steps // self.env.max_episode_steps)
+        return plan_shards(self.games, self.per_game, per_shard, self.unit)
 
-def plan_shards(games: Sequence[str], steps_per_game: int, steps_per_shard: int) -> list[Shard]:
-    """All shards of a collection, the games taking turns."""
-    return [
-        Shard(
-            game=game,
-            number=first // steps_per_shard,
-            steps=min(steps_per_shard, steps_per_game - first),
-            first_step=first,
-        )
-        for first in range(0, steps_per_game, steps_per_shard)
-        for game in games
-    ]
+    def missing(self) -> list[Shard]:
+        """The work that is left."""
+        return [s for s in self.shards if not (self.output / f"game={s.game}" / f"{s.name}.parquet").exists()]
 
 
 def collect(
     output: Path,
     policy: Policy,
     games: Sequence[str],
-    steps_per_game: int,
+    per_game: int,
     config: CollectionConfig,
     env: EnvConfig,
     *,
+    unit: Unit = "steps",
     seed: int = 0,
 ) -> Path:
-    """Plays games and leaves a replay dataset; a dataset that is there is completed. Needs a running Ray.
+    """Plays so many steps or episodes of each game and leaves a replay dataset. Needs a running Ray.
+
+    A dataset that is there is completed. When interrupted, what is complete is left as a dataset that says what it
+    lacks.
 
     Raises:
-        ValueError: unknown game, missing ROM or agent, or the directory holds another collection.
+        ValueError: unknown game, missing ROM or agent, nothing to play, or the directory holds another collection.
+        IncompleteError: games were given up; the rest is there.
     """
-    import ray
-    from ray.util import ActorPool
-
-    from genie_ray.envs.actions import action_names
     from genie_ray.envs.roms import add_integrations, require_rom, resolve_game
-    from genie_ray.replay import writer
-    from genie_ray.replay.dataset import count_episodes, index_episodes
-    from genie_ray.rollout_worker import RolloutWorker
+    from genie_ray.replay.writer import METADATA_FILE
 
-    output = output.resolve()  # a worker has a working directory of its own
-    policy = dataclasses.replace(policy, directory=policy.directory and policy.directory.resolve())
+    if per_game < 1:
+        raise ValueError(f"{unit} of each game: {per_game}, must be at least 1")
     add_integrations(env.integrations)
-    games = [resolve_game(game) for game in games]
-    for game in games:
+    collection = Collection(
+        output=output.resolve(),  # a worker has a working directory of its own
+        policy=dataclasses.replace(policy, directory=policy.directory and policy.directory.resolve()),
+        games=tuple(dict.fromkeys(resolve_game(game) for game in games)),
+        per_game=per_game,
+        unit=unit,
+        config=config,
+        env=env,
+        seed=seed,
+    )
+    for game in collection.games:
         require_rom(game)
-    fingerprint = policy.fingerprint(games)
-    plan = {
-        "policy": policy.name,
-        "policy_checkpoint": fingerprint,
-        "epsilon": policy.epsilon,
-        "temperature": policy.temperature,
-        "games": games,
-        "steps_per_game": steps_per_game,
-        "steps_per_shard": config.steps_per_shard,
-        "seed": seed,
-        "env": asdict(env),
-    }
-    large_frames = config.large_frames
-    if large_frames is not None:
-        plan["large_frames"] = asdict(large_frames)
+    output, plan = collection.output, collection.plan
     if _is_complete(output, plan):
         return output
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(output / PLAN_FILE, lambda path: path.write_text(json.dumps(plan, indent=1)))
-
-    shards = plan_shards(games, steps_per_game, config.steps_per_shard)
-    missing = [s for s in shards if not (output / f"game={s.game}" / f"{s.name}.parquet").exists()]
-    worker = ray.remote(max_restarts=-1, max_task_retries=-1, num_cpus=1)(RolloutWorker)
-    count = min(config.workers, len(missing))
-    pool = ActorPool([worker.remote(output, policy, env, seed, large_frames) for _ in range(count)])
-    total, done = sum(s.steps for s in shards), sum(s.steps for s in shards) - sum(s.steps for s in missing)
-    with progress_bar(f"collect {policy.name} play", total) as bar:
-        bar.update(done)
-        try:
-            for steps in pool.map_unordered(lambda actor, shard: actor.play.remote(shard), missing):
-                done += steps
-                bar.update(done)
-        except Exception as error:
-            raise cause_of(error) from error
-    size = env.frame_size
-    metadata = writer.DatasetMetadata(
-        action_names=action_names(env.action_set),
-        frame_shape=(size, size, 3),
-        policy=policy.name,
-        policy_checkpoint=fingerprint,
-        config=plan,
-        counts=count_episodes(index_episodes(output)),
-        large_frames=large_frames,
-    )
-    writer.write_metadata(output, metadata)
-    (output / PLAN_FILE).unlink()
+    (output / METADATA_FILE).unlink(missing_ok=True)  # it counted what was there, and there will be more
+    try:
+        given_up = _play(collection)
+    except KeyboardInterrupt:
+        _write_metadata(collection, dict.fromkeys(collection.games, "interrupted"))
+        left = sum(shard.count for shard in collection.missing())
+        total = len(collection.games) * per_game
+        console.print(f"{total - left:,} of {total:,} {unit} are complete in {output}", soft_wrap=True)
+        raise
+    _write_metadata(collection, given_up)
+    if given_up:
+        listed = "; ".join(f"{game}: {reason}" for game, reason in given_up.items())
+        raise IncompleteError(
+            f"{len(given_up)} of {len(collection.games)} games were given up, the rest is in {output} ({listed})"
+        )
     return output
 
 
-def _is_complete(output: Path, plan: dict[str, Any]) -> bool:
+def _play(collection: Collection) -> dict[str, str]:
+    """Plays what is missing; returns the games that were given up, and why."""
+    import ray
+
+    from genie_ray.collection_progress import GameBars
+    from genie_ray.rollout_worker import RolloutWorker
+    from genie_ray.worker_pool import WorkerPool
+
+    missing = collection.missing()
+    wanted = dict.fromkeys(collection.games, collection.per_game)
+    there = wanted.copy()
+    for shard in missing:
+        there[shard.game] -= shard.count
+    worker = ray.remote(num_cpus=1, max_restarts=0, concurrency_groups={"watch": 1})(RolloutWorker)
+    bars = GameBars(f"collect {collection.policy.name} play", collection.unit, wanted, there)
+    with bars:
+        pool = WorkerPool(
+            start_worker=lambda: worker.remote(collection),
+            config=collection.config,
+            bars=bars,
+        )
+        pool.play(missing)
+    return pool.given_up
+
+
+def _write_metadata(collection: Collection, reasons: Mapping[str, str]) -> None:
+    """Ends a collection: its dataset is what is there, and says what is not, and why."""
+    from genie_ray.envs.actions import action_names
+    from genie_ray.replay import writer
+    from genie_ray.replay.dataset import count_episodes, index_episodes
+
+    counts = count_episodes(index_episodes(collection.output))
+    if not counts:
+        return
+    lacking: dict[str, list[Shard]] = defaultdict(list)
+    for shard in collection.missing():
+        lacking[shard.game].append(shard)
+    size = collection.env.frame_size
+    metadata = writer.DatasetMetadata(
+        action_names=action_names(collection.env.action_set),
+        frame_shape=(size, size, 3),
+        policy=collection.policy.name,
+        policy_checkpoint=collection.plan["policy_checkpoint"],
+        config=collection.plan,
+        counts=counts,
+        missing={
+            game: writer.MissingPlay(unit=collection.unit, ranges=spans(shards), reason=reasons[game])
+            for game, shards in lacking.items()
+        },
+        large_frames=collection.config.large_frames,
+    )
+    writer.write_metadata(collection.output, metadata)
+    (collection.output / PLAN_FILE).unlink()
+
+
+def _is_complete(output: Path, plan: Mapping[str, Any]) -> bool:
     """Whether the planned dataset is there already.
 
     Raises:
@@ -218,14 +276,15 @@ def _is_complete(output: Path, plan: dict[str, Any]) -> bool:
     from genie_ray.config import differences
     from genie_ray.replay import writer
 
-    complete = (output / writer.METADATA_FILE).exists()
-    if complete:
-        present = writer.read_metadata(output).config
+    complete = False
+    if (output / writer.METADATA_FILE).exists():
+        metadata = writer.read_metadata(output)
+        present, complete = metadata.config, not metadata.missing
     elif (output / PLAN_FILE).exists():
         present = json.loads((output / PLAN_FILE).read_text())
     else:
         return False
-    changed = differences(present, json.loads(json.dumps(plan)))
+    changed = differences(present, plan)
     if changed:
         raise ValueError(f"{output} holds another collection ({'; '.join(changed)}): give another directory")
     return complete

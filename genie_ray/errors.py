@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 
+class GameError(RuntimeError):
+    """A game that does not start, or breaks off."""
+
+    def __init__(self, game: str, reason: str) -> None:
+        super().__init__(game, reason)
+        self.game, self.reason = game, reason
+
+
+class IncompleteError(RuntimeError):
+    """Not all of what was asked for could be had; the rest is complete."""
+
+
 def cause_of(error: BaseException) -> BaseException:
     """The exception that a remote task, actor or train worker raised, out of the layers that Ray put around it."""
     failures = getattr(error, "worker_failures", None)  # ray.train.TrainingFailedError

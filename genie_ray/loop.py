@@ -30,6 +30,7 @@ from genie_ray.exploration import explore
 from genie_ray.files import write_atomically
 from genie_ray.players import train_player
 from genie_ray.progress import console
+from genie_ray.replay.writer import METADATA_FILE, read_metadata
 from genie_ray.report import write_report
 from genie_ray.reward_service import reward_service
 from genie_ray.session import ray_session
@@ -53,8 +54,11 @@ class Stage:
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing left to do."""
-        return all(path.exists() for path in self.artefacts)
+        """Whether there is nothing left to do; a dataset that lacks games is played on."""
+        return all(
+            path.exists() and not (path.name == METADATA_FILE and read_metadata(path.parent).missing)
+            for path in self.artefacts
+        )
 
 
 def run_loop(config: RunConfig, directory: Path) -> Path:

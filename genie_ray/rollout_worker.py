@@ -1,81 +1,119 @@
-"""The rollout worker: a Ray actor that plays shards of a collection in an RLlib EnvRunner with one emulator."""
+"""The rollout worker: a Ray actor that plays shards of a collection in an RLlib environment runner with one emulator.
+
+What a game does wrong is told apart from what goes wrong elsewhere: `GameError` is about the game, anything else ends
+the collection. While a shard is played, `progress` still answers, so that a game that hangs is noticed.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import ray
 import torch
-from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from genie_ray.collection import Policy, Shard
-from genie_ray.envs.retro import EnvConfig, fit_frame, register_rllib_env
+from genie_ray.collection import Collection
+from genie_ray.env_runner import CollectionEnvRunner
+from genie_ray.envs.retro import fit_frame
+from genie_ray.errors import GameError, one_line
 from genie_ray.replay import writer
 from genie_ray.replay.schema import Episode, LargeFrameLayout, LargeFrames, episode_id
 from genie_ray.seeding import seed_of
-from policies.baselines.random import RandomModule
-from policies.exploration import load_module
+from genie_ray.shards import Shard
 
 
 class RolloutWorker:
-    """Plays shards in one EnvRunner, which it rebuilds when the game changes."""
+    """Plays shards in one environment runner, which it rebuilds when the game changes."""
 
-    def __init__(
-        self, output: Path, policy: Policy, env: EnvConfig, seed: int, large_frames: LargeFrameLayout | None
-    ) -> None:
+    def __init__(self, collection: Collection) -> None:
         torch.set_num_threads(1)
-        self._output, self._policy, self._env, self._seed = output, policy, env, seed
-        self._large_frames = large_frames
+        self._collection = collection
         self._game: str | None = None
-        self._runner: SingleAgentEnvRunner | None = None
+        self._runner: CollectionEnvRunner | None = None
+        self._steps_before = self._episodes_played = 0
+
+    def node(self) -> str:
+        """The id of the node that the worker lives on."""
+        return ray.get_runtime_context().get_node_id()
 
     def play(self, shard: Shard) -> int:
-        """Plays a shard and writes its file; returns its steps."""
+        """Plays a shard and writes its file; returns its steps.
+
+        Raises:
+            GameError: the game does not start or breaks off.
+            OSError: the file could not be written.
+        """
         if shard.game != self._game:
-            if self._runner is not None:
-                self._runner.stop()  # one emulator per process
-            every = self._large_frames.every if self._large_frames else 0
-            self._runner, self._game = _build_runner(self._policy, shard.game, self._env, every), shard.game
-        writer.write_shard(self._output, shard.game, shard.name, self._episodes(shard))
-        return shard.steps
+            self._change_game(shard.game)
+        assert self._runner is not None
+        self._steps_before, self._episodes_played = self._runner.steps_played, 0
+        writer.write_shard(self._collection.output, shard.game, shard.name, self._episodes(shard))
+        return self._runner.steps_played - self._steps_before
+
+    @ray.method(concurrency_group="watch")
+    def progress(self) -> tuple[int, int]:
+        """Steps and whole episodes of the shard that is being played; answers while it is."""
+        steps = self._runner.steps_played - self._steps_before if self._runner is not None else 0
+        return steps, self._episodes_played
+
+    def _change_game(self, game: str) -> None:
+        if self._runner is not None:
+            self._runner.stop()  # one emulator per process
+            self._runner, self._game = None, None
+        policy = self._collection.policy
+        try:
+            self._runner = CollectionEnvRunner(
+                game,
+                self._collection.env,
+                checkpoint=policy.checkpoint(game),
+                exploration={"epsilon": policy.epsilon, "temperature": policy.temperature},
+                native_frame_every=self._collection.config.large_frame_every,
+            )
+        except Exception as error:
+            raise GameError(game, one_line(error)) from None
+        self._game = game
 
     def _episodes(self, shard: Shard) -> Iterator[Episode]:
-        """Whole episodes, each under a seed of its own, until the shard's steps are played; the last one is cut."""
-        assert self._runner is not None
+        """The shard's episodes, each under a seed of its own; where steps are counted, the last one is cut short."""
+        policy, seed, fit = self._collection.policy.name, self._collection.seed, self._collection.env.fit
+        large_frames = self._collection.config.large_frames
+        whole = shard.unit == "episodes"
         played = 0
-        while played < shard.steps:
-            index = shard.first_step + played
-            torch.manual_seed(seed_of(self._seed, self._policy.name, shard.game, index))
-            (episode,) = self._runner.sample(num_episodes=1, explore=True)
-            length = min(len(episode), shard.steps - played)
-            replay = to_replay_episode(episode, shard.game, self._policy.name, self._seed, index, length)
-            yield with_large_frames(replay, self._large_frames, self._env.fit) if self._large_frames else replay
-            played += length
+        while played < shard.count:
+            index = shard.first + played
+            max_steps = None if whole else shard.count - played
+            episode = self._sample(shard.game, seed_of(seed, policy, shard.game, index), max_steps)
+            replay = to_replay_episode(episode, shard.game, policy, seed, index)
+            yield with_large_frames(replay, large_frames, fit) if large_frames else replay
+            played += 1 if whole else len(episode)
+            self._episodes_played += 1
+
+    def _sample(self, game: str, seed: int, max_steps: int | None) -> SingleAgentEpisode:
+        assert self._runner is not None
+        try:
+            (episode,) = self._runner.sample(seed=seed, max_steps=max_steps)
+        except Exception as error:
+            raise GameError(game, one_line(error)) from None
+        return episode
 
 
-def to_replay_episode(
-    episode: SingleAgentEpisode, game: str, policy: str, seed: int, index: int, length: int
-) -> Episode:
-    """The first `length` steps of an RLlib episode as the dataset stores it."""
-    whole = length == len(episode)
+def to_replay_episode(episode: SingleAgentEpisode, game: str, policy: str, seed: int, index: int) -> Episode:
+    """An RLlib episode as the dataset stores it. What the game itself did not end, a limit of steps did."""
     return Episode(
         episode_id=episode_id(game, policy, seed, index),
         game=game,
-        frames=np.asarray(episode.get_observations(slice(0, length + 1))),
-        actions=np.asarray(episode.get_actions(slice(0, length)), np.int8),
-        action_logp=np.asarray(episode.get_extra_model_outputs(Columns.ACTION_LOGP, slice(0, length)), np.float32),
-        reward_env=np.asarray(episode.get_rewards(slice(0, length)), np.float32),
+        frames=np.asarray(episode.get_observations()),
+        actions=np.asarray(episode.get_actions(), np.int8),
+        action_logp=np.asarray(episode.get_extra_model_outputs(Columns.ACTION_LOGP), np.float32),
+        reward_env=np.asarray(episode.get_rewards(), np.float32),
         reward_uncertainty=None,
-        terminated=bool(episode.is_terminated) and whole,
-        truncated=bool(episode.is_truncated) or not whole,
-        infos=list(episode.get_infos(slice(0, length + 1))),
+        terminated=bool(episode.is_terminated),
+        truncated=not episode.is_terminated,
+        infos=list(episode.get_infos()),
     )
 
 
@@ -85,19 +123,3 @@ def with_large_frames(episode: Episode, layout: LargeFrameLayout, fit: Literal["
     infos = [{key: value for key, value in info.items() if key != "native_frame"} for info in episode.infos]
     large_frames = LargeFrames(frames=np.stack(pictures), every=layout.every)
     return dataclasses.replace(episode, infos=infos, large_frames=large_frames)
-
-
-def _build_runner(policy: Policy, game: str, env: EnvConfig, native_frame_every: int) -> SingleAgentEnvRunner:
-    config = (
-        PPOConfig()  # stands for any algorithm: only what it says of rollout workers is used
-        .environment(
-            register_rllib_env(), env_config={"game": game, "env": env, "native_frame_every": native_frame_every}
-        )
-        .env_runners(num_env_runners=0)
-        .rl_module(rl_module_spec=RLModuleSpec(module_class=RandomModule))
-    )
-    runner = SingleAgentEnvRunner(config=config)
-    checkpoint = policy.checkpoint(game)
-    if checkpoint is not None:
-        runner.module = load_module(checkpoint, epsilon=policy.epsilon, temperature=policy.temperature)
-    return runner

@@ -82,13 +82,13 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
         require_rom(self.game)
         rom = stable_retro.data.get_romfile_path(self.game, INTEGRATIONS)
         console = stable_retro.get_system_info(stable_retro.get_romfile_system(rom))
-        self._button_table = button_table(self.game, console["buttons"], self.config.action_set)
+        self.button_table = button_table(self.game, console["buttons"], self.config.action_set).astype(np.uint8)
         self._native_frame_every = native_frame_every
         self._emulator: stable_retro.RetroEnv | None = None
         self._steps = 0
         size = self.config.frame_size
         self.observation_space = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
-        self.action_space = gym.spaces.Discrete(len(self._button_table))
+        self.action_space = gym.spaces.Discrete(len(self.button_table))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -96,7 +96,7 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
         """Start an episode from the game's start state; builds the emulator the first time.
 
         Raises:
-            RuntimeError: another environment of this process holds an emulator.
+            RuntimeError: another environment of this process holds an emulator, or the start state is damaged.
         """
         super().reset(seed=seed)
         if self._emulator is None:
@@ -108,16 +108,19 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Hold an action for `frame_skip` emulator frames, fewer if the game ends within them."""
         assert self._emulator is not None, "reset() comes before step()"
-        buttons = self._button_table[action]
-        reward = 0.0
-        for _ in range(self.config.frame_skip):
-            screen, frame_reward, terminated, _, variables = self._emulator.step(buttons)
-            reward += frame_reward
+        console, variables = self._emulator.em, self._emulator.data
+        console.set_button_mask(self.button_table[action], 0)
+        reward, terminated = 0.0, False
+        for _ in range(self.config.frame_skip):  # what stable_retro.RetroEnv.step does, but for pictures nobody sees
+            console.step()
+            variables.update_ram()
+            reward += variables.current_reward()
+            terminated = bool(variables.is_done())
             if terminated:
                 break
         self._steps += 1
         truncated = not terminated and self._steps >= self.config.max_episode_steps
-        frame, info = self._observe(screen, variables)
+        frame, info = self._observe(self._emulator.get_screen(apply_rotation=True), variables.lookup_all())
         return frame, reward, terminated, truncated, info
 
     def close(self) -> None:
@@ -195,5 +198,7 @@ def _build_emulator(env: RetroEnv) -> stable_retro.RetroEnv:
     )
     if emulator.initial_state is None:  # without a start state, an episode begins where the console is switched on
         emulator.initial_state = emulator.em.get_state()
+    elif not emulator.em.set_state(emulator.initial_state):  # which Stable-Retro would pass over
+        raise RuntimeError(f"start state {emulator.statename} of {env.game} is damaged, or of another emulator or ROM")
     _holder = weakref.ref(env)
     return emulator

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -21,6 +20,7 @@ import torch
 
 from genie_ray.replay.dataset import EpisodeRef
 from genie_ray.replay.order import Integers, Supply
+from genie_ray.replay.storage import DatasetPath, open_parquet
 
 OPEN_FILES = 64
 
@@ -95,7 +95,7 @@ class OpenFiles:
     """Reads episodes, and keeps the files read last open: to open one costs a third of what an episode does."""
 
     def __init__(self) -> None:
-        self._open: Callable[[Path], pq.ParquetFile] = lru_cache(OPEN_FILES)(partial(pq.ParquetFile, memory_map=True))
+        self._open: Callable[[DatasetPath], pq.ParquetFile] = lru_cache(OPEN_FILES)(open_parquet)
 
     def read(self, ref: EpisodeRef, columns: list[str]) -> pa.Table:
         """Some columns of an episode.

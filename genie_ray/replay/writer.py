@@ -54,6 +54,15 @@ class GameCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MissingPlay:
+    """What of one game was asked for and is not there."""
+
+    unit: str  # "steps" or "episodes"
+    ranges: tuple[tuple[int, int], ...]  # first and behind last of those of the game, counted from 0
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetMetadata:
     """What `_dataset.json` says about a dataset."""
 
@@ -63,6 +72,7 @@ class DatasetMetadata:
     policy_checkpoint: str | None = None  # hash of its weights; None for a scripted policy
     config: dict[str, Any] = field(default_factory=dict)  # of the collection, as plain JSON
     counts: dict[str, GameCounts]  # by game
+    missing: dict[str, MissingPlay] = field(default_factory=dict)  # by game; running the collection again tries again
     large_frames: LargeFrameLayout | None = None  # which ones there are
     files: dict[str, str] | None = None  # SHA-256 of the footer of `game=<game>/<shard>.parquet`; None: not known
     schema_version: int = SCHEMA_VERSION

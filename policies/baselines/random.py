@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor
 
 from policies.exploration import sample_actions
 
@@ -12,8 +13,11 @@ from policies.exploration import sample_actions
 class RandomModule(TorchRLModule):
     """Draws actions from torch's global generator (seed it for reproducible play) and reports their log-probability."""
 
+    def draw(self, count: int) -> tuple[Tensor, Tensor]:
+        """That many actions [count] int64 and their log-probabilities [count]; no frame is needed for them."""
+        actions = int(self.action_space.n)
+        return sample_actions(torch.full((count, actions), 1 / actions).log())
+
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        count = int(self.action_space.n)
-        uniform_BA = torch.full((len(batch[Columns.OBS]), count), 1 / count)
-        actions_B, log_probs_B = sample_actions(uniform_BA.log())
+        actions_B, log_probs_B = self.draw(len(batch[Columns.OBS]))
         return {Columns.ACTIONS: actions_B, Columns.ACTION_LOGP: log_probs_B}

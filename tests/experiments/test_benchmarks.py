@@ -47,3 +47,14 @@ def test_the_loader_is_measured_on_real_play(roms: list[str], ray_session: None,
         "folders of JPEGs",
     ]
     assert min(rates.values()) > 0
+
+
+@pytest.mark.slow
+def test_collection_is_measured(roms: list[str], tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    arguments = ["--game", "Kangaroo-Atari2600", "--runs", "1", "--steps", "300", "--json", str(figures)]
+    subprocess.run([sys.executable, str(BENCHMARKS / "collection.py"), *arguments], check=True, capture_output=True)
+    measured = json.loads(figures.read_text())
+    assert set(measured["rates"]) == {"bare emulator", "environment", "collection"}
+    assert all(rate > 0 for rates in measured["rates"].values() for rate in rates)
+    assert 10 < measured["bytes_per_frame"] < 64 * 64 * 3

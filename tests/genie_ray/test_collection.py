@@ -1,21 +1,30 @@
 """Collected play: every step exactly once, the same whenever and wherever it is played."""
 
+import contextlib
+import gzip
 import os
+import shutil
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import psutil
 import pytest
+from stable_retro import data as retro_data
 
-from genie_ray.collection import CollectionConfig, Policy, collect, plan_shards
+from genie_ray.collection import CollectionConfig, Policy, collect
 from genie_ray.envs.retro import EnvConfig, RetroEnv
+from genie_ray.envs.roms import INTEGRATIONS
+from genie_ray.errors import IncompleteError
 from genie_ray.replay.dataset import ReplayDataset, read_row_group
 from genie_ray.replay.schema import LargeFrameLayout
 from genie_ray.replay.verify import verify
+from genie_ray.replay.writer import GameCounts
+from genie_ray.shards import plan_shards, spans
 
 GAMES = ["Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"]
 ENV = EnvConfig(max_episode_steps=100)
@@ -26,10 +35,10 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 def test_shards_hold_every_step_once() -> None:
-    shards = plan_shards(["a", "b"], steps_per_game=25, steps_per_shard=10)
+    shards = plan_shards(["a", "b"], per_game=25, per_shard=10)
     for game in ("a", "b"):
-        spans = [range(s.first_step, s.first_step + s.steps) for s in shards if s.game == game]
-        assert sorted(step for span in spans for step in span) == list(range(25))
+        ranges = [range(s.first, s.first + s.count) for s in shards if s.game == game]
+        assert sorted(step for span in ranges for step in span) == list(range(25))
 
 
 def test_collection_has_exactly_the_steps_asked_for(replay: ReplayDataset) -> None:
@@ -84,36 +93,114 @@ def test_random_play_draws_every_action_alike_and_says_so(replay: ReplayDataset)
     assert len({episode.actions.tobytes() for episode in episodes}) == len(episodes)
 
 
+def test_episodes_are_those_asked_for_however_they_are_cut_into_shards(
+    roms: list[str], ray_session: None, tmp_path: Path
+) -> None:
+    """Two shards of two episodes and one, and one of three: the same rows."""
+    env = EnvConfig(max_episode_steps=30)
+    twos, all_in_one = (
+        ReplayDataset(
+            collect(
+                tmp_path / str(steps),
+                Policy(name="random"),
+                [GAMES[1]],
+                3,
+                CollectionConfig(steps_per_shard=steps, workers_max=1),
+                env,
+                unit="episodes",
+            )
+        )
+        for steps in (60, 90)
+    )
+    assert [episode.path.stem for episode in twos.episodes] == ["shard-00000", "shard-00000", "shard-00001"]
+    assert [episode.path.stem for episode in all_in_one.episodes] == ["shard-00000"] * 3
+    assert [episode.episode_id for episode in twos.episodes] == [
+        f"{GAMES[1]}/random/0/{index:06d}" for index in range(3)
+    ]
+    for ours, theirs in zip(twos.episodes, all_in_one.episodes, strict=True):
+        assert ours.length == 30
+        assert read_row_group(ours.path, ours.row_group).equals(read_row_group(theirs.path, theirs.row_group))
+
+
 @pytest.mark.slow
-def test_a_killed_worker_and_a_lost_shard_change_nothing(roms: list[str], ray_session: None, tmp_path: Path) -> None:
-    """One collection in peace; one whose rollout worker is killed, and that later loses a shard and its metadata."""
-    config = CollectionConfig(steps_per_shard=200, workers=1)
+def test_broken_games_are_told_and_the_others_complete(
+    roms: list[str], ray_session: None, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A start state of noise breaks a game every time; the same command succeeds once the state is mended."""
+    broken = "Broken-Atari2600-v0"
+    folder = Path(retro_data.get_romfile_path(GAMES[1], INTEGRATIONS)).parent
+    shutil.copytree(folder, tmp_path / "integrations" / broken)
+    (state,) = (tmp_path / "integrations" / broken).glob("*.state")
+    state.write_bytes(gzip.compress(np.random.default_rng(0).bytes(5_000)))
+    env = EnvConfig(max_episode_steps=100, integrations=(str(tmp_path / "integrations"),))
+    request.addfinalizer(retro_data.Integrations.clear_custom_paths)
+
+    def run() -> Path:
+        config = CollectionConfig(steps_per_shard=100, tries=2)
+        return collect(tmp_path / "play", Policy(name="random"), [broken, GAMES[1]], 200, config, env)
+
+    with pytest.raises(IncompleteError, match=rf"1 of 2 games were given up.*{broken}: start state .* is damaged"):
+        run()
+    part = ReplayDataset(tmp_path / "play")
+    assert part.metadata.counts == {GAMES[1]: GameCounts(episodes=2, actions=200)}
+    assert part.metadata.missing[broken].ranges == ((0, 200),)
+    assert verify(part.root) == []
+    shutil.copy(folder / state.name, state)
+    whole = ReplayDataset(run())
+    assert whole.metadata.counts[broken].actions == 200
+    assert whole.metadata.missing == {}
+
+
+@pytest.mark.slow
+def test_workers_that_die_or_stand_still_cost_only_their_shards(
+    roms: list[str], ray_session: None, tmp_path: Path
+) -> None:
+    """One worker is stopped for good in the middle of a shard, the next one killed."""
 
     def run(name: str) -> Path:
-        return collect(tmp_path / name, Policy(name="random"), GAMES, 400, config, ENV, seed=7)
+        config = CollectionConfig(steps_per_shard=400, workers_max=1, step_timeout_s=3)
+        return collect(tmp_path / name, Policy(name="random"), GAMES, 2_000, config, ENV, seed=7)
 
-    peaceful = files(run("peaceful"))
-    killed: list[int] = []
+    signals = [signal.SIGSTOP, signal.SIGKILL]
+    sent: list[int] = []
 
-    def kill_when_the_first_shard_is_there() -> None:
-        while not list((tmp_path / "disturbed").glob("game=*/*.parquet")):
-            time.sleep(0.02)
-        for process in psutil.Process().children(recursive=True):
-            if process.name() == "ray::RolloutWorker" or "RolloutWorker" in " ".join(process.cmdline()):
-                os.kill(process.pid, signal.SIGKILL)
-                killed.append(process.pid)
+    def send_them() -> None:
+        for number in signals:
+            worker = None
+            shards = len(list((tmp_path / "disturbed").glob("game=*/*.parquet")))
+            while worker is None or len(list((tmp_path / "disturbed").glob("game=*/*.parquet"))) == shards:
+                time.sleep(0.02)
+                worker = next((p for p in rollout_workers() if p.pid not in sent), None)
+            os.kill(worker.pid, number)
+            sent.append(worker.pid)
 
-    killer = threading.Thread(target=kill_when_the_first_shard_is_there)
-    killer.start()
+    sender = threading.Thread(target=send_them)
+    sender.start()
     disturbed = run("disturbed")
-    killer.join()
-    assert killed
-    assert files(disturbed) == peaceful
+    sender.join()
+    assert len(set(sent)) == 2
+    assert files(disturbed) == files(run("peaceful"))
 
-    lost = disturbed / f"game={GAMES[1]}" / "shard-00001.parquet"
-    lost.unlink()
-    (disturbed / "_dataset.json").unlink()
-    assert files(run("disturbed")) == peaceful
+
+def rollout_workers() -> Iterator[psutil.Process]:
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "RolloutWorker" in " ".join(process.cmdline()):
+                yield process
+
+
+def test_missing_play_is_told_in_ranges() -> None:
+    shards = plan_shards(["a"], per_game=50, per_shard=10)
+    assert spans([shards[4], shards[0], shards[1]]) == ((0, 20), (40, 50))
+
+
+def test_impossible_pools_are_refused() -> None:
+    with pytest.raises(ValueError, match="workers_max = 1: must be at least workers_min, 2"):
+        CollectionConfig(workers_min=2, workers_max=1)
+    with pytest.raises(ValueError, match="tries = 0: must be at least 1"):
+        CollectionConfig(tries=0)
+    with pytest.raises(ValueError, match="step_timeout_s = 0: must be above 0"):
+        CollectionConfig(step_timeout_s=0)
 
 
 def test_impossible_large_frames_are_refused() -> None:

@@ -210,8 +210,8 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path: Path, make_episode, fin
         assert frames * 64 * 64 * 3 > episodes * 2.4e6
         arguments = [sys.executable, "-c", PEAK, str(dataset.root)]
         peaks.append(float(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout))
-    assert max(peaks) < 90
-    assert peaks[1] - peaks[0] < 25
+    assert max(peaks) < 120
+    assert peaks[1] - peaks[0] < 60
 
 
 @pytest.fixture

@@ -1,0 +1,148 @@
+"""RLlib's environment runner for collecting: whole episodes of one game, without what learning would need.
+
+RLlib's own runner passes each step through connector pipelines and metrics, which takes as long as the emulator does.
+Here a step is the emulator's and the policy's; an episode comes out as RLlib's `SingleAgentEpisode` all the same.
+
+Axis letters: T actions of an episode, B = 1 game, H W C frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.rl_module import RLModule
+from ray.rllib.env import INPUT_ENV_SPACES
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from genie_ray.envs.retro import EnvConfig, make_game
+from policies.baselines.random import RandomModule
+from policies.exploration import load_module
+
+Act = Callable[[NDArray[np.uint8]], tuple[int, float]]
+"""Chooses an action on a frame; returns it with its log-probability."""
+
+
+class CollectionEnvRunner(EnvRunner):
+    """Plays episodes of one game in this process's emulator.
+
+    Args:
+        game: a game's id.
+        env: frames, actions and episode length.
+        checkpoint: the agent that plays; None for random play.
+        exploration: `epsilon` and `temperature` of the agent.
+        native_frame_every: as `make_game` has it.
+    """
+
+    def __init__(
+        self,
+        game: str,
+        env: EnvConfig,
+        *,
+        checkpoint: Path | None,
+        exploration: dict[str, float],
+        native_frame_every: int,
+    ) -> None:
+        super().__init__(config=AlgorithmConfig().framework("torch"))
+        self._game, self._settings, self._native_frame_every = game, env, native_frame_every
+        self._checkpoint, self._exploration = checkpoint, exploration
+        self.steps_played = 0  # since the runner was made
+        self.make_env()
+        self.make_module()
+
+    def make_env(self) -> None:
+        self.env = make_game(self._game, self._settings, native_frame_every=self._native_frame_every)
+
+    def make_module(self) -> None:
+        if self._checkpoint is not None:
+            self.module = load_module(self._checkpoint, **self._exploration).eval()
+        else:
+            self.module = RandomModule(
+                observation_space=self.env.observation_space, action_space=self.env.action_space, model_config={}
+            )
+
+    def sample(self, *, seed: int, max_steps: int | None = None, **kwargs: Any) -> list[SingleAgentEpisode]:
+        """Plays one episode with exploration, cut short after `max_steps`; the seed decides it."""
+        torch.manual_seed(seed)
+        return [self._play(seed, max_steps or self._settings.max_episode_steps)]
+
+    def get_spaces(self) -> dict[str, tuple[gym.Space, gym.Space]]:
+        spaces = (self.env.observation_space, self.env.action_space)
+        return {INPUT_ENV_SPACES: spaces, DEFAULT_MODULE_ID: spaces}
+
+    def assert_healthy(self) -> None:
+        assert self.env is not None
+        assert self.module is not None
+
+    def stop(self) -> None:
+        self.env.close()
+
+    def _play(self, seed: int, max_steps: int) -> SingleAgentEpisode:
+        frame, info = self.env.reset(seed=seed)
+        frames, infos = [frame], [info]
+        actions: list[int] = []
+        log_probs: list[float] = []
+        rewards: list[float] = []
+        act = self._scripted() if isinstance(self.module, RandomModule) else learned(self.module)
+        terminated = truncated = False
+        while not (terminated or truncated) and len(actions) < max_steps:
+            action, log_prob = act(frame)
+            frame, reward, terminated, truncated, info = self.env.step(action)
+            self.steps_played += 1
+            frames.append(frame)
+            infos.append(info)
+            actions.append(action)
+            log_probs.append(log_prob)
+            rewards.append(reward)
+        return SingleAgentEpisode(
+            observations=frames,
+            infos=infos,
+            actions=actions,
+            rewards=rewards,
+            terminated=terminated,
+            truncated=truncated,
+            extra_model_outputs={Columns.ACTION_LOGP: log_probs},
+            observation_space=self.env.observation_space,
+            action_space=self.env.action_space,
+            len_lookback_buffer=0,
+        ).to_numpy()
+
+    def _scripted(self) -> Act:
+        """Random play of one episode, drawn ahead: it looks at no frame."""
+        actions_T, log_probs_T = self.module.draw(self._settings.max_episode_steps)
+        drawn: Iterator[tuple[int, float]] = zip(actions_T.tolist(), log_probs_T.tolist(), strict=True)
+        return lambda frame: next(drawn)
+
+
+def learned(module: RLModule) -> Act:
+    """A trained policy's acting over one episode, from its initial state on."""
+    state = {
+        key: torch.as_tensor(value)[None] for key, value in module.get_initial_state().items()
+    }  # empty where the policy has no memory
+    recurrent = bool(state)
+
+    @torch.no_grad()
+    def act(frame: NDArray[np.uint8]) -> tuple[int, float]:
+        nonlocal state
+        frames_BHWC = torch.from_numpy(frame)[None]
+        batch: dict[str, Any] = {Columns.OBS: frames_BHWC}
+        if recurrent:
+            batch = {Columns.OBS: frames_BHWC[:, None], Columns.STATE_IN: state}
+        output = module.forward_exploration(batch, t=0)
+        state = output.get(Columns.STATE_OUT, state)
+        if Columns.ACTIONS in output:
+            return int(output[Columns.ACTIONS]), float(output[Columns.ACTION_LOGP])
+        distribution = module.get_exploration_action_dist_cls().from_logits(output[Columns.ACTION_DIST_INPUTS])
+        action = distribution.sample()
+        return int(action), float(distribution.logp(action))
+
+    return act

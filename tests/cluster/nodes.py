@@ -1,0 +1,43 @@
+"""A Ray cluster of several nodes on this machine, kept by a process of its own; node by node, it can be told to grow.
+
+Prints the cluster's address. A line on its standard input is answered by one: `add` starts a node with one CPU and
+tells the process id of its raylet; `remove PID` kills that node.
+"""
+
+import os
+import sys
+
+os.environ |= {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or Ray takes loopback for the machine's outward address
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "500",
+    "RAY_health_check_failure_threshold": "3",
+}
+
+from ray.cluster_utils import Cluster
+
+OBJECT_STORE = 80 * 1024**2
+
+
+def main() -> None:
+    loopback = {"node_ip_address": "127.0.0.1", "object_store_memory": OBJECT_STORE, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **loopback})
+    nodes = {}
+    print(cluster.address, flush=True)
+    for line in sys.stdin:
+        command, *pid = line.split()
+        if command == "add":
+            node = cluster.add_node(num_cpus=1, **loopback)
+            raylet = node.all_processes["raylet"][0].process.pid
+            nodes[raylet] = node
+            print(raylet, flush=True)
+        else:
+            cluster.remove_node(nodes.pop(int(pid[0])), allow_graceful=False)
+            print("removed", flush=True)
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
