@@ -29,7 +29,8 @@ def serve_rewards(
     settings = load_settings(config, overrides, address)
     import signal
 
-    from genie_ray.rewards.http import TOKEN_VARIABLE, HttpConfig, http_service
+    from genie_ray.rewards.http import TOKEN_VARIABLE, HttpConfig
+    from genie_ray.rewards.serving import http_service
     from genie_ray.session import ray_session
 
     http = HttpConfig(host=host, port=port, max_request_mb=max_request_mb, token=os.environ.get(TOKEN_VARIABLE))

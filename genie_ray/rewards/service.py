@@ -21,7 +21,8 @@ from genie_ray import __version__
 from genie_ray.rewards.client import APP_NAME, DEPLOYMENT, UNAVAILABLE, ServeRewardClient, one_line
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.replica import RewardModel
-from world_model.checkpoint import require_kind
+from policies.baselines.curiosity import STRIDE
+from world_model.checkpoint import read_config, require_kind
 from world_model.genie import GenieReduxG
 
 MAX_ONGOING = 32  # requests in one replica: the next batches gather there
@@ -79,7 +80,11 @@ def check_checkpoint(checkpoint: str | Path, *, frame_size: int, num_actions: in
 def bind(checkpoint: str | Path, config: RewardConfig, *, version: str, state: str | Path | None) -> serve.Application:
     """The deployment as Serve runs it, with what its replicas are told."""
     if config.stateful and state is None:
-        raise ValueError(f"no state directory; needed by kind {config.kind!r} and episodic_novelty")
+        reason = "episodic_novelty" if config.episodic_novelty else f"kind {config.kind!r}"
+        raise ValueError(f"no state directory; needed by {reason}")
+    frame_size = read_config(GenieReduxG, checkpoint).tokenizer.frame_size
+    if config.kind in ("rf", "vae") and frame_size % STRIDE:
+        raise ValueError(f"frame size is {frame_size}; allowed with kind {config.kind!r}: multiples of {STRIDE}")
     gpus = _gpus(config)
     user_config = {
         "checkpoint": str(Path(checkpoint).absolute()),

@@ -8,13 +8,12 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import requests
 from ray import serve
 from ray.tune import register_env
@@ -22,8 +21,11 @@ from ray.tune import register_env
 from genie_ray.rewards import wire
 from genie_ray.rewards.client import ServeRewardClient
 from genie_ray.rewards.config import RewardConfig
-from genie_ray.rewards.http import HttpConfig, http_service
-from genie_ray.rewards.service import RewardService, check_checkpoint, find_service, reward_service
+from genie_ray.rewards.http import HttpConfig
+from genie_ray.rewards.judges import UncertaintyJudge
+from genie_ray.rewards.service import check_checkpoint, find_service, reward_service
+from genie_ray.rewards.serving import http_service
+from genie_ray.rewards.windows import unfold
 from policies.autoexplore.algorithm import AutoExploreConfig, AutoExploreLearningConfig
 from policies.autoexplore.module import AutoExploreModuleConfig
 from policies.rewards import RewardUnavailableError
@@ -41,7 +43,8 @@ from tests.policies.toys import NUM_ACTIONS, ShowsAction
 from world_model.checkpoint import save, weights_hash
 from world_model.genie import GenieReduxG
 
-APP, HTTP_APP, TOKEN = "test-rewards", "test-http-rewards", "a token of the tests"
+APP, TOKEN = "test-rewards", "a token of the tests"
+Factory = Callable[[], ServeRewardClient]
 CONFIG = RewardConfig(top_k_fraction=TOP_K, scale=SCALE, batch_size=7, cpus=0.5, gpus=0.0)
 
 
@@ -65,19 +68,14 @@ def url(checkpoints: list[Path], ray_session: None) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     http = HttpConfig(port=port, max_request_mb=1, token=TOKEN)
-    with http_service(checkpoints[0], CONFIG, http, app_name=HTTP_APP) as url:
+    with http_service(checkpoints[0], CONFIG, http, app_name=APP) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
-def service(checkpoints: list[Path], url: str) -> Iterator[RewardService]:
-    with reward_service(checkpoints[0], CONFIG, app_name=APP, **FITS) as running:
-        yield running
-
-
-def replicas() -> set[str]:
-    names = (actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True))
-    return {name for name in names if name.startswith(f"SERVE_REPLICA::{APP}")}
+def factory(url: str) -> Factory:
+    """Of clients that ask by handle."""
+    return find_service(APP, **FITS)
 
 
 def stats(client: ServeRewardClient) -> dict[str, Any]:
@@ -85,8 +83,8 @@ def stats(client: ServeRewardClient) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_service_answers_with_the_models_rewards(service: RewardService, models: list[GenieReduxG]) -> None:
-    client = pickle.loads(pickle.dumps(service))()
+def test_service_answers_with_the_models_rewards(factory: Factory, models: list[GenieReduxG]) -> None:
+    client = pickle.loads(pickle.dumps(factory))()
     answer = client.submit(*fragments(28, 5), maps=True).answer(timeout_s=30)
     assert_rewards(answer.rewards, models[0], *fragments(28, 5))
     assert client.version == answer.version == weights_hash(models[0])
@@ -97,7 +95,7 @@ def test_service_answers_with_the_models_rewards(service: RewardService, models:
 
 
 @pytest.mark.slow
-def test_explorers_transitions_get_their_own_rewards(service: RewardService, models: list[GenieReduxG]) -> None:
+def test_explorers_transitions_get_their_own_rewards(factory: Factory, models: list[GenieReduxG]) -> None:
     """Through RLlib and Serve: each recorded reward is the model's, of that transition's window in that episode."""
     register_env("shows_action", ShowsAction)
     algorithm = (
@@ -108,7 +106,7 @@ def test_explorers_transitions_get_their_own_rewards(service: RewardService, mod
                 num_envs=2, steps_per_epoch=60, fragment_length=20, updates_per_epoch=1, sequences_per_update=2
             ),
             network=AutoExploreModuleConfig(channels=(4, 4), lstm_size=8),
-            reward_client_factory=service,
+            reward_client_factory=factory,
         )
         .build_algo()
     )
@@ -123,97 +121,89 @@ def test_explorers_transitions_get_their_own_rewards(service: RewardService, mod
 
 
 @pytest.mark.slow
-def test_new_weights_without_a_restart(
-    service: RewardService, checkpoints: list[Path], models: list[GenieReduxG]
-) -> None:
-    client, before = service(), replicas()
-    assert service.swap(checkpoints[1]) == weights_hash(models[1])
-    answer = client.submit(*fragments(10)).answer(timeout_s=30)
-    assert answer.version == weights_hash(models[1])
-    assert_rewards(answer.rewards, models[1], *fragments(10))
-    # Entered again it takes these settings; it was running before, so it still is, in the same process.
-    with reward_service(checkpoints[0], dataclasses.replace(CONFIG, scale=2 * SCALE), app_name=APP, **FITS):
-        doubled = client.submit(*fragments(10)).result(timeout_s=30)
-    assert_rewards([doubled[0] / 2], models[0], *fragments(10))
-    assert APP in serve.status().applications
-    service.swap(checkpoints[0])
-    assert_rewards(client.submit(*fragments(10)).result(timeout_s=30), models[0], *fragments(10))
-    assert replicas() == before
-    with pytest.raises(ValueError, match="is no checkpoint"):
-        service.swap(checkpoints[0] / "absent")
-
-
-@pytest.mark.slow
-def test_a_replica_killed_under_load_costs_no_reward(service: RewardService, models: list[GenieReduxG]) -> None:
+def test_a_replica_killed_under_load_costs_no_reward(factory: Factory, models: list[GenieReduxG]) -> None:
     """Three callers, SIGKILL in the middle: every fragment gets the model's rewards, some after being asked again."""
-    killed = stats(service())["pid"]
-    stop, asking = threading.Event(), threading.Barrier(4)
+    asked = [fragments(500 + number, 9) for number in range(3)]
+    judge = UncertaintyJudge(models[0], CONFIG, "bare")
+    expected = [[judge.judge(unfold(*one)).rewards_M for one in zip(*several, strict=True)] for several in asked]
+    killed, client = stats(factory())["pid"], factory()
+    stop = threading.Event()
     answers: list[tuple[int, Any]] = []
+    counts: list[dict[str, int]] = []
 
     def call(number: int) -> None:
-        client, asked = service(), 0
+        client = factory()
         while not stop.is_set():
-            length = 20 + 7 * number + asked % 3
-            future = client.submit(*fragments(length, 9))
-            if not asked:
-                asking.wait(30)
-            answers.append((length, future.answer(timeout_s=60)))
-            asked += 1
-        assert client.counts["answered"] == client.counts["requests"] == asked
-        assert not client.counts["failed"]
+            answers.append((number, client.submit(*asked[number]).answer(timeout_s=120)))
+        counts.append(client.counts)
 
     callers = [threading.Thread(target=call, args=(number,)) for number in range(3)]
     for caller in callers:
         caller.start()
-    asking.wait(30)
+    while stats(client)["waiting_requests"] < 2:
+        time.sleep(0.01)
     os.kill(killed, signal.SIGKILL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 90
     while max((answer.attempts for _, answer in list(answers)), default=1) == 1 and time.monotonic() < deadline:
         time.sleep(0.1)
     stop.set()
     for caller in callers:
-        caller.join(60)
-    assert stats(service())["pid"] != killed
+        caller.join(120)
+    assert stats(client)["pid"] != killed
     assert any(answer.attempts > 1 for _, answer in answers)
-    for length, answer in answers:
-        assert_rewards(answer.rewards, models[0], *fragments(length, 9))
+    for number, answer in answers:
+        for given, right in zip(answer.rewards, expected[number], strict=True):
+            assert np.isnan(given[:3]).all()
+            np.testing.assert_allclose(given[3:], right, atol=1e-4)
         assert answer.version == weights_hash(models[0])
+    assert sum(one["requests"] for one in counts) == sum(one["answered"] for one in counts) == len(answers)
 
 
 @pytest.mark.slow
-def test_a_missing_service_is_unavailable_and_found_once_it_is_there(
-    service: RewardService, checkpoints: list[Path], models: list[GenieReduxG]
+def test_a_service_comes_changes_its_weights_and_goes(
+    factory: Factory, checkpoints: list[Path], models: list[GenieReduxG]
 ) -> None:
-    client = ServeRewardClient("late-rewards")
-    with pytest.raises(RewardUnavailableError, match="late-rewards"):
+    name = "late-rewards"
+    client = ServeRewardClient(name)
+    with pytest.raises(RewardUnavailableError, match=name):
         client.submit(*fragments(5)).result(timeout_s=0.5)
     assert client.counts["failed"] == 1
-    with pytest.raises(
-        ValueError, match=f"no reward service 'late-rewards' on this cluster; running: {HTTP_APP}, {APP}"
-    ):
-        find_service("late-rewards", **FITS)
+    with pytest.raises(ValueError, match=f"no reward service '{name}' on this cluster; running: {APP}"):
+        find_service(name, **FITS)
     late = client.submit(*fragments(5))  # before it is there
-    with reward_service(checkpoints[1], CONFIG, app_name="late-rewards", **FITS):
+    with reward_service(checkpoints[0], CONFIG, app_name=name, **FITS) as service:
         answer = late.answer(timeout_s=30)
-        assert_rewards(answer.rewards, models[1], *fragments(5))
+        assert_rewards(answer.rewards, models[0], *fragments(5))
         assert answer.attempts > 1
+        before = stats(client)["pid"]
+        assert service.swap(checkpoints[1]) == weights_hash(models[1])
+        answer = pickle.loads(pickle.dumps(service))().submit(*fragments(10)).answer(timeout_s=30)
+        assert answer.version == weights_hash(models[1])
+        assert_rewards(answer.rewards, models[1], *fragments(10))
+        # Entered again it takes these settings; it was running before, so it still is, in the same process.
+        with reward_service(checkpoints[0], dataclasses.replace(CONFIG, scale=2 * SCALE), app_name=name, **FITS):
+            doubled = client.submit(*fragments(10)).result(timeout_s=30)
+        assert_rewards([doubled[0] / 2], models[0], *fragments(10))
+        assert stats(client)["pid"] == before
+        with pytest.raises(ValueError, match="is no checkpoint"):
+            service.swap(checkpoints[0] / "absent")
     # Only what was started is stopped.
-    assert set(serve.status().applications) == {APP, HTTP_APP}
+    assert set(serve.status().applications) == {APP}
     with pytest.raises(RewardUnavailableError):
         client.submit(*fragments(5)).result(timeout_s=0.5)
 
 
-def test_a_running_service_is_found_if_it_fits(service: RewardService, models: list[GenieReduxG]) -> None:
+def test_a_running_service_is_found_if_it_fits(factory: Factory, models: list[GenieReduxG]) -> None:
     found = pickle.loads(pickle.dumps(find_service(APP, **FITS)))()
     assert_rewards(found.submit(*fragments(6)).result(timeout_s=30), models[0], *fragments(6))
     with pytest.raises(ValueError, match="'test-rewards' has num_actions 4; the environments have 5"):
         find_service(APP, **{**FITS, "num_actions": 5})
 
 
-def test_errors_inside_the_model_are_not_hidden(service: RewardService) -> None:
+def test_errors_inside_the_model_are_not_hidden(factory: Factory) -> None:
     frames, actions = fragment(5)
     with pytest.raises(ValueError, match="frames have shape"):
-        service().submit([frames[:, ::2]], [actions]).result(timeout_s=30)
+        factory().submit([frames[:, ::2]], [actions]).result(timeout_s=30)
 
 
 def test_over_http_it_answers_as_by_handle(url: str, models: list[GenieReduxG]) -> None:
