@@ -25,7 +25,8 @@ APP_NAME = "genie-ray-rewards"
 DEPLOYMENT = "RewardModel"
 # What a service that restarts, moves or is gone looks like to its caller. Errors inside the model are not among them.
 UNAVAILABLE = (
-    TimeoutError, RayServeException, RayActorError, RaySystemError, ObjectLostError, WorkerCrashedError,
+    RewardUnavailableError, TimeoutError, RayServeException, RayActorError, RaySystemError, ObjectLostError,
+    WorkerCrashedError,
 )  # fmt: skip
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0  # between attempts, doubled each time
 
@@ -107,9 +108,12 @@ class ServeRewardClient:
 
     @property
     def handle(self) -> Any:
-        """Serve's handle of the deployment."""
+        """Serve's handle of the deployment. Raises one of UNAVAILABLE if there is no such service."""
         if self._handle is None:
-            self._handle = serve.get_deployment_handle(DEPLOYMENT, self.app_name)
+            try:
+                self._handle = serve.get_deployment_handle(DEPLOYMENT, self.app_name)
+            except KeyError as error:
+                raise RewardUnavailableError("there is no such service") from error
         return self._handle
 
     def disconnect(self) -> None:
