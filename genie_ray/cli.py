@@ -141,18 +141,23 @@ def explore(
     from genie_ray import exploration
     from genie_ray.rewards import service
     from genie_ray.session import ray_session
+    from policies.rewards import RewardClientFactory
 
     if (world_model is None) == (reward_service is None):
         raise ValueError("who gives the rewards? Name one of --world-model and --reward-service")
     games = choose_games(settings, game)
-    fits = {"frame_size": settings.env.frame_size, "num_actions": settings.dynamics.num_actions}
+    size, actions = settings.env.frame_size, settings.dynamics.num_actions
+    rewards: RewardClientFactory
     with ray_session(settings.ray), ExitStack() as running:
         if world_model is not None:
-            served = service.reward_service(world_model, settings.reward, state=output / "rewards", **fits)
+            state = output / "rewards"
+            served = service.reward_service(
+                world_model, settings.reward, frame_size=size, num_actions=actions, state=state
+            )
             rewards = running.enter_context(served)
         else:
             assert reward_service is not None
-            rewards = service.find_service(reward_service, **fits)
+            rewards = service.find_service(reward_service, frame_size=size, num_actions=actions)
         for name in games:
             path = exploration.explore(
                 output / name, name, rewards, settings.exploration, settings.env, seed=settings.seed

@@ -27,21 +27,23 @@ def serve_rewards(
 ) -> None:
     """Answer with rewards over HTTP, and to explorers on the same cluster, until Ctrl-C. Settings: reward.*."""
     settings = load_settings(config, overrides, address)
-    import signal
+    import threading
+    from contextlib import suppress
 
+    from genie_ray.rewards.client import APP_NAME
     from genie_ray.rewards.http import TOKEN_VARIABLE, HttpConfig
     from genie_ray.rewards.serving import http_service
     from genie_ray.session import ray_session
 
     http = HttpConfig(host=host, port=port, max_request_mb=max_request_mb, token=os.environ.get(TOKEN_VARIABLE))
     with ray_session(settings.ray), http_service(world_model, settings.reward, http, state=state) as url:
-        stop = {signal.SIGINT, signal.SIGTERM}
-        signal.pthread_sigmask(signal.SIG_BLOCK, stop)
         header = "" if http.token is None else f' -H "Authorization: Bearer ${TOKEN_VARIABLE}"'
         typer.echo(f"rewards ({settings.reward.kind}): {url}  (Ctrl-C ends)")
         typer.echo(f"how to ask, and the format: {url}/docs")
         typer.echo(f"try: curl{header} {url}/v1/service")
         typer.echo(f"     curl{header} --data-binary @fragments.npz {url}/v1/rewards -o rewards.npz")
-        signal.sigwait(stop)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, stop)
+        if cluster := settings.ray.address or os.environ.get("RAY_ADDRESS"):
+            typer.echo(f"     genie-ray explore OUT --reward-service {APP_NAME} --address {cluster}")
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
     typer.echo("stopped")

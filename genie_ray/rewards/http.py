@@ -10,7 +10,7 @@ Bound to loopback unless told otherwise; elsewhere every request must bring a be
 
 import ipaddress
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
@@ -36,7 +36,7 @@ class HttpConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     max_request_mb: int = 64  # packed or unpacked; about 5,000 frames of 64×64
-    token: str | None = None  # that requests must bring; needed unless the host is loopback
+    token: str | None = field(default=None, repr=False)  # that requests must bring; needed unless the host is loopback
 
     def __post_init__(self) -> None:
         check_at_least(1, self, "port", "max_request_mb")
@@ -59,7 +59,6 @@ Token = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_e
 NPZ = {"content": {wire.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 
 
-@serve.deployment(name="RewardApi", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=128)
 @serve.ingress(api)
 class RewardApi:
     """Checks and translates; the answers are the model's."""

@@ -16,6 +16,8 @@ from genie_ray.rewards.service import QUIET, bind, check_cluster
 from world_model.checkpoint import require_kind
 from world_model.genie import GenieReduxG
 
+MAX_ONGOING = 128  # requests that are read or wait at once
+
 
 @contextmanager
 def http_service(
@@ -50,7 +52,8 @@ def http_service(
             proxy_location="HeadOnly", http_options={"host": http.host, "port": http.port}, logging_config=QUIET
         )
         try:
-            serve.run(RewardApi.bind(model, http), name=app_name, route_prefix="/", logging_config=QUIET)
+            api = serve.deployment(RewardApi, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=MAX_ONGOING)
+            serve.run(api.bind(model, http), name=app_name, route_prefix="/", logging_config=QUIET)
         except RuntimeError as error:
             raise RuntimeError(f"reward service {app_name!r} does not start: {one_line(error)}") from error
         yield f"http://{http.host}:{http.port}"
