@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from genie_ray.commands import scoring
+from genie_ray.commands import scoring, serving
 from genie_ray.commands.checkpoints import checkpoint_app
 from genie_ray.commands.data import data_app
 from genie_ray.commands.games import games_app
@@ -135,26 +135,41 @@ def collect(
 @app.command()
 def explore(
     output: Output,
-    world_model: Annotated[Path, typer.Option(help="World model checkpoint whose uncertainty is the reward.")],
+    world_model: Annotated[
+        Path | None, typer.Option(help="World model checkpoint that judges; see reward.* for how.")
+    ] = None,
+    reward_service: Annotated[
+        str | None, typer.Option(help="Instead: name of a reward service that runs on this cluster (serve-rewards).")
+    ] = None,
     game: Games = None,
     config: ConfigFile = None,
     address: Address = None,
     overrides: Overrides = None,
 ) -> None:
-    """Train explorers (OUT/<game>/module) on the world model's uncertainty. Settings: exploration.*, reward.*."""
+    """Train explorers (OUT/<game>/module) on a world model's uncertainty. Settings: exploration.*, reward.*."""
     settings = load_settings(config, overrides, address)
-    from genie_ray import exploration
-    from genie_ray.reward_service import reward_service
-    from genie_ray.session import ray_session
+    from contextlib import ExitStack
 
+    from genie_ray import exploration
+    from genie_ray.rewards import service
+    from genie_ray.session import ray_session
+    from policies.rewards import RewardClientFactory
+
+    if (world_model is None) == (reward_service is None):
+        raise ValueError("who gives the rewards? Name one of --world-model and --reward-service")
     games = choose_games(settings, game)
-    service = reward_service(
-        world_model,
-        settings.reward,
-        frame_size=settings.env.frame_size,
-        num_actions=settings.dynamics.num_actions,
-    )
-    with ray_session(settings.ray), service as rewards:
+    size, actions = settings.env.frame_size, settings.dynamics.num_actions
+    rewards: RewardClientFactory
+    with ray_session(settings.ray), ExitStack() as running:
+        if world_model is not None:
+            state = output / "rewards"
+            served = service.reward_service(
+                world_model, settings.reward, frame_size=size, num_actions=actions, state=state
+            )
+            rewards = running.enter_context(served)
+        else:
+            assert reward_service is not None
+            rewards = service.find_service(reward_service, frame_size=size, num_actions=actions)
         for name in games:
             path = exploration.explore(
                 output / name, name, rewards, settings.exploration, settings.env, seed=settings.seed
@@ -162,6 +177,7 @@ def explore(
             typer.echo(path)
 
 
+app.command()(serving.serve_rewards)
 app.command()(scoring.evaluate)
 app.command()(scoring.evaluate_upscaler)
 app.command()(scoring.rollout)

@@ -23,7 +23,7 @@ from genie_ray.envs.retro import EnvConfig
 from genie_ray.evaluation import EvaluationConfig
 from genie_ray.exploration import ExplorationConfig
 from genie_ray.players import PlayerConfig
-from genie_ray.reward_service import RewardConfig
+from genie_ray.rewards.config import RewardConfig
 from genie_ray.session import RayConfig
 from genie_ray.training import TrainingConfig
 from world_model.dynamics import DynamicsConfig

@@ -32,7 +32,7 @@ from genie_ray.players import train_player
 from genie_ray.progress import console
 from genie_ray.replay.writer import METADATA_FILE, read_metadata
 from genie_ray.report import write_report
-from genie_ray.reward_service import reward_service
+from genie_ray.rewards.service import reward_service
 from genie_ray.session import ray_session
 from genie_ray.training import TrainingJob, train
 from genie_ray.upscaling import SCORES_FILE, evaluate_upscaler
@@ -117,6 +117,7 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
             config.reward,
             frame_size=config.env.frame_size,
             num_actions=config.dynamics.num_actions,
+            state=directory / "rewards",
         ) as rewards:
             for game in games:
                 explore(agents / game, game, rewards, config.exploration, config.env, seed=seed)

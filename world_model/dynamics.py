@@ -99,7 +99,7 @@ class Dynamics(nn.Module):
             token_vectors_KD: `Tokenizer.token_vectors()`, for the token input.
             first: first frame to predict, at least 1.
         """
-        return self.to_logits(self._features(tokens_BTHW, actions, token_vectors_KD)[:, first - 1 :])
+        return self.to_logits(self.features(tokens_BTHW, actions, token_vectors_KD)[:, first - 1 :])
 
     def draw_mask(self, tokens_BTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A training mask [B, T−1, H, W]: each entry True with one probability, drawn per batch from [0.5, 1]."""
@@ -128,7 +128,7 @@ class Dynamics(nn.Module):
             visible_BTHW = torch.cat([tokens_BTHW[:, :-1].masked_fill(mask_BTHW, hidden), last], dim=1)
         else:
             visible_BTHW = torch.cat([first, tokens_BTHW[:, 1:].masked_fill(mask_BTHW, hidden)], dim=1)
-        features_BTHWE = self._features(visible_BTHW, actions, token_vectors_KD)
+        features_BTHWE = self.features(visible_BTHW, actions, token_vectors_KD)
         logits_MK = self.to_logits(features_BTHWE[mask_BTHW])
         targets_M = tokens_BTHW[:, 1:][mask_BTHW]
         log_probs_MK = logits_MK.float().log_softmax(dim=-1)
@@ -146,8 +146,11 @@ class Dynamics(nn.Module):
         }
         return DynamicsOutput(loss, metrics)
 
-    def _features(self, tokens_BTHW: Tensor, actions: Tensor, token_vectors_KD: Tensor) -> Tensor:
-        """Stream after the transformer, from which frames 1..T−1 are predicted: [B, T−1, H, W, E]."""
+    def features(self, tokens_BTHW: Tensor, actions: Tensor, token_vectors_KD: Tensor) -> Tensor:
+        """Stream after the transformer, from which frames 1..T−1 are predicted: [B, T−1, H, W, E].
+
+        Arguments as in `forward`.
+        """
         check_length(tokens_BTHW.shape[1], self.config.max_frames)
         table_KD, bias_hNN = self.token_inputs(token_vectors_KD), self.spatial_bias()
         if self.config.alignment == "shifted":

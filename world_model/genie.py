@@ -182,6 +182,11 @@ class GenieReduxG(_WorldModel):
 
         `last_only`: those of the last predicted frame, [B, 1, N, K].
         """
+        return self.dynamics.to_logits(self.one_step_features(prime_frames_BTHWC, actions_BT, last_only=last_only))
+
+    @torch.no_grad()
+    def one_step_features(self, prime_frames_BTHWC: Tensor, actions_BT: Tensor, *, last_only: bool = False) -> Tensor:
+        """What the dynamics' last layer makes these logits of, [B, T_pred, N, E]; arguments as in `one_step_logits`."""
         self._check(prime_frames_BTHWC, actions_BT)
         prime_tokens_BTHW = self.tokenizer.encode(prime_frames_BTHWC)
         primes, frames = prime_tokens_BTHW.shape[1], actions_BT.shape[1] + 1
@@ -189,8 +194,8 @@ class GenieReduxG(_WorldModel):
         masked_BTHW = prime_tokens_BTHW.new_full(shape, self.dynamics.mask_token)
         tokens_BTHW = torch.cat([prime_tokens_BTHW, masked_BTHW], dim=1)
         first = frames - 1 if last_only else primes
-        logits_BTHWK = self.dynamics(tokens_BTHW, actions_BT, self.tokenizer.token_vectors(), first=first)
-        return rearrange(logits_BTHWK, "b t h w k -> b t (h w) k")
+        features_BTHWE = self.dynamics.features(tokens_BTHW, actions_BT, self.tokenizer.token_vectors())[:, first - 1 :]
+        return rearrange(features_BTHWE, "b t h w e -> b t (h w) e")
 
     def uncertainty(self, frames_BTHWC: Tensor, actions_BT: Tensor) -> Tensor:
         """Uncertainty of each token of frame t, [B, N] in [0, 1], given frames t−4, t−3 and actions t−4..t−1.

@@ -49,6 +49,7 @@ class Refuse:
         "train genie-redux",
         "train upscaler",
         "explore",
+        "serve-rewards",
         "evaluate",
         "evaluate-upscaler",
         "rollout",
@@ -126,6 +127,24 @@ def test_wrong_checkpoints_are_named(refuse: Refuse, replay: ReplayDataset, worl
     other = ["-c", SMOKE, "env.frame_size=32", "tokenizer.frame_size=32"]
     line = refuse("explore", "out", "--world-model", world_model, *other)
     assert "has frame size 64; the environments have 32" in line
+
+
+def test_wrong_reward_settings_are_told(
+    refuse: Refuse, roms: list[str], world_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smoke = ["-c", SMOKE]
+    assert "Name one of --world-model and --reward-service" in refuse("explore", "out", *smoke)
+    assert "no reward service 'absent' on this cluster" in refuse(
+        "explore", "out", "--reward-service", "absent", *smoke
+    )
+    assert "reward.top_k_fraction is 1.5" in refuse("explore", "out", *smoke, "reward.top_k_fraction=1.5")
+    assert "reward.kind = 'fear': input should be 'entropy'" in refuse("explore", "out", *smoke, "reward.kind=fear")
+    serve = ["serve-rewards", "--world-model", world_model, *smoke]
+    assert "host is 0.0.0.0 and no token is set" in refuse(*serve, "--host", "0.0.0.0")
+    assert "no state directory; needed by kind 'rf'" in refuse(*serve, "reward.kind=rf")
+    monkeypatch.setenv("GENIE_RAY_REWARDS_TOKEN", "short")
+    assert "allowed: 16 or more" in refuse(*serve)
+    assert not Path("out").exists()
 
 
 def test_wrong_checkpoint_operations_are_told(

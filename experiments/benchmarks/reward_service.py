@@ -1,0 +1,240 @@
+"""What the reward service costs: windows per second against the bare model, latency, and environment steps per second.
+
+Rates: callers are processes that send fragments as an AutoExplore runner does (8 environments × 25 steps), each with
+`--outstanding` requests on their way. The bare model judges the same windows in this process, in batches of the same
+size, with as many threads. Play: a rollout worker of AutoExplore on a real game, with rewards and without. All are
+taken in turns; medians of several turns, ratios within a turn.
+
+    python experiments/benchmarks/reward_service.py --world-model runs/demo/dynamics/best --json reward_service.json
+    python experiments/benchmarks/reward_service.py --part play --game Kangaroo-Atari2600-v0
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from rich.console import Console
+from rich.table import Table
+
+sys.path.remove(str(Path(__file__).parent))  # where world_model.py would pass for the package
+
+from genie_ray.envs.retro import EnvConfig, register_rllib_env
+from genie_ray.rewards.client import ServeRewardClient
+from genie_ray.rewards.config import RewardConfig
+from genie_ray.rewards.judges import UncertaintyJudge
+from genie_ray.rewards.service import reward_service
+from genie_ray.rewards.windows import join, unfold
+from genie_ray.session import ray_session
+from policies.rewards import LOOKBACK
+from world_model.checkpoint import load_as, save
+from world_model.dynamics import DynamicsConfig
+from world_model.genie import GenieReduxG, GenieReduxGConfig
+from world_model.quantizer import QuantizerConfig
+from world_model.tokenizer import TokenizerConfig
+
+ENVIRONMENTS, STEPS = 8, 25  # of a request
+WARM_UP_S = 1.0
+
+
+def new_checkpoint(size: str, directory: Path) -> Path:
+    """A world model with random weights: time does not depend on what it has learned."""
+    if size == "paper":
+        config = GenieReduxGConfig()
+    else:  # experiments/demo.yaml
+        small: dict[str, Any] = {"dim": 64, "heads": 2, "head_dim": 32}
+        tokenizer = TokenizerConfig(patch_size=8, blocks=1, quantizer=QuantizerConfig(kind="fsq"), **small)
+        dynamics = DynamicsConfig(blocks=2, alignment="aligned", **small)
+        config = GenieReduxGConfig(tokenizer=tokenizer, dynamics=dynamics)
+    save(GenieReduxG(config), directory / size, provenance={})
+    return directory / size
+
+
+def fragments(model: GenieReduxG, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Noise as one request of a rollout worker."""
+    rng, size = np.random.default_rng(seed), model.tokenizer.config.frame_size
+    steps = STEPS + LOOKBACK
+    frames = [rng.integers(0, 256, (steps + 1, size, size, 3), np.uint8) for _ in range(ENVIRONMENTS)]
+    return frames, [rng.integers(0, model.num_actions, steps) for _ in range(ENVIRONMENTS)]
+
+
+def bare_rate(model: GenieReduxG, config: RewardConfig, seconds: float) -> float:
+    """Windows per second of the model itself."""
+    judge = UncertaintyJudge(model, config, "bare")
+    windows = join([unfold(*one) for one in zip(*fragments(model, 0), strict=True)])
+    batches = [windows[start : start + config.batch_size] for start in range(0, len(windows), config.batch_size)]
+    judged, begin = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - begin) < seconds:
+        for batch in batches:
+            judge.judge(batch)
+        judged += len(windows)
+    return judged / elapsed
+
+
+@ray.remote(num_cpus=0)
+class Caller:
+    """One process that asks for rewards."""
+
+    def __init__(self, factory: Callable[[], ServeRewardClient], question: Any, outstanding: int) -> None:
+        self._client, self._question, self._outstanding = factory(), question, outstanding
+
+    def ask(self, seconds: float) -> list[float]:
+        """Seconds that each request took of those sent within a time."""
+        sent: deque[tuple[float, Any]] = deque()
+        latencies: list[float] = []
+        end = time.perf_counter() + seconds
+        while sent or time.perf_counter() < end:
+            while len(sent) < self._outstanding and time.perf_counter() < end:
+                sent.append((time.perf_counter(), self._client.submit(*self._question)))
+            begin, future = sent.popleft()
+            future.result(timeout_s=600)
+            latencies.append(time.perf_counter() - begin)
+        return latencies
+
+
+def rates(checkpoint: Path, config: RewardConfig, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Windows per second and latency, bare and with 1, 2, 4 callers."""
+    torch.set_num_threads(config.threads)
+    model = load_as(GenieReduxG, checkpoint, "cuda" if config.gpus else "cpu")
+    question = fragments(model, 0)
+    windows = ENVIRONMENTS * STEPS
+    bare: list[float] = []
+    shares: dict[int, list[float]] = {count: [] for count in arguments.callers}
+    rates_of: dict[int, list[float]] = {count: [] for count in arguments.callers}
+    latencies: dict[int, list[float]] = {count: [] for count in arguments.callers}
+    sizes = {"frame_size": model.tokenizer.config.frame_size, "num_actions": model.num_actions}
+    with reward_service(checkpoint, config, **sizes) as service:
+        callers = [Caller.remote(service, question, arguments.outstanding) for _ in range(max(arguments.callers))]
+        ray.get([caller.ask.remote(WARM_UP_S) for caller in callers])
+        bare_rate(model, config, WARM_UP_S)
+        for turn in range(arguments.turns):
+            print(f"turn {turn + 1} of {arguments.turns}", file=sys.stderr)
+            before = bare_rate(model, config, arguments.seconds / 2)
+            rate_of_turn = {}
+            for count in arguments.callers:
+                begin = time.perf_counter()
+                answers = ray.get([caller.ask.remote(arguments.seconds) for caller in callers[:count]])
+                elapsed = time.perf_counter() - begin
+                answered = [latency for several in answers for latency in several]
+                rate_of_turn[count] = len(answered) * windows / elapsed
+                latencies[count] += answered
+            bare.append((before + bare_rate(model, config, arguments.seconds / 2)) / 2)
+            for count, rate in rate_of_turn.items():
+                rates_of[count].append(rate)
+                shares[count].append(rate / bare[-1])
+    rows = []
+    for count in arguments.callers:
+        p50, p95 = np.quantile(latencies[count], [0.5, 0.95]).tolist()
+        rows.append(
+            {
+                "callers": count,
+                "windows_per_second": statistics.median(rates_of[count]),
+                "share_of_bare": statistics.median(shares[count]),
+                "latency_p50_s": p50,
+                "latency_p95_s": p95,
+            }
+        )
+    return {"bare_windows_per_second": statistics.median(bare), "windows_per_request": windows, "service": rows}
+
+
+def play(checkpoint: Path, config: RewardConfig, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Environment steps per second of one rollout worker, with rewards and without."""
+    from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+
+    from policies.autoexplore.algorithm import AutoExploreConfig, AutoExploreLearningConfig
+    from policies.autoexplore.env_runner import CuriosityEnvRunner
+    from policies.autoexplore.module import AutoExploreModuleConfig
+
+    model = load_as(GenieReduxG, checkpoint)
+    env = EnvConfig(frame_size=model.tokenizer.config.frame_size)
+    learning = AutoExploreLearningConfig(num_envs=ENVIRONMENTS, fragment_length=STEPS)
+    network = AutoExploreModuleConfig(channels=(16, 16, 32, 32), lstm_size=128)  # experiments/demo.yaml
+    torch.set_num_threads(1)
+    measured: dict[str, list[float]] = {"with": [], "without": []}
+    with reward_service(checkpoint, config, frame_size=env.frame_size, num_actions=model.num_actions) as service:
+        settings = (
+            AutoExploreConfig()
+            .environment(register_rllib_env(), env_config={"game": arguments.game, "env": env})
+            .training(learning=learning, network=network, reward_client_factory=service)
+        )
+        runners = {"without": SingleAgentEnvRunner(config=settings), "with": CuriosityEnvRunner(config=settings)}
+        for runner in runners.values():
+            runner.sample(num_timesteps=ENVIRONMENTS * STEPS)
+        for turn in range(arguments.turns):
+            print(f"turn {turn + 1} of {arguments.turns}", file=sys.stderr)
+            for name, runner in runners.items():
+                begin, steps = time.perf_counter(), 0
+                while time.perf_counter() - begin < arguments.seconds:
+                    runner.sample(num_timesteps=ENVIRONMENTS * STEPS)
+                    steps += ENVIRONMENTS * STEPS
+                measured[name].append(steps / (time.perf_counter() - begin))
+        for runner in runners.values():
+            runner.stop()
+    ratio = [rewarded / bare for rewarded, bare in zip(measured["with"], measured["without"], strict=True)]
+    return {
+        "game": arguments.game,
+        "steps_per_second": statistics.median(measured["with"]),
+        "steps_per_second_without_rewards": statistics.median(measured["without"]),
+        "share": statistics.median(ratio),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--world-model", type=Path, help="checkpoint; without one, --size with random weights")
+    parser.add_argument("--size", choices=("small", "paper"), default="small")
+    parser.add_argument("--part", nargs="+", choices=("rates", "play"), default=["rates", "play"])
+    parser.add_argument("--callers", nargs="+", type=int, default=[1, 2, 4])
+    parser.add_argument("--outstanding", type=int, default=2, help="requests that a caller has on their way")
+    parser.add_argument("--batch", type=int, default=64, help="windows per forward pass")
+    parser.add_argument("--gpus", type=float, default=None, help="of the service; without it, one if there is one")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
+    parser.add_argument("--turns", type=int, default=3, help="of which the median counts")
+    parser.add_argument("--game", default="Kangaroo-Atari2600-v0")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    arguments = parser.parse_args()
+    document: dict[str, Any] = {"batch": arguments.batch, "outstanding": arguments.outstanding}
+    with tempfile.TemporaryDirectory() as scratch, ray_session():
+        checkpoint = arguments.world_model or new_checkpoint(arguments.size, Path(scratch))
+        gpus = float(torch.cuda.is_available()) if arguments.gpus is None else arguments.gpus
+        config = RewardConfig(batch_size=arguments.batch, gpus=gpus)
+        if "rates" in arguments.part:
+            document["rates"] = measured = rates(checkpoint, config, arguments)
+            bare = measured["bare_windows_per_second"]
+            table = Table(
+                title=f"{measured['windows_per_request']} windows a request; bare model {bare:,.0f} windows/s"
+            )
+            for column in ("callers", "windows/s", "of the bare model", "p50 ms", "p95 ms"):
+                table.add_column(column, justify="right")
+            for row in measured["service"]:
+                table.add_row(
+                    str(row["callers"]),
+                    f"{row['windows_per_second']:,.0f}",
+                    f"{row['share_of_bare']:.0%}",
+                    f"{1000 * row['latency_p50_s']:,.0f}",
+                    f"{1000 * row['latency_p95_s']:,.0f}",
+                )
+            Console(width=110).print(table)
+        if "play" in arguments.part:
+            document["play"] = played = play(checkpoint, config, arguments)
+            print(
+                f"{played['game']}: {played['steps_per_second']:,.0f} steps/s with rewards, "
+                f"{played['steps_per_second_without_rewards']:,.0f} without: {played['share']:.0%}"
+            )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

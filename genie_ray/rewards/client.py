@@ -1,0 +1,127 @@
+"""Asking the reward service from any process of the cluster.
+
+What a service that restarts, is full or moves does to a request is mended here: it is asked again, under the same id,
+until the caller's time is over. A fragment gets its own rewards, or the caller is told that it gets none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from ray import serve
+from ray.exceptions import ObjectLostError, RayActorError, RaySystemError, WorkerCrashedError
+from ray.serve.exceptions import BackPressureError, RayServeException
+
+from policies.rewards import RewardAnswer, RewardUnavailableError
+
+APP_NAME = "genie-ray-rewards"
+DEPLOYMENT = "RewardModel"
+# What a service that restarts, moves or is gone looks like to its caller. Errors inside the model are not among them.
+UNAVAILABLE = (
+    RewardUnavailableError, TimeoutError, RayServeException, RayActorError, RaySystemError, ObjectLostError,
+    WorkerCrashedError,
+)  # fmt: skip
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0  # between attempts, doubled each time
+
+
+class ServeRewardFuture:
+    """Rewards on their way from the service (a `policies.rewards.RewardFuture`)."""
+
+    def __init__(self, client: ServeRewardClient, request: tuple[Any, ...]) -> None:
+        self._client, self._request = client, request
+        self._response = client.send(request)
+
+    def result(self, timeout_s: float) -> list[np.ndarray]:
+        """One float32 array [n] per fragment; see `answer`."""
+        return self.answer(timeout_s).rewards
+
+    def answer(self, timeout_s: float) -> RewardAnswer:
+        """Waits for the answer; asks again while the service is full or restarts.
+
+        Raises:
+            RewardUnavailableError: no answer in time, or no service.
+            ValueError: fragments that the service cannot judge.
+        """
+        deadline = time.monotonic() + timeout_s
+        counts = self._client.counts
+        for attempt in itertools.count(1):
+            try:
+                if isinstance(self._response, Exception):
+                    raise self._response
+                answer: RewardAnswer = self._response.result(timeout_s=max(0.0, deadline - time.monotonic()))
+                break
+            except UNAVAILABLE as error:
+                counts["back_pressure"] += isinstance(error, BackPressureError)
+                if not isinstance(error, (BackPressureError, RayActorError)):
+                    self._client.disconnect()
+                pause = min(FIRST_PAUSE_S * 2 ** min(attempt, 10), LONGEST_PAUSE_S)
+                if time.monotonic() + pause >= deadline:
+                    counts["failed"] += 1
+                    name = self._client.app_name
+                    raise RewardUnavailableError(f"reward service {name!r}: {one_line(error)}") from error
+            time.sleep(pause)
+            counts["retries"] += 1
+            self._response = self._client.send(self._request)
+        counts["answered"] += 1
+        self._client.version = answer.version
+        return replace(answer, attempts=attempt)
+
+
+class ServeRewardClient:
+    """Asks the service for rewards (a `policies.rewards.RewardClient`).
+
+    `version` is that of the latest answer; `counts` are of requests, answered, retries, back_pressure, failed.
+    """
+
+    def __init__(self, app_name: str = APP_NAME) -> None:
+        self.app_name = app_name
+        self.version: str | None = None
+        self.counts: Counter[str] = Counter()
+        self._handle: Any = None
+
+    def submit(
+        self,
+        frames: list[np.ndarray],
+        actions: list[np.ndarray],
+        *,
+        episodes: Sequence[str] | None = None,
+        maps: bool = False,
+    ) -> ServeRewardFuture:
+        """Sends one request for all these fragments."""
+        self.counts["requests"] += 1
+        named = None if episodes is None else list(episodes)
+        return ServeRewardFuture(self, (uuid.uuid4().hex, frames, actions, named, maps))
+
+    def send(self, request: tuple[Any, ...]) -> Any:
+        """Serve's response to a request, or the exception that prevented it."""
+        try:
+            return self.handle.rewards.remote(*request)
+        except UNAVAILABLE as error:
+            return error
+
+    @property
+    def handle(self) -> Any:
+        """Serve's handle of the deployment. Raises one of UNAVAILABLE if there is no such service."""
+        if self._handle is None:
+            try:
+                self._handle = serve.get_deployment_handle(DEPLOYMENT, self.app_name)
+            except KeyError as error:
+                raise RewardUnavailableError("there is no such service") from error
+        return self._handle
+
+    def disconnect(self) -> None:
+        """Forgets the connection; the next request looks the service up anew."""
+        self._handle = None
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's type and the last line of its message that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__

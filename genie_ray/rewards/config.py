@@ -1,0 +1,75 @@
+"""Which reward the explorer gets, and what the service that gives it may use."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from genie_ray.precision import Precision
+from policies.baselines.curiosity import CuriosityConfig
+from policies.baselines.disagreement import DisagreementConfig
+from policies.checks import check_at_least, check_positive, check_unit_interval
+
+RewardKind = Literal["entropy", "learning_progress", "disagreement", "rf", "vae"]
+"""entropy            the world model's uncertainty (Savov et al. 2025, eqs. 2–4)
+learning_progress  what swapping in new weights took off that uncertainty
+disagreement       variance over an ensemble of heads on the world model's features
+rf, vae            prediction error in random or in a VAE's features (Tab. 6)
+"""
+LEARNING_KINDS = ("disagreement", "rf", "vae")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """The reward, and the service's replicas."""
+
+    kind: RewardKind = "entropy"
+    top_k_fraction: float = 0.25  # share of a frame's tokens that count, the highest ones (eq. 4)
+    scale: float = 1.0  # the published code multiplies by 2
+    # Learning progress: share of the older weights that the lagged copy keeps at a swap; 0: it is what was swapped out.
+    lag: float = 0.0
+    # Any reward may be multiplied by n^−½ for the n-th visit of an episode to what frame t shows (novelty.py).
+    episodic_novelty: bool = False
+    novelty_tolerance: float = 0.05  # share of tokens in which two frames differ that still show the same; ours
+    curiosity: CuriosityConfig = field(default_factory=CuriosityConfig)  # of "rf" and "vae"
+    disagreement: DisagreementConfig = field(default_factory=DisagreementConfig)
+
+    batch_size: int = 64  # windows per forward pass
+    precision: Precision = "auto"
+    replicas: int = 1
+    max_replicas: int | None = None  # above `replicas`, Serve adds some under load and removes them afterwards
+    max_waiting: int = 16  # requests of one caller that may wait for a replica; further ones are sent back
+    cpus: float = 1.0  # of each replica
+    gpus: float | None = None  # of each replica; None: one if the cluster has one for each, else none
+    threads: int = 1  # of PyTorch, in each replica
+
+    def __post_init__(self) -> None:
+        check_positive(self, "top_k_fraction", "scale")
+        check_unit_interval(self, "top_k_fraction", "lag", "novelty_tolerance")
+        check_at_least(1, self, "batch_size", "replicas", "max_waiting", "threads")
+        check_at_least(0, self, "cpus")
+        if self.gpus is not None:
+            check_at_least(0, self, "gpus")
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas is {self.max_replicas}; allowed: replicas ({self.replicas}) or more")
+        if self.remembers and (self.max_replicas or self.replicas) > 1:
+            reason = "episodic_novelty" if self.episodic_novelty else f"kind {self.kind!r}"
+            raise ValueError(
+                f"replicas and max_replicas are {self.replicas} and {self.max_replicas}; allowed with {reason}, "
+                "which remembers what it has seen: 1"
+            )
+
+    @property
+    def remembers(self) -> bool:
+        """Whether answers depend on what was asked before."""
+        return self.episodic_novelty or self.kind in LEARNING_KINDS
+
+    @property
+    def stateful(self) -> bool:
+        """Whether there is something that a restarted replica must be given back."""
+        return self.remembers or self.kind == "learning_progress"
+
+
+def from_dict(values: dict[str, Any]) -> RewardConfig:
+    """The inverse of `dataclasses.asdict`."""
+    return TypeAdapter(RewardConfig).validate_python(values)

@@ -1,0 +1,131 @@
+"""The reward service over HTTP: for programs outside the cluster, in any language that can write .npz files (wire.py).
+
+    POST /v1/rewards[?maps=true]   question → answer
+    GET  /v1/service               what is served: kind, version, frame size, number of actions, limits
+    GET  /v1/stats                 how much, how fast
+    GET  /docs, /openapi.json      this, for people and for programs
+
+Bound to loopback unless told otherwise; elsewhere every request must bring a bearer token.
+"""
+
+import ipaddress
+import secrets
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from ray import serve
+from ray.serve.exceptions import BackPressureError
+from ray.serve.handle import DeploymentHandle
+
+from genie_ray import __version__
+from genie_ray.rewards import wire
+from genie_ray.rewards.client import UNAVAILABLE, one_line
+from policies.checks import check_at_least
+
+TOKEN_VARIABLE = "GENIE_RAY_REWARDS_TOKEN"
+MEGABYTE = 1024**2
+RETRY_AFTER_S = "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpConfig:
+    """Where the service listens, and what it accepts."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_request_mb: int = 64  # packed or unpacked; about 5,000 frames of 64×64
+    token: str | None = field(default=None, repr=False)  # that requests must bring; needed unless the host is loopback
+
+    def __post_init__(self) -> None:
+        check_at_least(1, self, "port", "max_request_mb")
+        if self.token is None and not is_loopback(self.host):
+            raise ValueError(f"host is {self.host} and no token is set; allowed without {TOKEN_VARIABLE}: 127.0.0.1")
+        if self.token is not None and len(self.token) < 16:
+            raise ValueError(f"{TOKEN_VARIABLE} has {len(self.token)} characters; allowed: 16 or more")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+api = FastAPI(title="GenieRay rewards", version=__version__, description=wire.__doc__ or "")
+Token = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
+NPZ = {"content": {wire.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+
+
+@serve.ingress(api)
+class RewardApi:
+    """Checks and translates; the answers are the model's."""
+
+    def __init__(self, model: DeploymentHandle, config: HttpConfig) -> None:
+        self._model, self._config = model, config
+
+    @api.post(
+        "/v1/rewards",
+        response_class=Response,
+        openapi_extra={"requestBody": {**NPZ, "required": True}},
+        responses={
+            200: {**NPZ, "description": "The answer."},
+            400: {"description": "Not a question, or one that cannot be judged."},
+            401: {"description": "No token, or another."},
+            413: {"description": "Too large."},
+            503: {"description": "Full, or restarting: ask again after Retry-After seconds."},
+        },
+    )
+    async def rewards(
+        self,
+        request: Request,
+        token: Token,
+        maps: Annotated[bool, Query(description="Also answer with maps over each frame's tokens.")] = False,
+        request_id: Annotated[
+            str | None, Query(description="Asked again under the same id, a question gets the same answer.")
+        ] = None,
+    ) -> Response:
+        """Rewards of fragments of play."""
+        self._authorize(token)
+        body = await self._body(request)
+        try:
+            question = wire.unpack_question(body, max_bytes=self._config.max_request_mb * MEGABYTE)
+            answer = await self._model.rewards.remote(
+                request_id or secrets.token_hex(16), question.frames, question.actions, question.episodes, maps
+            )
+        except ValueError as error:
+            raise HTTPException(400, one_line(error)) from error
+        except UNAVAILABLE as error:
+            reason = "full" if isinstance(error, BackPressureError) else one_line(error)
+            raise HTTPException(503, reason, {"Retry-After": RETRY_AFTER_S}) from error
+        return Response(wire.pack_answer(answer), media_type=wire.MEDIA_TYPE)
+
+    @api.get("/v1/service")
+    async def service(self, token: Token) -> dict[str, Any]:
+        """What is served."""
+        self._authorize(token)
+        return {**await self._model.describe.remote(), "max_request_mb": self._config.max_request_mb}
+
+    @api.get("/v1/stats")
+    async def stats(self, token: Token) -> dict[str, Any]:
+        """How much was judged, and how fast of late: of the replica that answers."""
+        self._authorize(token)
+        return await self._model.stats.remote()
+
+    def _authorize(self, token: HTTPAuthorizationCredentials | None) -> None:
+        wanted = self._config.token
+        if wanted is not None and (token is None or not secrets.compare_digest(token.credentials, wanted)):
+            raise HTTPException(401, "no token, or another", {"WWW-Authenticate": "Bearer"})
+
+    async def _body(self, request: Request) -> bytes:
+        """The request's body, read no further than is allowed."""
+        limit = self._config.max_request_mb * MEGABYTE
+        parts, size = [], 0
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise HTTPException(413, f"more than {self._config.max_request_mb} MB")
+            parts.append(part)
+        return b"".join(parts)

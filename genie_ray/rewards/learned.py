@@ -1,0 +1,119 @@
+"""Judges that learn from the very windows that they judge: each batch is judged first, then learned from.
+
+Axis letters: M windows, N tokens of a frame, E features of the dynamics, C dimensions of a code, H W C frame.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genie_ray.precision import autocast
+from genie_ray.rewards.config import RewardConfig
+from genie_ray.rewards.judges import Judge, Judgement, question, token_maps, values
+from genie_ray.rewards.windows import Windows
+from policies.baselines.curiosity import FeatureCuriosity
+from policies.baselines.disagreement import DisagreementEnsemble
+from world_model.genie import GenieReduxG
+from world_model.uncertainty import token_entropy, top_k_mean
+
+
+class DisagreementJudge(Judge):
+    """Variance over heads that predict each token's code vector of frame t from the frozen dynamics' features.
+
+    A token's target is its code vector of length 1. As with the entropy, the highest share of a frame's tokens counts.
+    """
+
+    def __init__(
+        self, model: GenieReduxG, config: RewardConfig, version: str, state: dict[str, Any] | None = None
+    ) -> None:
+        self._model, self._config, self._weights = model, config, version
+        codes_KC = model.tokenizer.code_vectors()
+        self._targets_KC = F.normalize(codes_KC.detach().float(), dim=-1)
+        self._ensemble = DisagreementEnsemble(
+            config.disagreement,
+            features=model.dynamics.to_logits.in_features,
+            targets=self._targets_KC.shape[-1],
+        ).to(codes_KC.device)
+        if state is not None:
+            self._ensemble.set_state(state)
+        self._seen: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def version(self) -> str:
+        return f"{self._weights}+{self._ensemble.updates}"
+
+    @torch.no_grad()
+    def judge(self, windows: Windows) -> Judgement:
+        device = self._targets_KC.device
+        arrived_M1HWC = torch.from_numpy(np.ascontiguousarray(windows.frames_M5HWC[:, -1:])).to(device)
+        with autocast(self._config.precision, device):
+            features_MNE = self._model.one_step_features(*question(windows, device), last_only=True)[:, 0]
+            entropy_MN = token_entropy(self._model.dynamics.to_logits(features_MNE))
+            tokens_MN = self._model.tokenizer.encode(arrived_M1HWC).flatten(1)
+        self._seen = features_MNE, self._targets_KC[tokens_MN]
+        disagreement_MN = self._ensemble.disagreement(features_MNE)
+        top_M = top_k_mean(disagreement_MN, self._config.top_k_fraction)
+        return Judgement(
+            rewards_M=values(self._config.scale * top_M),
+            statistics={
+                "disagreement_mean": values(disagreement_MN.mean(dim=-1)),
+                "entropy_mean": values(entropy_MN.mean(dim=-1)),
+            },
+            maps_Mhw=token_maps(disagreement_MN, self._model),
+        )
+
+    def learn(self) -> None:
+        assert self._seen is not None
+        self._ensemble.learn(*self._seen)
+
+    def get_state(self) -> dict[str, Any]:
+        return {"disagreement": self._ensemble.get_state()}
+
+
+class CuriosityJudge(Judge):
+    """Prediction error in random features ("rf") or in an online VAE's ("vae"); knows no world model."""
+
+    def __init__(
+        self,
+        config: RewardConfig,
+        *,
+        frame_size: int,
+        num_actions: int,
+        device: torch.device,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        assert config.kind in ("rf", "vae")
+        self._config, self._device = config, device
+        self._curiosity = FeatureCuriosity(
+            config.kind, config.curiosity, frame_size=frame_size, num_actions=num_actions
+        ).to(device)
+        if state is not None:
+            self._curiosity.set_state(state)
+        self._seen: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def version(self) -> str:
+        return f"{self._config.kind}+{self._curiosity.updates}"
+
+    def judge(self, windows: Windows) -> Judgement:
+        frames_M2HWC = torch.from_numpy(np.ascontiguousarray(windows.frames_M5HWC[:, -2:])).to(self._device)
+        actions_M = torch.from_numpy(windows.actions_M4[:, -1].astype(np.int64)).to(self._device)
+        self._seen = frames_M2HWC, actions_M
+        errors_M = self._curiosity.errors(frames_M2HWC, actions_M)
+        return Judgement(
+            rewards_M=values(self._config.scale * errors_M),
+            statistics={"prediction_error": values(errors_M)},
+            maps_Mhw=None,
+        )
+
+    def learn(self) -> None:
+        assert self._seen is not None
+        self._curiosity.learn(*self._seen)
+
+    def get_state(self) -> dict[str, Any]:
+        return {self._config.kind: self._curiosity.get_state()}

@@ -1,0 +1,110 @@
+"""From a config and a checkpoint to a judge that takes up what its predecessor remembered.
+
+What a judge remembers lies in a directory of the run, one file per thing: weights and optimiser of what it learns
+(`rf.pt`, `vae.pt`, `disagreement.pt`), present and lagged weights (`learning_progress.pt`), what episodes have shown
+(`episodic_novelty.pt`). Each is written atomically.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genie_ray.files import write_atomically
+from genie_ray.rewards.config import RewardConfig
+from genie_ray.rewards.judges import Judge, NoveltyJudge, ProgressJudge, UncertaintyJudge
+from genie_ray.rewards.learned import CuriosityJudge, DisagreementJudge
+from genie_ray.rewards.novelty import EpisodicNovelty
+from world_model.checkpoint import load_as, read_config, weights_hash
+from world_model.genie import GenieReduxG, GenieReduxGConfig
+
+FORMAT = 1
+
+
+def build_judge(
+    config: RewardConfig, checkpoint: str | Path, version: str, state: Path | None, device: torch.device
+) -> Judge:
+    """The judge of a config.
+
+    Args:
+        config: which reward.
+        checkpoint: a GenieRedux-G checkpoint.
+        version: its weights' hash.
+        state: directory that holds what an earlier judge remembered, if there was one.
+
+    Raises:
+        ValueError: the checkpoint or the state is unusable, or the checkpoint is no longer that version.
+    """
+    if config.kind in ("rf", "vae"):
+        sizes: GenieReduxGConfig = read_config(GenieReduxG, checkpoint)
+        judge: Judge = CuriosityJudge(
+            config,
+            frame_size=sizes.tokenizer.frame_size,
+            num_actions=sizes.dynamics.num_actions,
+            device=device,
+            state=_load(state, config.kind),
+        )
+        tokenizer = _world_model(checkpoint, version, device).tokenizer if config.episodic_novelty else None
+    else:
+        model = _world_model(checkpoint, version, device)
+        tokenizer = model.tokenizer
+        if config.kind == "entropy":
+            judge = UncertaintyJudge(model, config, version)
+        elif config.kind == "learning_progress":
+            judge = _progress_judge(model, config, version, _load(state, config.kind))
+        else:
+            judge = DisagreementJudge(model, config, version, _load(state, config.kind))
+    if tokenizer is None or not config.episodic_novelty:
+        return judge
+    novelty = EpisodicNovelty(config.novelty_tolerance)
+    if (remembered := _load(state, "episodic_novelty")) is not None:
+        novelty.set_state(remembered)
+    return NoveltyJudge(judge, tokenizer, novelty)
+
+
+def save_state(judge: Judge, directory: Path) -> None:
+    """Writes what a judge remembers."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, state in judge.get_state().items():
+        write_atomically(directory / f"{name}.pt", partial(torch.save, {"format": FORMAT, "state": state}))
+
+
+def _load(directory: Path | None, name: str) -> dict[str, Any] | None:
+    """What was remembered, on the CPU; None if nothing was."""
+    path = None if directory is None else directory / f"{name}.pt"
+    if path is None or not path.exists():
+        return None
+    document = torch.load(path, map_location="cpu", weights_only=True)
+    if document["format"] != FORMAT:
+        raise ValueError(f"{path} has format {document['format']}; allowed: {FORMAT}")
+    return document["state"]
+
+
+def _world_model(checkpoint: str | Path, version: str, device: torch.device) -> GenieReduxG:
+    model = load_as(GenieReduxG, checkpoint, device)
+    if (found := weights_hash(model)) != version:
+        raise ValueError(f"checkpoint {checkpoint} was replaced while it was served: it is {found[:12]} now")
+    return model
+
+
+def _progress_judge(
+    model: GenieReduxG, config: RewardConfig, version: str, state: dict[str, Any] | None
+) -> ProgressJudge:
+    """With the lagged copy that belongs to these weights: what was swapped out, or a moving average up to it."""
+    lagged = copy.deepcopy(model)
+    if state is not None:
+        weights = state["lagged"]
+        if state["version"] != version:  # a swap
+            weights = {name: _blend(config.lag, weights[name], now) for name, now in state["now"].items()}
+        lagged.load_state_dict(weights)
+    return ProgressJudge(model, lagged, config, version, weights_hash(lagged))
+
+
+def _blend(lag: float, older: Tensor, newer: Tensor) -> Tensor:
+    """Moving average of a weight; what is no real number (a counter) is taken from the newer."""
+    return torch.lerp(newer, older, lag) if newer.is_floating_point() else newer

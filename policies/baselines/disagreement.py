@@ -1,0 +1,78 @@
+"""Curiosity by disagreement: the variance of what an ensemble predicts.
+
+Heads with different initial weights learn online, from the same data, to predict what followed. Where data was seen
+they agree, also on the mean of what is noise; where not, they differ (Pathak et al. 2019, 1906.04161; Sekar et al.
+2020, Plan2Explore, 2005.05960, whose ensemble stands on a world model's features, as this one does).
+
+Axis letters: S heads, B batch, N places of a frame, E features, C dimensions of a target.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from policies.checks import check_at_least, check_positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class DisagreementConfig:
+    """The ensemble's sizes and learning."""
+
+    heads: int = 5  # Pathak et al. 2019
+    hidden: int = 128  # ours: per place of a frame, where Plan2Explore's 400 predict a frame at once
+    learning_rate: float = 3e-4  # Sekar et al. 2020
+    seed: int = 0  # of the initial weights
+
+    def __post_init__(self) -> None:
+        check_at_least(2, self, "heads")
+        check_at_least(1, self, "hidden")
+        check_positive(self, "learning_rate")
+
+
+class DisagreementEnsemble(nn.Module):
+    """S two-layer heads: features [..., E] → predicted targets [S, ..., C]."""
+
+    def __init__(self, config: DisagreementConfig, *, features: int, targets: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.norm = nn.LayerNorm(features, elementwise_affine=False)
+            self.heads = nn.ModuleList(
+                nn.Sequential(nn.Linear(features, config.hidden), nn.GELU(), nn.Linear(config.hidden, targets))
+                for _ in range(config.heads)
+            )
+        self.updates = 0
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=config.learning_rate)
+
+    def forward(self, features_BNE: Tensor) -> Tensor:
+        """Each head's prediction, [S, B, N, C]."""
+        features_BNE = self.norm(features_BNE.float())
+        return torch.stack([head(features_BNE) for head in self.heads])
+
+    @torch.no_grad()
+    def disagreement(self, features_BNE: Tensor) -> Tensor:
+        """Variance over the heads (unbiased), mean over a target's dimensions: [B, N]."""
+        return self(features_BNE).var(dim=0).mean(dim=-1)
+
+    def learn(self, features_BNE: Tensor, targets_BNC: Tensor) -> float:
+        """One step of Adam towards the targets; returns the mean squared error before it."""
+        predictions_SBNC = self(features_BNE)
+        loss = F.mse_loss(predictions_SBNC, targets_BNC.float().expand_as(predictions_SBNC))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.updates += 1
+        return float(loss.detach())
+
+    def get_state(self) -> dict[str, Any]:
+        """All that a restart needs to continue: weights, optimiser, number of updates."""
+        return {"model": self.state_dict(), "optimizer": self.optimizer.state_dict(), "updates": self.updates}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes up a state of `get_state`."""
+        self.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates = state["updates"]

@@ -1,0 +1,72 @@
+"""Tiny world models and fragments of play, and rewards worked out from the definition."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from genie_ray.rewards.windows import Windows, join, unfold
+from tests.policies.toys import NUM_ACTIONS, SIZE
+from world_model.dynamics import DynamicsConfig
+from world_model.genie import GenieReduxG, GenieReduxGConfig
+from world_model.quantizer import QuantizerConfig
+from world_model.tokenizer import TokenizerConfig
+from world_model.uncertainty import uncertainty_reward
+
+FITS = {"frame_size": SIZE, "num_actions": NUM_ACTIONS}
+TOP_K, SCALE = 0.5, 2.0
+
+
+def world_model(seed: int) -> GenieReduxG:
+    """A tiny model with weights so large that its rewards differ from window to window."""
+    torch.manual_seed(seed)
+    sizes: dict[str, Any] = {"dim": 16, "blocks": 1, "heads": 2, "head_dim": 8, "max_frames": 5}
+    model = GenieReduxG(
+        GenieReduxGConfig(
+            tokenizer=TokenizerConfig(
+                frame_size=SIZE, patch_size=8, quantizer=QuantizerConfig(kind="fsq", levels=(4, 4)), **sizes
+            ),
+            dynamics=DynamicsConfig(num_actions=NUM_ACTIONS, **sizes),
+        )
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    return model.eval()
+
+
+def fragment(actions: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noise: n + 1 frames and n actions."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (actions + 1, SIZE, SIZE, 3), np.uint8), rng.integers(0, NUM_ACTIONS, actions)
+
+
+def fragments(*lengths: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Several of them, as a client sends them."""
+    made = [fragment(length, seed=length) for length in lengths]
+    return [frames for frames, _ in made], [actions for _, actions in made]
+
+
+def noise_windows(count: int, seed: int = 0, episode: str | None = None) -> Windows:
+    """That many windows of one fragment."""
+    return join([unfold(*fragment(count + 3, seed), episode)])
+
+
+def rewards_by_hand(model: GenieReduxG, frames: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """From the definition: the transition into frame t is judged by frames t−4, t−3 and actions t−4 … t−1."""
+    rewards = np.full(len(actions), np.nan, np.float32)
+    for t in range(4, len(actions) + 1):
+        uncertainty_1N = model.uncertainty(
+            torch.from_numpy(np.stack([frames[t - 4], frames[t - 3]])[None]),
+            torch.from_numpy(actions[[t - 4, t - 3, t - 2, t - 1]].astype(np.int64)[None]),
+        )
+        rewards[t - 1] = float(uncertainty_reward(uncertainty_1N, top_k_fraction=TOP_K, scale=SCALE))
+    return rewards
+
+
+def assert_rewards(given: list[np.ndarray], model: GenieReduxG, frames: list[Any], actions: list[Any]) -> None:
+    """Each fragment has the model's rewards, float32, NaN where there is no window."""
+    assert len(given) == len(frames)
+    for reward, frames_of, actions_of in zip(given, frames, actions, strict=True):
+        assert reward.dtype == np.float32
+        np.testing.assert_allclose(reward, rewards_by_hand(model, frames_of, actions_of), atol=1e-5)

@@ -1,0 +1,170 @@
+"""The rewards, each against numbers worked out another way; those that learn, on what was seen and what was not."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from genie_ray.rewards.config import RewardConfig, from_dict
+from genie_ray.rewards.judges import Judge
+from genie_ray.rewards.novelty import EpisodicNovelty
+from genie_ray.rewards.state import build_judge, save_state
+from genie_ray.rewards.windows import Windows, join, unfold
+from policies.baselines.curiosity import CuriosityConfig
+from policies.baselines.disagreement import DisagreementConfig
+from tests.genie_ray.rewards.small_world import SCALE, TOP_K, fragment, noise_windows, rewards_by_hand, world_model
+from world_model.checkpoint import save, weights_hash
+from world_model.genie import GenieReduxG
+
+BASE = RewardConfig(
+    top_k_fraction=TOP_K,
+    scale=SCALE,
+    curiosity=CuriosityConfig(features=32, hidden=32, residual_blocks=1, learning_rate=1e-3),
+    disagreement=DisagreementConfig(hidden=32, learning_rate=3e-3),
+)
+
+
+@pytest.fixture(scope="module")
+def models() -> list[GenieReduxG]:
+    return [world_model(seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(models: list[GenieReduxG], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("world_models")
+    for number, model in enumerate(models):
+        save(model, root / str(number), provenance={})
+    return [root / str(number) for number in range(len(models))]
+
+
+def judge(checkpoint: Path, state: Path | None = None, **changes: Any) -> Judge:
+    config = dataclasses.replace(BASE, **changes)
+    version = weights_hash(world_model(int(checkpoint.name)))
+    return build_judge(config, checkpoint, version, state, torch.device("cpu"))
+
+
+def test_entropy_is_the_definitions(checkpoints: list[Path], models: list[GenieReduxG]) -> None:
+    frames, actions = fragment(9)
+    judged = judge(checkpoints[0]).judge(unfold(frames, actions))
+    np.testing.assert_allclose(judged.rewards_M, rewards_by_hand(models[0], frames, actions)[3:], atol=1e-5)
+    assert judged.maps_Mhw is not None
+    highest_MN = np.sort(judged.maps_Mhw.reshape(6, -1), axis=1)[:, 2:]  # half of four tokens
+    np.testing.assert_allclose(judged.rewards_M, SCALE * highest_MN.mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(judged.statistics["entropy_top"] * SCALE, judged.rewards_M, atol=1e-6)
+
+
+def test_rewards_tell_actions_apart(models: list[GenieReduxG]) -> None:
+    """Else the alignment tests could not fail."""
+    frames, actions = fragment(30)
+    rewards, shifted = (rewards_by_hand(models[0], frames, taken)[3:] for taken in (actions, np.roll(actions, 1)))
+    assert (np.abs(rewards - shifted) > 1e-3).mean() > 0.5
+
+
+@pytest.mark.parametrize("lag", [0.0, 0.75])
+def test_learning_progress_is_what_a_swap_took_off(checkpoints: list[Path], tmp_path: Path, lag: float) -> None:
+    """… also when a replica restarts between the swaps, and the lagged copy is an average of the older ones."""
+    windows = noise_windows(5)
+    entropies = [judge(path).judge(windows).rewards_M for path in checkpoints]
+    first = judge(checkpoints[0], tmp_path, kind="learning_progress", lag=lag)
+    np.testing.assert_array_equal(first.judge(windows).rewards_M, 0)
+    save_state(first, tmp_path)
+    second = judge(checkpoints[1], tmp_path, kind="learning_progress", lag=lag)
+    np.testing.assert_allclose(second.judge(windows).rewards_M, entropies[0] - entropies[1], atol=1e-5)
+    save_state(second, tmp_path)
+    restarted = judge(checkpoints[1], tmp_path, kind="learning_progress", lag=lag)
+    np.testing.assert_array_equal(restarted.judge(windows).rewards_M, second.judge(windows).rewards_M)
+    assert restarted.version == second.version != first.version
+    third = judge(checkpoints[2], tmp_path, kind="learning_progress", lag=lag)
+    lagged = world_model(0)
+    with torch.no_grad():
+        for parameter, newer in zip(lagged.parameters(), world_model(1).parameters(), strict=True):
+            parameter.copy_(lag * parameter + (1 - lag) * newer)
+    save(lagged, tmp_path / "9", provenance={})
+    version = weights_hash(lagged)
+    expected = build_judge(BASE, tmp_path / "9", version, None, torch.device("cpu")).judge(windows).rewards_M
+    np.testing.assert_allclose(third.judge(windows).rewards_M, expected - entropies[2], atol=1e-5)
+
+
+def similar(seed: int, count: int = 24) -> Windows:
+    """Windows of play that goes on alike: the same five frames and actions, a little noise on them."""
+    rng = np.random.default_rng(seed)
+    frames, actions = fragment(4, seed)
+    parts = []
+    for _ in range(count):
+        noisy = np.clip(frames.astype(int) + rng.integers(-3, 4, frames.shape), 0, 255).astype(np.uint8)
+        parts.append(unfold(noisy, actions))
+    return join(parts)
+
+
+@pytest.mark.parametrize("kind", ["rf", "vae", "disagreement"])
+def test_learned_rewards_fall_where_play_has_been(checkpoints: list[Path], tmp_path: Path, kind: Any) -> None:
+    learner, seen, unseen = judge(checkpoints[0], kind=kind), similar(1), similar(2)
+    before = learner.judge(seen).rewards_M.mean()
+    for _ in range(150):
+        learner.judge(seen)
+        learner.learn()
+    after_seen, after_unseen = (learner.judge(windows).rewards_M for windows in (seen, unseen))
+    assert after_seen.mean() < before / 3
+    assert after_unseen.mean() > 3 * after_seen.mean()
+    save_state(learner, tmp_path)
+    restarted = judge(checkpoints[0], tmp_path, kind=kind)
+    np.testing.assert_array_equal(restarted.judge(seen).rewards_M, after_seen)
+    assert restarted.version == learner.version
+    assert learner.version.endswith("+150")
+
+
+def test_novelty_by_hand() -> None:
+    novelty = EpisodicNovelty(tolerance=0.25)
+    tokens_MN = np.array([[1, 2, 3, 4], [1, 2, 3, 9], [1, 2, 8, 9], [1, 2, 3, 4]])
+    # The second differs from the first in a quarter of its tokens, the third from the second, the fourth from neither
+    # of the first two by more than that.
+    np.testing.assert_allclose(novelty.factors(tokens_MN, ["a"] * 4), [1, 2**-0.5, 2**-0.5, 3**-0.5])
+    np.testing.assert_allclose(novelty.factors(tokens_MN[:1], ["b"]), [1])
+    np.testing.assert_allclose(novelty.factors(tokens_MN[:1], ["a"]), [4**-0.5])
+
+
+def test_novelty_multiplies_and_survives_a_restart(checkpoints: list[Path], tmp_path: Path) -> None:
+    windows = noise_windows(6, episode="a")
+    plain = judge(checkpoints[0]).judge(windows)
+    with_novelty = judge(checkpoints[0], episodic_novelty=True, novelty_tolerance=0.0)
+    first = with_novelty.judge(windows)
+    np.testing.assert_allclose(first.rewards_M, plain.rewards_M * first.statistics["novelty"])
+    save_state(with_novelty, tmp_path)
+    restarted = judge(checkpoints[0], tmp_path, episodic_novelty=True, novelty_tolerance=0.0)
+    second = restarted.judge(windows)
+    # Each place was seen before: its count is at least 2, and 1 more than the first time where it was seen once.
+    assert (second.statistics["novelty"] < first.statistics["novelty"]).all()
+    other = restarted.judge(dataclasses.replace(windows, episodes=["b"] * 6))
+    np.testing.assert_array_equal(other.statistics["novelty"], first.statistics["novelty"])
+
+
+def test_a_checkpoint_that_changed_is_refused(checkpoints: list[Path]) -> None:
+    with pytest.raises(ValueError, match="was replaced while it was served"):
+        build_judge(BASE, checkpoints[0], "0" * 64, None, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"top_k_fraction": 0.0}, "top_k_fraction is 0.0"),
+        ({"top_k_fraction": 1.5}, "top_k_fraction is 1.5"),
+        ({"scale": 0.0}, "scale is 0.0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"gpus": -1.0}, "gpus is -1.0"),
+        ({"lag": 1.1}, "lag is 1.1"),
+        ({"replicas": 2, "max_replicas": 1}, r"max_replicas is 1; allowed: replicas \(2\) or more"),
+        ({"kind": "vae", "replicas": 2}, "allowed with kind 'vae'"),
+        ({"episodic_novelty": True, "max_replicas": 2}, "allowed with episodic_novelty"),
+    ],
+)
+def test_config_is_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RewardConfig(**settings)
+
+
+def test_config_survives_its_way_to_the_replicas() -> None:
+    config = dataclasses.replace(BASE, kind="vae", max_replicas=None, gpus=0.5)
+    assert from_dict(dataclasses.asdict(config)) == config
