@@ -74,7 +74,8 @@ class WorkerPool:
                 self._watch()
                 self._say_what_is_waited_for()
         finally:
-            busy = [worker.task for worker in self._workers if worker.shard is not None]
+            # An interrupt may come between the end of a task and of its shard.
+            busy = [worker.task for worker in self._workers if worker.shard is not None and worker.task is not None]
             for worker in list(self._workers):
                 self._discard(worker)
             if busy:  # so that no file appears after this

@@ -94,7 +94,7 @@ def test_overrides_reach_their_key_and_keep_the_rest() -> None:
         ("just words", "expected key=value"),
         ("seed=[1", "override 'seed=[1' is not valid YAML"),
         ("seed=-1", "seed = -1: must be in [0, 2**63)"),
-        ("collection.workers=true", "collection.workers = True: expected a number"),
+        ("collection.workers_max=true", "collection.workers_max = True: expected a number"),
         ("finetune.clip_norm=.nan", "finetune.clip_norm = nan"),
         ("finetune.learning_rate=.inf", "finetune.learning_rate = inf: input should be a finite number"),
         ("finetune.betas=[0.9, 1]", "finetune.betas = (0.9, 1.0): each must be in [0, 1)"),
