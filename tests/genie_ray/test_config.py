@@ -8,7 +8,8 @@ import yaml
 
 from genie_ray.config import RunConfig, build, differences, load_config, to_dict
 
-PRESETS = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+PRESETS = sorted([*EXPERIMENTS.glob("*.yaml"), *EXPERIMENTS.glob("explore/*.yaml")])
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
