@@ -1,17 +1,20 @@
 """Training an RLlib algorithm as a stage: progress, metrics, resume after a crash, and the trained policy as artefact.
 
 <output>/module/         the trained policy, once the training is complete (an RLModule checkpoint)
+<output>/best-000020/    the best policy so far, where policies are evaluated (likewise), and score.json
 <output>/state-000020/   what an unfinished training continues from (an Algorithm checkpoint)
 <output>/metrics.jsonl
 """
 
 from __future__ import annotations
 
+import json
 import math
+import pickle
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from genie_ray.errors import cause_of
 from genie_ray.metrics_log import MetricsLog
@@ -22,6 +25,20 @@ if TYPE_CHECKING:
 
 Figures = Callable[[Mapping[str, Any]], Mapping[str, float]]
 """Picks what is logged out of an RLlib result."""
+COMPANIONS_FILE = "companions.pkl"
+SCORE_FILE = "score.json"
+
+
+class Companion(Protocol):
+    """Something that goes along with a training, and whose state is saved with it."""
+
+    def after_iteration(self, algorithm: Any, iteration: int, log: MetricsLog) -> Mapping[str, float]:
+        """Looks at an iteration that has just ended; returns further figures of it."""
+        ...
+
+    def get_state(self) -> dict[str, Any]: ...
+
+    def set_state(self, state: dict[str, Any]) -> None: ...
 
 
 def train_agent(
@@ -33,69 +50,96 @@ def train_agent(
     title: str,
     figures: Figures,
     shown: Sequence[str],
+    companions: Sequence[Companion] = (),
 ) -> Path:
     """Trains for a number of iterations, from the last saved state if there is one.
 
     Args:
         figures: what is logged of each iteration.
         shown: which of them stand beside the progress bar.
+        companions: what goes along, in that order.
 
     Returns:
-        The directory of the trained policy; at once, if it is there.
+        The directory of the trained policy; at once, if it is there. It is the best one that was kept (`keep_best`), or
+        else the last.
     """
     from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 
     module = output / "module"
     if module.exists():
-        _remove_states(output)
+        _remove(output, "state")
         return module
     output.mkdir(parents=True, exist_ok=True)
     algorithm = config.build_algo()
     try:
-        state = _latest_state(output)
+        state = _latest(output, "state")
         if state is not None:
             algorithm.restore_from_path(state.resolve())
+            for companion, saved in zip(companions, pickle.loads((state / COMPANIONS_FILE).read_bytes()), strict=True):
+                companion.set_state(saved)
         done = algorithm.iteration
         log = MetricsLog(output, from_iteration=done)
         with progress_bar(title, iterations) as bar:
             while done < iterations:
-                picked = {key: value for key, value in figures(algorithm.train()).items() if math.isfinite(value)}
+                result = algorithm.train()
                 done = algorithm.iteration
+                picked = dict(figures(result))
+                for companion in companions:
+                    picked |= companion.after_iteration(algorithm, done, log)
+                picked = {key: value for key, value in picked.items() if math.isfinite(value)}
                 log.write(done, picked)
                 bar.update(done, **{key: picked[key] for key in shown if key in picked})
                 if done % checkpoint_every == 0 or done == iterations:
-                    state = _save_state(algorithm, output, done)
+                    state = _save_state(algorithm, output, done, [companion.get_state() for companion in companions])
         log.close()
     except Exception as error:
         raise cause_of(error) from error
     finally:
         algorithm.stop()
     assert state is not None
-    trained = state / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / DEFAULT_MODULE_ID
+    last = state / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / DEFAULT_MODULE_ID
     temporary = output / ".tmp-module"
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(trained, temporary)
+    shutil.copytree(_latest(output, "best") or last, temporary)
     temporary.rename(module)
-    _remove_states(output)
+    _remove(output, "state")
     return module
 
 
-def _latest_state(output: Path) -> Path | None:
-    return max(output.glob("state-*"), default=None)
+def keep_best(algorithm: Any, output: Path, *, score: float, iteration: int) -> None:
+    """Keeps the policy as it is now if none before had a higher score; of an equal one, the later is kept."""
+    from ray.rllib.core import DEFAULT_MODULE_ID
+
+    before = _latest(output, "best")
+    if before is not None and score < json.loads((before / SCORE_FILE).read_text())["score"]:
+        return
+    temporary, best = output / ".tmp-best", output / f"best-{iteration:06d}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    path = str(temporary.resolve())
+    algorithm.learner_group.foreach_learner(lambda learner: learner.module[DEFAULT_MODULE_ID].save_to_path(path))
+    (temporary / SCORE_FILE).write_text(json.dumps({"score": score, "iteration": iteration}))
+    if before == best:  # of a training that went on from an earlier state
+        shutil.rmtree(best)
+    temporary.rename(best)
+    _remove(output, "best", but=best)
 
 
-def _save_state(algorithm: Any, output: Path, iteration: int) -> Path:
+def _latest(output: Path, kind: str) -> Path | None:
+    return max(output.glob(f"{kind}-*"), default=None)
+
+
+def _save_state(algorithm: Any, output: Path, iteration: int, companions: list[dict[str, Any]]) -> Path:
     """Saves under a temporary name, renames, and removes the states before."""
     temporary, state = output / ".tmp-state", output / f"state-{iteration:06d}"
     shutil.rmtree(temporary, ignore_errors=True)
     algorithm.save_to_path(temporary.resolve())
+    (temporary / COMPANIONS_FILE).write_bytes(pickle.dumps(companions))
     temporary.rename(state)
-    for older in output.glob("state-*"):
-        if older != state:
-            shutil.rmtree(older)
+    _remove(output, "state", but=state)
     return state
 
 
-def _remove_states(output: Path) -> None:
-    for state in output.glob("state-*"):
-        shutil.rmtree(state)
+def _remove(output: Path, kind: str, *, but: Path | None = None) -> None:
+    for path in output.glob(f"{kind}-*"):
+        if path != but:
+            shutil.rmtree(path)

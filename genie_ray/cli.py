@@ -142,12 +142,15 @@ def explore(
         str | None, typer.Option(help="Instead: name of a reward service that runs on this cluster (serve-rewards).")
     ] = None,
     game: Games = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="One explorer of all the games (OUT/shared/module).")
+    ] = False,
     config: ConfigFile = None,
     address: Address = None,
     overrides: Overrides = None,
 ) -> None:
     """Train explorers (OUT/<game>/module) on a world model's uncertainty. Settings: exploration.*, reward.*."""
-    settings = load_settings(config, overrides, address)
+    settings = load_settings(config, [*(overrides or []), *(["exploration.shared=true"] if shared else [])], address)
     from contextlib import ExitStack
 
     from genie_ray import exploration
@@ -170,9 +173,16 @@ def explore(
         else:
             assert reward_service is not None
             rewards = service.find_service(reward_service, frame_size=size, num_actions=actions)
-        for name in games:
+        for name, played in settings.exploration.agents(games).items():
             path = exploration.explore(
-                output / name, name, rewards, settings.exploration, settings.env, seed=settings.seed
+                output / name,
+                played,
+                rewards,
+                settings.exploration,
+                settings.env,
+                world_model=world_model,
+                ray=settings.ray,
+                seed=settings.seed,
             )
             typer.echo(path)
 

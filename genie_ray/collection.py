@@ -76,7 +76,10 @@ class CollectionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Who plays: uniform random actions, or the agents of a directory, `<directory>/<game>/module`, one per game."""
+    """Who plays: uniform random actions, or the agents of a directory, `<directory>/<game>/module`, one per game.
+
+    Games without one of their own are played by `<directory>/shared/module`.
+    """
 
     name: str  # part of the episodes' ids
     directory: Path | None = None
@@ -91,10 +94,10 @@ class Policy:
         """
         if self.directory is None:
             return None
-        path = self.directory / game / "module"
-        if not path.is_dir():
-            raise ValueError(f"no agent for {game} in {self.directory}: {path} is missing")
-        return path
+        own, shared = self.directory / game / "module", self.directory / "shared" / "module"
+        if not own.is_dir() and not shared.is_dir():
+            raise ValueError(f"no agent for {game} in {self.directory}: {own} is missing")
+        return own if own.is_dir() else shared
 
     def fingerprint(self, games: Sequence[str]) -> str | None:
         """SHA-256 of the agents' weights; None for random play."""

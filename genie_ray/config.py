@@ -107,6 +107,13 @@ class RunConfig:
             GenieReduxConfig(tokenizer=self.tokenizer, dynamics=self.dynamics, latent_actions=self.latent_actions)
         else:
             GenieReduxGConfig(tokenizer=self.tokenizer, dynamics=self.dynamics)
+        exploration = self.exploration
+        try:
+            exploration.learning.check_capacity(
+                num_env_runners=exploration.num_env_runners, episode_steps=self.env.max_episode_steps
+            )
+        except ValueError as error:
+            raise ValueError(f"exploration.learning.{error}") from None
         for name, part in (
             ("train_tokenizer", "tokenizer"),
             ("tune_decoder", "tokenizer"),
@@ -116,6 +123,9 @@ class RunConfig:
             length, longest = getattr(self, name).window, getattr(self, part).max_frames
             if length > longest:
                 raise ValueError(f"{name}.window = {length}: {part}.max_frames = {longest} is less")
+        length, longest = exploration.rounds.training.window, self.dynamics.max_frames
+        if exploration.rounds.every and length > longest:
+            raise ValueError(f"exploration.rounds.training.window = {length}: dynamics.max_frames = {longest} is less")
         length = self.evaluation.window
         if length > self.dynamics.max_frames:
             raise ValueError(

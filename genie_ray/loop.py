@@ -119,8 +119,17 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
             num_actions=config.dynamics.num_actions,
             state=directory / "rewards",
         ) as rewards:
-            for game in games:
-                explore(agents / game, game, rewards, config.exploration, config.env, seed=seed)
+            for name, played in config.exploration.agents(games).items():
+                explore(
+                    agents / name,
+                    played,
+                    rewards,
+                    config.exploration,
+                    config.env,
+                    world_model=dynamics / "best",
+                    ray=config.ray,
+                    seed=seed,
+                )
 
     def train_players() -> None:
         for game in games:
@@ -181,7 +190,7 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
                 tokenizer=tokenizer / "best",
             )
         ),
-        Stage("agent", tuple(agents / game / "module" for game in games), explore_all),
+        Stage("agent", tuple(agents / name / "module" for name in config.exploration.agents(games)), explore_all),
         play("explore", explorer, collection.finetune_steps, seed),
         play("control", Policy(name="random"), collection.finetune_steps, seed + 1),
         finetune("control"),

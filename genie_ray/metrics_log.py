@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 class MetricsLog:
     """Appends to `directory/metrics.jsonl` and `directory/tensorboard/`.
@@ -29,6 +32,10 @@ class MetricsLog:
         self._file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
         for key, value in metrics.items():
             self._writer.add_scalar(key, value, iteration)
+
+    def histogram(self, key: str, values: NDArray[np.float32], iteration: int) -> None:
+        """Logs how values are distributed, to TensorBoard only."""
+        self._writer.add_histogram(key, values, iteration)
 
     def close(self) -> None:
         """Flushes and closes both."""

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from rich.table import Table
 
+from genie_ray.exploration_report import explorer_section
 from genie_ray.files import write_atomically
 from genie_ray.metrics_log import read_metrics
 from genie_ray.progress import console
@@ -59,6 +60,7 @@ def write_report(run: Path) -> Path:
         strips=_strips(run, evaluation),
         upscaling=upscaling_section(run / "evaluation", _labels(evaluation)),
         learning=_learning_curves(run),
+        explorers=explorer_section(run),
         coverage=_coverage(run, settings["games"]),
         datasets=_datasets(run),
         timings=_timings(run),
@@ -220,10 +222,6 @@ def _learning_curves(run: Path) -> list[str]:
         lines = read_metrics(run / part / "metrics.jsonl")
         data = {"training": _series(lines, key), "validation": _series(lines, f"validation_{key}")}
         plots.append(curves(data, x="iteration", y={"psnr": "PSNR (dB)"}.get(key, key), title=part))
-    agents = {path.parent.name: read_metrics(path) for path in sorted(run.glob("agent/*/metrics.jsonl"))}
-    for key, title in (("reward_mean", "mean uncertainty reward"), ("entropy", "policy entropy (nats)")):
-        data = {game: _series(lines, key) for game, lines in agents.items()}
-        plots.append(curves(data, x="epoch", y=title, title="explorer"))
     players = {path.parent.name: read_metrics(path) for path in sorted(run.glob("player/*/metrics.jsonl"))}
     data = {game: _series(lines, "return") for game, lines in players.items()}
     plots.append(curves(data, x="iteration", y="game score per episode", title="test agents (PPO)"))

@@ -1,11 +1,9 @@
 """AutoExplore as an RLlib algorithm (Savov et al. 2025, sections 4 and A.3).
 
-One training iteration is one of the paper's epochs: all environments play `steps_per_epoch` steps into the replay
-buffer, then the learner makes `updates_per_epoch` updates on sequences from it. Rewards come from outside
-(`policies.rewards`).
+One training iteration is one of the paper's epochs (`AutoExploreLearningConfig`): fragments of play arrive in the
+replay buffer, and the learner makes its updates on sequences from it. Rewards come from outside (`policies.rewards`).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,68 +11,32 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.connectors.learner import AddOneTsToEpisodesAndTruncate
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
+    EVALUATION_RESULTS,
     LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
-    SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
+    WEIGHTS_SEQ_NO,
 )
-from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
-from policies.autoexplore.env_runner import CuriosityEnvRunner
+from policies.autoexplore.config import AutoExploreLearningConfig
+from policies.autoexplore.env_runner import CuriosityEnvRunner, PlayedFragment
+from policies.autoexplore.judging import JUDGE, ReplayJudge
 from policies.autoexplore.learner import AutoExploreLearner
 from policies.autoexplore.module import AutoExploreModule, AutoExploreModuleConfig
-from policies.autoexplore.normalizer import RunningMoments
-from policies.checks import check_at_least, check_positive, check_unit_interval
-from policies.rewards import LOOKBACK, WINDOW_ACTIONS, RewardClientFactory, RewardUnavailableError
+from policies.autoexplore.normalizer import reward_figures
+from policies.autoexplore.replay import SequenceReplayBuffer
+from policies.autoexplore.sampling import FragmentSource
+from policies.rewards import LOOKBACK, RewardClientFactory, RewardUnavailableError
 
 EXPLORATION = "exploration"  # where an iteration's result holds the figures about rewards and actions
-REPLAY_SAMPLE_TIMER = "replay_sample"
-MAX_DROPPED_IN_A_ROW = 3  # fragments that every runner may lose before the run is given up
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoExploreLearningConfig:
-    """Schedule, replay and loss. Defaults: Savov et al. 2025, section A.3, unless a comment says otherwise."""
-
-    # Schedule of an epoch.
-    num_envs: int = 8  # environments of one runner, each in a process of its own
-    steps_per_epoch: int = 200  # per environment
-    updates_per_epoch: int = 200
-    fragment_length: int = 25  # steps per reward request; ours: a request should overlap with play
-    # Replay.
-    sequences_per_update: int = 128
-    sequence_length: int = 20
-    burn_in: int = 0  # steps before each sequence that only warm up the stored LSTM state (Kapturowski et al. 2019)
-    replay_capacity: int = 100_000  # steps; ours: about 1.6 GB at 64×64 with an LSTM of 512
-    # Loss.
-    gamma: float = 0.995
-    lambda_: float = 0.95
-    rho_clip: float = 1.0  # Espeholt et al. 2018
-    value_weight: float = 0.5  # Espeholt et al. 2018
-    entropy_weight: float = 0.001
-    learning_rate: float = 1e-4
-    gradient_norm: float = 10.0
-    reward_horizon: int = 100_000  # ours: rewards that the running mean and spread are taken over
-
-    def __post_init__(self) -> None:
-        check_at_least(1, self, "num_envs", "steps_per_epoch", "updates_per_epoch", "sequences_per_update")
-        check_at_least(1, self, "sequence_length", "replay_capacity", "reward_horizon")
-        check_at_least(0, self, "burn_in", "value_weight", "entropy_weight")
-        # So that a fragment's lookback lies within the fragment before it.
-        check_at_least(WINDOW_ACTIONS, self, "fragment_length")
-        check_unit_interval(self, "gamma", "lambda_")
-        check_positive(self, "rho_clip", "learning_rate", "gradient_norm")
-        if self.steps_per_epoch % self.fragment_length:
-            raise ValueError(
-                f"steps_per_epoch is {self.steps_per_epoch}; "
-                f"allowed: multiples of fragment_length ({self.fragment_length})"
-            )
+MAX_DROPPED_IN_A_ROW = 3  # fragments that a runner may lose before the run is given up
 
 
 class AutoExploreConfig(AlgorithmConfig):
@@ -88,11 +50,15 @@ class AutoExploreConfig(AlgorithmConfig):
         self.network = AutoExploreModuleConfig()
         self.reward_client_factory: RewardClientFactory | None = None
         self.reward_timeout_s = 60.0
-        self.reward_attempts = 3
         self.env_runner_cls = CuriosityEnvRunner
         self.gym_env_vectorize_mode = "async"
         self.episode_lookback_horizon = LOOKBACK
         self.grad_clip_by = "global_norm"
+        # A runner that dies is started again, and so are the environments of one that loses an environment.
+        self.restart_failed_env_runners = True
+        self.restart_failed_sub_environments = True
+        self.delay_between_env_runner_restarts_s = 1.0
+        self._dont_auto_sync_env_runner_states = True  # weights travel with the requests to play (`sampling`)
         self._set_learning(AutoExploreLearningConfig())
 
     def _set_learning(self, learning: AutoExploreLearningConfig) -> None:
@@ -103,6 +69,8 @@ class AutoExploreConfig(AlgorithmConfig):
         self.grad_clip = learning.gradient_norm
         self.num_envs_per_env_runner = learning.num_envs
         self.rollout_fragment_length = learning.fragment_length
+        self.evaluation_interval = learning.evaluation_every
+        self.custom_evaluation_function = evaluate
 
     def training(
         self,
@@ -111,17 +79,15 @@ class AutoExploreConfig(AlgorithmConfig):
         network: AutoExploreModuleConfig = NotProvided,
         reward_client_factory: RewardClientFactory = NotProvided,
         reward_timeout_s: float = NotProvided,
-        reward_attempts: int = NotProvided,
         **kwargs: Any,
     ) -> "AutoExploreConfig":
         """Sets the run's parameters.
 
         Args:
-            learning: schedule, replay and loss.
+            learning: schedule, replay, loss and evaluation.
             network: network and acting.
             reward_client_factory: makes the client that answers with rewards; called once per environment runner.
-            reward_timeout_s: seconds to wait for a fragment's rewards.
-            reward_attempts: times to ask before a fragment is dropped.
+            reward_timeout_s: seconds to wait for a fragment's rewards before it is dropped.
         """
         super().training(**kwargs)
         if learning is not NotProvided:
@@ -132,16 +98,12 @@ class AutoExploreConfig(AlgorithmConfig):
             self.reward_client_factory = reward_client_factory
         if reward_timeout_s is not NotProvided:
             self.reward_timeout_s = reward_timeout_s
-        if reward_attempts is not NotProvided:
-            self.reward_attempts = reward_attempts
         return self
 
     def validate(self) -> None:
         super().validate()
         if self.reward_client_factory is None:
             raise ValueError("reward_client_factory is missing: AutoExplore learns from nothing but its rewards")
-        if self.reward_attempts < 1:
-            raise ValueError(f"reward_attempts is {self.reward_attempts}; allowed: 1 or more")
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(module_class=AutoExploreModule)
@@ -156,6 +118,11 @@ class AutoExploreConfig(AlgorithmConfig):
         return pipeline
 
     @property
+    def epoch_steps(self) -> int:
+        """Environment steps of an epoch, over all environments."""
+        return max(self.num_env_runners, 1) * self.learning.num_envs * self.learning.steps_per_epoch
+
+    @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
         # One row of a batch is one whole sequence: burn-in, learned steps and the bootstrapping frame.
         row = self.learning.burn_in + self.learning.sequence_length + 1
@@ -163,7 +130,12 @@ class AutoExploreConfig(AlgorithmConfig):
 
 
 class AutoExplore(Algorithm):
-    """Curiosity-only actor-critic with replay. Its checkpoint holds the replay buffer and the reward's moments too."""
+    """Curiosity-only actor-critic with replay. Its checkpoint holds the replay buffer and all that counts, too.
+
+    `arrived` are the latest epoch's fragments and `evaluated` is the latest evaluation's, for logs.
+    """
+
+    config: AutoExploreConfig
 
     @classmethod
     def get_default_config(cls) -> AutoExploreConfig:
@@ -171,107 +143,131 @@ class AutoExplore(Algorithm):
 
     def setup(self, config: AutoExploreConfig) -> None:
         super().setup(config)
-        self.replay = EpisodeReplayBuffer(capacity=config.learning.replay_capacity)
-        self.replay.rng = np.random.default_rng(config.seed)
-        self.reward_moments = RunningMoments(config.learning.reward_horizon)
+        learning = config.learning
+        self.replay = SequenceReplayBuffer(capacity=learning.replay_capacity, seed=config.seed)
+        assert config.reward_client_factory is not None
+        self.judge = ReplayJudge(self.replay, config.reward_client_factory, learning, config.reward_timeout_s)
+        self.env_steps = 0  # that arrived with rewards, over all environments
+        self.updates = 0
+        self.arrived: list[PlayedFragment] = []
+        self.evaluated: PlayedFragment | None = None
+        self._weights_ages: list[np.ndarray] = []  # updates, of each step of the latest epoch
+        self._source = FragmentSource(self.env_runner_group, self.learner_group)
 
     def training_step(self) -> None:
-        learning = self.config.learning
-        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            episodes = self._play(learning.steps_per_epoch // learning.fragment_length)
-        if episodes:
-            self.replay.add(episodes)
-            self._record(episodes)
-        if not self.replay.get_num_timesteps():
-            return
+        """One epoch: its steps arrive, and for each step as many updates are made as is its share, exactly."""
+        learning, epoch_steps = self.config.learning, self.config.epoch_steps
+        self.arrived, self._weights_ages, end = [], [], (self.iteration + 1) * epoch_steps
+        while True:
+            due = self.env_steps * learning.updates_per_epoch // epoch_steps if self.env_steps >= epoch_steps else 0
+            if self.updates < due and self._weights_may_change():
+                self._update()
+            elif self.updates == due and self.env_steps >= end:
+                break
+            else:
+                self._receive()
+        self._log_epoch()
 
-        env_steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
-        for _ in range(learning.updates_per_epoch):
-            with self.metrics.log_time((TIMERS, REPLAY_SAMPLE_TIMER)):
-                sequences = self._sample_sequences()
-            with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-                results = self.learner_group.update(
-                    episodes=sequences, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: env_steps}
-                )
-            self.metrics.aggregate(results, key=LEARNER_RESULTS)
-        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-            self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+    def _weights_may_change(self) -> bool:
+        """Whether all play that is under way would still be fresh enough after one more update."""
+        oldest = self._source.oldest_weights
+        return oldest is None or self.updates + 1 - oldest <= self.config.learning.max_weights_age
 
-    def _play(self, fragments: int) -> list[SingleAgentEpisode]:
-        """Plays that many fragments on every runner and returns what came back with rewards.
+    def _receive(self) -> None:
+        """Waits for fragments, takes them in, and so lets their runners play the next ones.
 
         Raises:
-            RewardUnavailableError: no runner got rewards for its latest fragments.
+            RewardUnavailableError: a runner got no rewards several times in a row.
         """
-        if not self.replay.get_num_timesteps():
-            fragments += 1  # the first one comes back with the second
-        episodes = []
-        for _ in range(fragments):
-            samples = self.env_runner_group.foreach_env_runner(
-                lambda runner: (runner.sample(), runner.get_metrics(), runner.dropped_in_a_row),
-                local_env_runner=self.env_runner_group.num_remote_workers() == 0,
-            )
-            self.metrics.aggregate([metrics for _, metrics, _ in samples], key=ENV_RUNNER_RESULTS)
-            episodes += [episode for sample, _, _ in samples for episode in sample]
-            if samples and min(dropped for *_, dropped in samples) >= MAX_DROPPED_IN_A_ROW:
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            fragments = self._source.fetch(self.env_steps)
+        for fragment in fragments:
+            self.metrics.aggregate([fragment.metrics], key=ENV_RUNNER_RESULTS)
+            if fragment.dropped_in_a_row >= MAX_DROPPED_IN_A_ROW:
                 raise RewardUnavailableError(
                     f"the latest {MAX_DROPPED_IN_A_ROW} fragments got no rewards; is the reward service running?"
                 )
-        return episodes
+            if fragment.episodes:
+                self.judge.mark(fragment.episodes, fragment.version)
+                self.replay.add(fragment.episodes)
+                self.env_steps += fragment.steps
+                self.arrived.append(fragment)
+                versions = [episode.get_extra_model_outputs(WEIGHTS_SEQ_NO) for episode in fragment.episodes]
+                self._weights_ages.append(self.updates - np.concatenate(versions))
 
-    def _record(self, episodes: list[SingleAgentEpisode]) -> None:
-        """Takes new rewards into the moments; logs how they and the actions are distributed."""
-        rewards = np.concatenate([episode.get_rewards() for episode in episodes])
-        self.reward_moments.update(rewards)
-        actions = np.concatenate([episode.get_actions() for episode in episodes])
-        shares = np.bincount(actions, minlength=episodes[0].action_space.n) / len(actions)
-        figures = {f"action_share_{action}": share for action, share in enumerate(shares)}
-        figures |= {
-            "env_steps": len(rewards),
+    def _update(self) -> None:
+        sequences = self.sample_sequences()
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            results = self.learner_group.update(
+                episodes=sequences, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
+            )
+        self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        self.updates += 1
+
+    def sample_sequences(self) -> list[SingleAgentEpisode]:
+        """Draws an update's sequences, with normalised rewards; the replay buffer keeps them as they came."""
+        learning = self.config.learning
+        sequences = self.replay.sample_sequences(
+            learning.sequences_per_update, length=learning.sequence_length, burn_in=learning.burn_in
+        )
+        for sequence in sequences:
+            judges = sequence.extra_model_outputs.pop(JUDGE)
+            rewards = self.judge.scale.normalize(sequence.rewards.data, judges.data)
+            sequence.rewards = InfiniteLookbackBuffer(rewards, lookback=sequence.rewards.lookback)
+        return sequences
+
+    def _log_epoch(self) -> None:
+        """Logs how the epoch's rewards and actions are distributed."""
+        episodes = [episode for fragment in self.arrived for episode in fragment.episodes]
+        figures: dict[str, Any] = {
+            "env_steps": self.env_steps,
+            "updates": self.updates,
             "replay_steps": self.replay.get_num_timesteps(),
-            "reward_undefined_share": np.isnan(rewards).mean(),
+            "judges": self.judge.scale.judges,
+            "runner_restarts": self.env_runner_group.num_remote_worker_restarts(),
         }
-        if not np.isnan(rewards).all():
-            figures |= {
-                "reward_mean": np.nanmean(rewards),
-                "reward_std": np.nanstd(rewards),
-                "reward_min": np.nanmin(rewards),
-                "reward_max": np.nanmax(rewards),
-            }
+        if episodes:
+            rewards = np.concatenate([episode.get_rewards() for episode in episodes])
+            actions = np.concatenate([episode.get_actions() for episode in episodes])
+            shares = np.bincount(actions, minlength=episodes[0].action_space.n) / len(actions)
+            figures |= {f"action_share_{action}": share for action, share in enumerate(shares)}
+            figures["reward_undefined_share"] = np.isnan(rewards).mean()
+            figures |= reward_figures(rewards)
+            ages = np.concatenate(self._weights_ages)
+            figures |= {"weights_age_mean": ages.mean(), "weights_age_max": ages.max()}
+        for name in {name for fragment in self.arrived for name in fragment.statistics}:
+            values = [fragment.statistics[name] for fragment in self.arrived if name in fragment.statistics]
+            figures[f"judged_{name}"] = np.mean(values)
         self.metrics.log_dict(figures, key=EXPLORATION, window=1)
 
-    def _sample_sequences(self) -> list[SingleAgentEpisode]:
-        """Draws sequences with normalised rewards; those at an episode's end are shorter."""
-        learning = self.config.learning
-        length = learning.burn_in + learning.sequence_length
-        sequences: list[SingleAgentEpisode] = []
-        while len(sequences) < learning.sequences_per_update:
-            sequences += self.replay.sample(
-                num_items=(learning.sequences_per_update - len(sequences)) * length,
-                sample_episodes=True,
-                batch_length_T=length,
-                n_step=1,
-                min_batch_length_T=learning.burn_in,
-                lookback=1,  # for the LSTM state before the first step
-            )
-        del sequences[learning.sequences_per_update :]
-        for sequence in sequences:
-            # A new array: the sequence's own is a view of the replay buffer, which keeps the rewards as they came.
-            sequence.rewards = InfiniteLookbackBuffer(
-                self.reward_moments.normalize(sequence.rewards.data), lookback=sequence.rewards.lookback
-            )
-        return sequences
+    def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
+        # `FragmentSource` brings back those that it plays with.
+        return [] if env_runner_group is self.env_runner_group else super().restore_env_runners(env_runner_group)
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return super().get_state(*args, **kwargs) | {
             "replay": self.replay.get_state(),
-            "replay_rng": self.replay.rng.bit_generator.state,
-            "reward_moments": self.reward_moments.get_state(),
+            "judge": self.judge.get_state(),
+            "env_steps": self.env_steps,
+            "updates": self.updates,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
-        self.replay.episodes.clear()  # RLlib fills an empty buffer only
         self.replay.set_state(state["replay"])
-        self.replay.rng.bit_generator.state = state["replay_rng"]
-        self.reward_moments.set_state(state["reward_moments"])
+        self.judge.set_state(state["judge"])
+        self.env_steps, self.updates = state["env_steps"], state["updates"]
+
+
+def evaluate(algorithm: AutoExplore, runners: EnvRunnerGroup) -> tuple[dict[str, Any], int, int]:
+    """RLlib's hook: lets an evaluation runner play, and takes in its figures. Keeps what was played."""
+    learning = algorithm.config.learning
+    played = runners.foreach_env_runner(
+        lambda runner: runner.evaluate(steps=learning.evaluation_steps, temperature=learning.evaluation_temperature),
+        local_env_runner=not runners.num_remote_env_runners(),
+    )
+    if not played:  # the runner died; RLlib starts it again for the next time
+        return {}, 0, 0
+    (algorithm.evaluated,) = played
+    algorithm.metrics.aggregate([algorithm.evaluated.metrics], key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
+    return {}, algorithm.evaluated.steps, algorithm.evaluated.steps

@@ -1,36 +1,52 @@
 """Playing with delayed rewards: fragments are judged elsewhere while the environments step on.
 
-Each `sample()` plays one fragment in all environments, asks for its rewards in one request and hands on the *previous*
+Each `play_fragment()` plays one in all environments, asks for its rewards in one request and hands on the *previous*
 fragment, whose rewards have arrived meanwhile. The learner sees these rewards only: the game's own and its info
-variables are recorded as metrics and left out of what is handed on.
+variables are recorded as metrics and for logs, and left out of the episodes that are handed on.
 """
 
 import copy
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
-from policies.rewards import RewardClient, RewardFuture, RewardUnavailableError
+from policies.autoexplore.normalizer import reward_figures
+from policies.exploration import Explorer
+from policies.rewards import RewardAnswer, RewardClient, RewardFuture, RewardUnavailableError
 
 logger = logging.getLogger(__name__)
 
-RETRY_PAUSE_S = 1.0
+
+@dataclass(frozen=True, kw_only=True)
+class PlayedFragment:
+    """What a runner hands on: pieces of episodes with their rewards. Empty at first, or if there were no rewards."""
+
+    episodes: list[SingleAgentEpisode] = field(default_factory=list)
+    infos: list[list[dict[str, Any]]] = field(default_factory=list)  # of each episode's frames; for logs, not to learn
+    version: str = ""  # of the rewards' judge
+    statistics: dict[str, float] = field(default_factory=dict)  # means of what the rewards are made of
+    metrics: dict[str, Any] = field(default_factory=dict)  # RLlib's, of the runner
+    dropped_in_a_row: int = 0  # fragments without rewards, up to this one
+
+    @property
+    def steps(self) -> int:
+        """Environment steps."""
+        return sum(map(len, self.episodes))
 
 
-@dataclass(kw_only=True)
-class _Fragment:
+@dataclass(frozen=True, kw_only=True)
+class _Waiting:
     """Pieces of episodes that wait for their rewards."""
 
     episodes: list[SingleAgentEpisode]
-    frames: list[np.ndarray]
-    actions: list[np.ndarray]
     future: RewardFuture
 
 
@@ -40,53 +56,82 @@ class CuriosityEnvRunner(SingleAgentEnvRunner):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._client: RewardClient = self.config.reward_client_factory()
-        self._waiting: _Fragment | None = None
+        self._waiting: _Waiting | None = None
         self._gaps: Counter[str] = Counter()  # dropped fragments per unfinished episode
-        self.dropped_in_a_row = 0
+        self._dropped_in_a_row = 0
 
-    def sample(self, **kwargs: Any) -> list[SingleAgentEpisode]:
-        """Plays a fragment; returns the previous one with its rewards (nothing at first or if it was dropped)."""
-        episodes = super().sample(**kwargs)
-        arriving, self._waiting = self._waiting, self._submit(episodes)
-        return [] if arriving is None else self._receive(arriving)
+    def play_fragment(self, *, weights: dict[str, Any], env_steps: int) -> PlayedFragment:
+        """Plays a fragment and returns the previous one.
 
-    def _submit(self, episodes: list[SingleAgentEpisode]) -> _Fragment:
-        # `data` includes the lookback steps, so windows reach back over the fragment's start.
-        frames = [episode.observations.data for episode in episodes]
-        actions = [np.asarray(episode.actions.data, np.int64) for episode in episodes]
-        future = self._client.submit(frames, actions)
-        return _Fragment(episodes=episodes, frames=frames, actions=actions, future=future)
-
-    def _receive(self, fragment: _Fragment) -> list[SingleAgentEpisode]:
-        start = time.perf_counter()
-        rewards = self._await(fragment)
-        self.metrics.log_value("reward_wait_s", time.perf_counter() - start, reduce="sum")
-        handed_on = []
-        if rewards is None:
-            self.metrics.log_value("fragments_dropped", 1, reduce="lifetime_sum")
-            self._gaps.update(episode.id_ for episode in fragment.episodes)
-            self.dropped_in_a_row += 1
-        else:
-            self.dropped_in_a_row = 0
-            handed_on = [
-                self._with_rewards(episode, reward) for episode, reward in zip(fragment.episodes, rewards, strict=True)
-            ]
-        for episode in fragment.episodes:
+        Args:
+            weights: of the policy to play by, as `Learner.get_state` gives them.
+            env_steps: steps of all environments so far, which the schedule of ε goes by.
+        """
+        self.set_state({**weights, NUM_ENV_STEPS_SAMPLED_LIFETIME: env_steps})
+        episodes = self.sample()
+        arriving, self._waiting = self._waiting, self._ask(episodes)
+        answer = self._receive(arriving) if arriving else None
+        common: dict[str, Any] = {"metrics": self.get_metrics(), "dropped_in_a_row": self._dropped_in_a_row}
+        if arriving is None or answer is None:
+            return PlayedFragment(**common)
+        fragment = self._judged(arriving.episodes, answer, **common)
+        for episode in arriving.episodes:
             if episode.is_done:
                 self._gaps.pop(episode.id_, None)
-        return handed_on
+        return fragment
 
-    def _await(self, fragment: _Fragment) -> list[np.ndarray] | None:
-        """The rewards, or None if they could not be had in `reward_attempts` attempts."""
-        for attempt in range(self.config.reward_attempts):
-            if attempt:
-                time.sleep(RETRY_PAUSE_S)
-                fragment.future = self._client.submit(fragment.frames, fragment.actions)
-            try:
-                return fragment.future.result(self.config.reward_timeout_s)
-            except RewardUnavailableError as error:
-                logger.warning("no rewards (attempt %d of %d): %s", attempt + 1, self.config.reward_attempts, error)
-        return None
+    def evaluate(self, *, steps: int, temperature: float) -> PlayedFragment:
+        """Plays that many steps in each environment from its start, without random actions, and waits for the rewards.
+
+        `reward_mean` among its metrics is the return per step, by which policies are compared: long episodes don't win
+        by their length.
+
+        Raises:
+            RewardUnavailableError: there were none.
+        """
+        assert isinstance(self.module, Explorer)
+        self.module.set_exploration(epsilon=0.0, temperature=temperature)
+        episodes = self.sample(num_timesteps=steps * self.num_envs, force_reset=True)
+        answer = self._ask(episodes).future.answer(self.config.reward_timeout_s)
+        self.metrics.log_dict(reward_figures(np.concatenate(answer.rewards)), window=1)
+        return self._judged(episodes, answer, metrics=self.get_metrics())
+
+    def _ask(self, episodes: list[SingleAgentEpisode]) -> _Waiting:
+        # `data` includes the lookback steps, so windows reach back over the fragment's start.
+        future = self._client.submit(
+            [episode.observations.data for episode in episodes],
+            [np.asarray(episode.actions.data, np.int64) for episode in episodes],
+            episodes=[episode.id_ for episode in episodes],
+        )
+        return _Waiting(episodes=episodes, future=future)
+
+    def _receive(self, fragment: _Waiting) -> RewardAnswer | None:
+        """The fragment's rewards, or None if there are none to be had."""
+        start = time.perf_counter()
+        answer = None
+        try:
+            answer = fragment.future.answer(self.config.reward_timeout_s)
+            self._dropped_in_a_row = 0
+        except RewardUnavailableError as error:
+            logger.warning("no rewards for a fragment, which is dropped: %s", error)
+            self.metrics.log_value("fragments_dropped", 1, reduce="lifetime_sum")
+            self._gaps.update(episode.id_ for episode in fragment.episodes)
+            self._dropped_in_a_row += 1
+        self.metrics.log_value("reward_wait_s", time.perf_counter() - start, reduce="sum")
+        return answer
+
+    def _judged(self, episodes: list[SingleAgentEpisode], answer: RewardAnswer, **common: Any) -> PlayedFragment:
+        return PlayedFragment(
+            episodes=[self._with_rewards(*pair) for pair in zip(episodes, answer.rewards, strict=True)],
+            infos=[episode.get_infos() for episode in episodes],
+            version=answer.version,
+            statistics={
+                name: float(np.nanmean(np.concatenate(values)))
+                for name, values in answer.statistics.items()
+                if not np.isnan(np.concatenate(values)).all()
+            },
+            **common,
+        )
 
     def _with_rewards(self, episode: SingleAgentEpisode, rewards: np.ndarray) -> SingleAgentEpisode:
         """A copy that shares the frames; the original keeps the game's rewards, for the metrics."""

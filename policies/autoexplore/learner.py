@@ -10,14 +10,19 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor
 
-from policies.autoexplore.losses import actor_critic_terms, masked_mean, vtrace
+from policies.autoexplore.losses import LossTerms, VTrace, actor_critic_terms, kl_divergence, masked_mean, vtrace
+from policies.autoexplore.replay import LEARNED
 
 if TYPE_CHECKING:
     from policies.autoexplore.algorithm import AutoExploreConfig
 
 
 class AutoExploreLearner(TorchLearner):
-    """V-trace(λ) actor-critic on sequences whose first `burn_in` steps only warm up the LSTM state."""
+    """V-trace(λ) actor-critic on sequences of which some steps only warm up the LSTM state."""
+
+    def build(self) -> None:
+        super().build()
+        self._earlier_weights: dict[str, Tensor] | None = None  # those of an epoch ago
 
     def compute_loss_for_module(
         self, *, module_id: str, config: "AutoExploreConfig", batch: dict[str, Any], fwd_out: dict[str, Any]
@@ -39,8 +44,7 @@ class AutoExploreLearner(TorchLearner):
             lambda_=learning.lambda_,
             rho_clip=learning.rho_clip,
         )
-        learned_BT = mask_BT.clone()
-        learned_BT[:, : learning.burn_in] = False
+        learned_BT = mask_BT & batch[LEARNED][:, :-1].bool()
         terms = actor_critic_terms(
             logits_BTA=logits_BTA,
             actions_BT=actions_BT,
@@ -48,16 +52,42 @@ class AutoExploreLearner(TorchLearner):
             returns=returns,
             mask_BT=learned_BT,
         )
-        loss = terms.policy + learning.value_weight * terms.value - learning.entropy_weight * terms.entropy
+        self._log(module_id, learning.updates_per_epoch, terms, returns, values_BS[:, :-1], learned_BT)
+        if self._weights_seq_no % learning.updates_per_epoch == 0:
+            self._log_change(module_id, batch, logits_BTA, learned_BT)
+        return (
+            terms.policy
+            + learning.value_weight * terms.value
+            - learning.entropy_weight * terms.entropy
+            + learning.prior_weight * terms.prior
+        )
+
+    def _log(
+        self, module_id: str, window: int, terms: LossTerms, returns: VTrace, values_BT: Tensor, mask_BT: Tensor
+    ) -> None:
+        """Logs the loss and the importance ratios: far from 1, replay is too old to learn from."""
+        log_rhos_BT = returns.rhos_BT.log()
         self.metrics.log_dict(
             {
                 "policy_loss": terms.policy.item(),
                 "value_loss": terms.value.item(),
                 "entropy": terms.entropy.item(),
-                "rho": masked_mean(returns.rhos_BT, learned_BT).item(),
-                "value": masked_mean(values_BS[:, :-1].detach(), learned_BT).item(),
+                "prior_kl": terms.prior.item(),
+                "value": masked_mean(values_BT.detach(), mask_BT).item(),
+                "rho": masked_mean(returns.rhos_BT, mask_BT).item(),
+                "rho_clipped_share": masked_mean((returns.rhos_BT > 1).float(), mask_BT).item(),
+                "rho_log_spread": masked_mean(log_rhos_BT**2, mask_BT).sqrt().item(),
             },
             key=module_id,
-            window=learning.updates_per_epoch,
+            window=window,
         )
-        return loss
+
+    @torch.no_grad()
+    def _log_change(self, module_id: str, batch: dict[str, Any], logits_BTA: Tensor, mask_BT: Tensor) -> None:
+        """Logs how far the policy has moved since an epoch ago, on this batch's states: KL(now ‖ then), nats."""
+        module = self.module[module_id].unwrapped()
+        if self._earlier_weights is not None:
+            then = torch.func.functional_call(module, self._earlier_weights, (batch,))
+            kl = kl_divergence(logits_BTA, then[Columns.ACTION_DIST_INPUTS][:, :-1], mask_BT)
+            self.metrics.log_value((module_id, "kl_of_epoch"), kl.item(), window=1)
+        self._earlier_weights = {name: weight.clone() for name, weight in module.state_dict().items()}

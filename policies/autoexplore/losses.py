@@ -6,6 +6,7 @@ does not offer. On-policy, the advantages are those of GAE(λ).
 Axis letters: B sequences, T steps, S = T + 1 observations (the last one only bootstraps).
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ class VTrace(NamedTuple):
 
     targets_BT: Tensor
     advantages_BT: Tensor
-    rhos_BT: Tensor  # unclipped importance ratios π / μ
+    rhos_BT: Tensor  # importance ratios π / μ before clipping
 
 
 @torch.no_grad()
@@ -40,27 +41,29 @@ def vtrace(
         rewards_BT: r_t, of the transition from x_t to x_{t+1}.
         discounts_BT: γ, or 0 where the transition ended the episode.
         values_BS: V(x_0) … V(x_T). Where a row is shorter than T its valid part is followed by its own bootstrap value.
-        mask_BT: True on valid steps; a row's valid steps come first.
+        mask_BT: True on valid steps; a row's valid steps come first. What stands elsewhere has no effect, be it NaN.
         lambda_: λ in [0, 1]; 1 is plain V-trace.
         rho_clip: ρ̄, the largest importance ratio that counts in full; traces are cut at 1.
     """
-    mask_BT = mask_BT.to(values_BS.dtype)
-    rhos_BT = torch.exp(log_probs_BT - behaviour_log_probs_BT)
+
+    def valid(x_BT: Tensor) -> Tensor:
+        return torch.where(mask_BT, x_BT, 0.0)
+
+    rhos_BT = valid(torch.exp(log_probs_BT - behaviour_log_probs_BT))
     clipped_BT = rhos_BT.clamp(max=rho_clip)
-    traces_BT = lambda_ * rhos_BT.clamp(max=1.0)
+    traces_BT = lambda_ * valid(discounts_BT) * rhos_BT.clamp(max=1.0)
     values_BT, next_values_BT = values_BS[:, :-1], values_BS[:, 1:]
-    deltas_BT = mask_BT * clipped_BT * (rewards_BT + discounts_BT * next_values_BT - values_BT)
+    deltas_BT = valid(clipped_BT * (rewards_BT + discounts_BT * next_values_BT - values_BT))
 
     # corrections_BS[:, t] = target_t − V(x_t); a sequence's last one is zero: there the value itself bootstraps.
     corrections_BS = torch.zeros_like(values_BS)
     for t in reversed(range(deltas_BT.shape[1])):
-        carried = discounts_BT[:, t] * traces_BT[:, t] * corrections_BS[:, t + 1]
-        corrections_BS[:, t] = deltas_BT[:, t] + mask_BT[:, t] * carried
+        corrections_BS[:, t] = deltas_BT[:, t] + traces_BT[:, t] * corrections_BS[:, t + 1]
 
     # The λ-mixture of the next target and the next value, as in GAE(λ).
     next_returns_BT = next_values_BT + lambda_ * corrections_BS[:, 1:]
     advantages_BT = clipped_BT * (rewards_BT + discounts_BT * next_returns_BT - values_BT)
-    return VTrace((values_BT + corrections_BS[:, :-1]) * mask_BT, advantages_BT * mask_BT, rhos_BT)
+    return VTrace(valid(values_BT + corrections_BS[:, :-1]), valid(advantages_BT), rhos_BT)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -74,17 +77,35 @@ class LossTerms(NamedTuple):
     policy: Tensor
     value: Tensor
     entropy: Tensor
+    prior: Tensor
 
 
 def actor_critic_terms(
     *, logits_BTA: Tensor, actions_BT: Tensor, values_BT: Tensor, returns: VTrace, mask_BT: Tensor
 ) -> LossTerms:
-    """Policy gradient with the log-probabilities of the actions *taken*, half squared value error, entropy (nats)."""
+    """The terms of the loss, in nats where they are about probabilities.
+
+    Returns:
+        policy: minus the log-probabilities of the actions *taken*, times their advantages.
+        value: half the squared error.
+        entropy: of the policy in each state.
+        prior: KL divergence of the policy's mean over the states from the uniform policy. Each state's own divergence
+            from it is the entropy's term already; this one alone lets a policy be sure of itself in every state, as
+            long as it does not do the same in all of them.
+    """
     log_probs_BTA = torch.log_softmax(logits_BTA, dim=-1)
     log_probs_BT = log_probs_BTA.gather(-1, actions_BT.unsqueeze(-1)).squeeze(-1)
     entropy_BT = -(log_probs_BTA.exp() * log_probs_BTA).sum(-1)
+    mean_A = torch.stack([masked_mean(probs_BT, mask_BT) for probs_BT in log_probs_BTA.exp().unbind(-1)])
     return LossTerms(
         policy=-masked_mean(log_probs_BT * returns.advantages_BT, mask_BT),
         value=0.5 * masked_mean((values_BT - returns.targets_BT) ** 2, mask_BT),
         entropy=masked_mean(entropy_BT, mask_BT),
+        prior=torch.special.xlogy(mean_A, mean_A).sum() + math.log(len(mean_A)),
     )
+
+
+def kl_divergence(logits_BTA: Tensor, other_logits_BTA: Tensor, mask_BT: Tensor) -> Tensor:
+    """Mean KL(π ‖ π′) over the valid steps, nats."""
+    log_probs_BTA, other_BTA = torch.log_softmax(logits_BTA, dim=-1), torch.log_softmax(other_logits_BTA, dim=-1)
+    return masked_mean((log_probs_BTA.exp() * (log_probs_BTA - other_BTA)).sum(-1), mask_BT)

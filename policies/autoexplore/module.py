@@ -24,7 +24,7 @@ class AutoExploreModuleConfig:
 
     channels: tuple[int, ...] = (32, 32, 64, 64)  # 3×3 convolutions, each with 2×2 max-pooling
     lstm_size: int = 512
-    temperature: float = 1.0
+    temperature: float = 1.0  # divides the logits while acting
     # ε falls linearly over 150 epochs of 8 × 200 environment steps.
     epsilon_start: float = 0.1
     epsilon_end: float = 0.01
@@ -36,6 +36,11 @@ class AutoExploreModuleConfig:
         check_at_least(1, self, "lstm_size", "epsilon_steps")
         check_positive(self, "temperature")
         check_unit_interval(self, "epsilon_start", "epsilon_end")
+        if self.epsilon_end > self.epsilon_start:
+            raise ValueError(
+                f"epsilon_end is {self.epsilon_end}; allowed: at most epsilon_start ({self.epsilon_start}), "
+                "as exploration falls"
+            )
 
     def epsilon(self, env_steps: int) -> float:
         """ε after that many environment steps, over all environments."""

@@ -12,7 +12,8 @@ import yaml
 
 from genie_ray.config import RunConfig, build, differences, load_config, to_dict
 
-PRESETS = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+PRESETS = sorted([*EXPERIMENTS.glob("*.yaml"), *EXPERIMENTS.glob("explore/*.yaml")])
 
 JUNK = (
     *("null", "true", "0", "-1", "7", "0.5", "-.inf", ".inf", ".nan", "1e400", "9" * 40, "''", "junk", '"two\\nlines"'),

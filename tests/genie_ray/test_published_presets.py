@@ -50,6 +50,21 @@ PROTOCOL = {
     "decoding": DECODING,
     "published_figures": "experiments/published/figures.csv",
 }
+AUTOEXPLORE = {
+    "num_envs": 8,
+    "steps_per_epoch": 200,
+    "updates_per_epoch": 200,
+    "sequences_per_update": 128,
+    "sequence_length": 20,
+    "gamma": 0.995,
+    "lambda_": 0.95,
+    "entropy_weight": 0.001,
+    "prior_weight": 0.0,
+    "learning_rate": 1e-4,
+    "gradient_norm": 10.0,
+    "evaluation_every": 20,
+    "evaluation_temperature": 0.5,
+}
 CLAIMS: dict[str, dict[str, dict[str, Any]]] = {
     "train": {
         "tokenizer": TOKENIZER,
@@ -66,6 +81,23 @@ CLAIMS: dict[str, dict[str, dict[str, Any]]] = {
         "train_tokenizer": TOKENIZER_RECIPE,
         "train_dynamics": DYNAMICS_RECIPE,
     },
+    "explore": {
+        "reward": {"kind": "entropy", "top_k_fraction": 0.25},
+        "exploration": {
+            "epochs": 300,
+            "num_env_runners": 1,
+            "network": {
+                "channels": [32, 32, 64, 64],
+                "lstm_size": 512,
+                "temperature": 1.0,
+                "epsilon_start": 0.1,
+                "epsilon_end": 0.01,
+                "epsilon_steps": 150 * 8 * 200,
+            },
+            "learning": AUTOEXPLORE,
+            "rounds": {"every": 0},
+        },
+    },
     "evaluate": {"evaluation": PROTOCOL, "env": {"frame_size": 64, "max_episode_steps": 700}},
 }
 
@@ -77,7 +109,14 @@ def test_a_preset_sets_what_it_claims(preset: str) -> None:
     written, loaded = yaml.safe_load(path.read_text()), to_dict(load_config(path))
     for section, claims in CLAIMS[preset].items():
         assert written[section] == claims
-        assert {key: loaded[section][key] for key in claims} == claims
+        assert _claimed(loaded[section], claims) == claims
+
+
+def _claimed(loaded: dict[str, Any], claims: dict[str, Any]) -> dict[str, Any]:
+    """What a loaded config says of what is claimed; of its nested parts, too."""
+    return {
+        key: _claimed(loaded[key], value) if isinstance(value, dict) else loaded[key] for key, value in claims.items()
+    }
 
 
 @pytest.mark.parametrize("preset", PUBLISHED.glob("*.yaml"), ids=lambda path: path.stem)

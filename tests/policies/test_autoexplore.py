@@ -7,18 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.columns import Columns
 from ray.tune import register_env
 
-from policies.autoexplore import env_runner
-from policies.autoexplore.algorithm import AutoExplore, AutoExploreConfig, AutoExploreLearningConfig
-from policies.autoexplore.env_runner import CuriosityEnvRunner
+from policies.autoexplore.algorithm import AutoExplore, AutoExploreConfig
+from policies.autoexplore.config import AutoExploreLearningConfig
+from policies.autoexplore.env_runner import CuriosityEnvRunner, PlayedFragment
 from policies.autoexplore.module import AutoExploreModuleConfig
 from policies.exploration import load_module
-from policies.rewards import RewardUnavailableError
-from tests.policies.toys import NUM_ACTIONS, ActionClient, Ready, ShowsAction
+from policies.rewards import RewardAnswer, RewardUnavailableError
+from tests.policies.toys import NUM_ACTIONS, ActionClient, ShowsAction
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -31,6 +29,8 @@ LEARNING = AutoExploreLearningConfig(
     sequence_length=10,
     burn_in=2,
     learning_rate=3e-3,
+    evaluation_every=2,
+    evaluation_steps=10,
 )
 
 
@@ -80,11 +80,11 @@ class ForgetsActions(CuriosityEnvRunner):
 
     rng = np.random.default_rng(0)
 
-    def sample(self, **kwargs: Any) -> list[Any]:
-        episodes = super().sample(**kwargs)
-        for episode in episodes:
+    def _judged(self, *args: Any, **kwargs: Any) -> PlayedFragment:
+        fragment = super()._judged(*args, **kwargs)
+        for episode in fragment.episodes:
             episode.actions.data = self.rng.integers(NUM_ACTIONS, size=len(episode.actions.data))
-        return episodes
+        return fragment
 
 
 @pytest.mark.slow
@@ -104,66 +104,15 @@ def test_rewards_are_those_of_their_transitions(trained: AutoExplore) -> None:
         np.testing.assert_array_equal(episode.get_rewards()[3:], actions[3:] == 2)
 
 
-def test_learner_gets_whole_sequences(trained: AutoExplore) -> None:
-    """The batch's columns fit each other, padding is masked, and the LSTM state is the stored one."""
-    sequences = trained._sample_sequences()
-    expected = []
-    for sequence in sequences:
-        state = np.zeros(16)
-        if sequence.t_started:
-            state = sequence.get_extra_model_outputs(Columns.STATE_OUT, -1, neg_index_as_lookback=True)["h"]
-        expected.append((len(sequence), sequence.is_terminated, sequence.t_started, state))
-    rewards = [s.get_rewards().copy() for s in sequences]
-    learner = trained.learner_group._learner
-    batch = learner._learner_connector(rl_module=learner.module, batch={}, episodes=sequences, shared_data={})
-    batch = batch[DEFAULT_MODULE_ID]
-    rows, row_length = LEARNING.sequences_per_update, LEARNING.burn_in + LEARNING.sequence_length + 1
-    assert batch[Columns.OBS].shape == (rows, row_length, 16, 16, 3)
-    assert batch[Columns.OBS].dtype == torch.uint8
-    assert any(length < row_length - 1 for length, *_ in expected)
-    for b, (length, terminated, started, state) in enumerate(expected):
-        assert batch[Columns.LOSS_MASK][b].tolist() == [True] * length + [False] * (row_length - length)
-        assert batch[Columns.TERMINATEDS][b, length - 1].item() == terminated
-        assert batch[Columns.TERMINATEDS][b].sum() == terminated
-        shown = batch[Columns.OBS][b, 1 : length + 1, 0, 0, 0]
-        torch.testing.assert_close(shown.long(), 50 * (batch[Columns.ACTIONS][b, :length].long() + 1))
-        assert batch[Columns.OBS][b, 0, 0, 0, 1].item() == started
-        torch.testing.assert_close(batch[Columns.REWARDS][b, :length].numpy(), rewards[b])
-        assert (batch[Columns.ACTION_LOGP][b, :length] < 0).all()
-        np.testing.assert_array_equal(batch[Columns.STATE_IN]["h"][b], state)
-
-
-def test_undefined_rewards_are_neutral(trained: AutoExplore) -> None:
-    starts = [s for _ in range(20) for s in trained._sample_sequences() if s.t_started == 0]
-    assert starts
-    for sequence in starts:
-        assert not sequence.get_rewards()[:3].any()
-        assert sequence.get_rewards()[3:].all()
-    # The replay buffer keeps them as they came.
-    assert all(np.isnan(episode.get_rewards()[0]) for episode in trained.replay.episodes)
-
-
-def test_restored_algorithm_goes_on(trained: AutoExplore, tmp_path: Path) -> None:
-    trained.save_to_path(tmp_path)
-    restored = config(updates=2, terminates=True).build_algo()
-    restored.restore_from_path(tmp_path)
-    try:
-        assert restored.iteration == trained.iteration == 2
-        assert restored.replay.get_num_timesteps() == trained.replay.get_num_timesteps()
-        assert restored.reward_moments.get_state() == trained.reward_moments.get_state()
-        for name, value in weights(trained).items():
-            np.testing.assert_array_equal(weights(restored)[name], value)
-        for one, other in zip(trained._sample_sequences(), restored._sample_sequences(), strict=True):
-            np.testing.assert_array_equal(one.get_observations(), other.get_observations())
-        before = restored.env_runner.num_env_steps_sampled_lifetime
-        assert before == trained.env_runner.num_env_steps_sampled_lifetime > 0
-        optimizer = restored.learner_group._learner.get_optimizer(DEFAULT_MODULE_ID)
-        assert {int(state["step"]) for state in optimizer.state.values()} == {4}
-        result = restored.train()
-        assert result["training_iteration"] == 3
-        assert restored.env_runner.num_env_steps_sampled_lifetime > before
-    finally:
-        restored.stop()
+def test_evaluation_plays_by_the_evaluations_temperature(trained: AutoExplore) -> None:
+    played = trained.evaluated
+    assert played is not None
+    assert played.steps >= 4 * LEARNING.evaluation_steps
+    rewards = np.concatenate([episode.get_rewards() for episode in played.episodes])
+    assert trained.metrics.peek(("evaluation", "env_runners", "reward_mean")) == pytest.approx(np.nanmean(rewards))
+    settings = trained.eval_env_runner.module.settings
+    assert (settings.temperature, settings.epsilon(0), settings.epsilon(10**9)) == (0.5, 0.0, 0.0)
+    assert trained.env_runner.module.settings.temperature == 1.0
 
 
 def test_checkpoint_gives_a_policy_to_act_with(trained: AutoExplore, tmp_path: Path) -> None:
@@ -193,7 +142,7 @@ def test_game_rewards_are_recorded_and_never_learned_from() -> None:
 
 
 class Fails:
-    def result(self, timeout_s: float) -> list[np.ndarray]:
+    def answer(self, timeout_s: float) -> RewardAnswer:
         raise RewardUnavailableError("the service restarts")
 
 
@@ -204,37 +153,29 @@ class Unreliable(ActionClient):
         self.failing = failing
         self.requests = -1
 
-    def submit(self, frames: list[np.ndarray], actions: list[np.ndarray]) -> Ready | Fails:
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
         self.requests += 1
-        ready = super().submit(frames, actions)
+        ready = super().submit(*args, **kwargs)
         return Fails() if self.requests in self.failing else ready
 
 
-@pytest.mark.parametrize(("failing", "dropped"), [({1, 3}, 0), ({1, 3, 4}, 1)])
-def test_failed_requests_are_repeated_and_then_dropped(
-    failing: set[int], dropped: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Request 1 is the second fragment's; it is repeated as requests 3 and 4, after the third fragment's request."""
-    monkeypatch.setattr(env_runner, "RETRY_PAUSE_S", 0.0)
-    algorithm_config = config(updates=1, client=lambda: Unreliable(failing), length=100)
-    algorithm = algorithm_config.training(reward_attempts=3).build_algo()
-    for _ in range(2):
-        result = algorithm.train()
-    assert result["env_runners"].get("fragments_dropped", 0) == dropped
-    episodes = list(algorithm.replay.episodes)
+def test_a_fragment_without_rewards_is_dropped_whole_and_made_up_for() -> None:
+    algorithm = config(updates=1, client=lambda: Unreliable({1}), length=200).build_algo()
+    result = algorithm.train()
     algorithm.stop()
-    # All four episodes last through the four fragments; a hole splits them.
-    assert len(episodes) == 4 * (1 + dropped)
-    for episode in episodes:
+    assert result["env_runners"]["fragments_dropped"] == 1
+    assert result["exploration"]["env_steps"] == 2 * 80
+    # All four episodes last through the fragments played; the hole splits them.
+    lengths = [(episode.t_started, len(episode)) for episode in algorithm.replay.episodes]
+    assert lengths == 4 * [(0, 20)] + 4 * [(40, 20)]
+    for episode in algorithm.replay.episodes:
         undefined = 3 if episode.t_started == 0 else 0
-        np.testing.assert_array_equal(np.isnan(episode.get_rewards()), np.arange(len(episode)) < undefined)
+        np.testing.assert_array_equal(np.isnan(episode.get_rewards()), np.arange(20) < undefined)
         np.testing.assert_array_equal(episode.get_rewards()[undefined:], episode.get_actions()[undefined:] == 2)
 
 
-def test_gives_up_when_no_fragment_gets_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(env_runner, "RETRY_PAUSE_S", 0.0)
+def test_gives_up_when_no_fragment_gets_rewards() -> None:
     algorithm = config(client=lambda: Unreliable(set(range(1000)))).build_algo()
-    algorithm.training_step()  # two fragments lost: the service may be restarting
     with pytest.raises(RewardUnavailableError, match="is the reward service running"):
         algorithm.training_step()
     algorithm.stop()
@@ -255,6 +196,9 @@ def test_needs_a_source_of_rewards() -> None:
         ({"gamma": 1.1}, "gamma is 1.1"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"entropy_weight": -1.0}, "entropy_weight is -1.0"),
+        ({"max_weights_age": 74}, "max_weights_age is 74; allowed: 75 or more"),
+        ({"evaluation_every": 0}, "evaluation_every is 0"),
+        ({"old_rewards": "keep"}, "old_rewards is 'keep'"),
     ],
 )
 def test_config_is_checked(settings: dict[str, Any], message: str) -> None:

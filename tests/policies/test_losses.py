@@ -8,7 +8,7 @@ import torch
 from ray.rllib.algorithms.impala.torch.vtrace_torch_v2 import vtrace_torch
 from torch import Tensor
 
-from policies.autoexplore.losses import VTrace, actor_critic_terms, masked_mean, vtrace
+from policies.autoexplore.losses import VTrace, actor_critic_terms, kl_divergence, masked_mean, vtrace
 
 B, T = 5, 7
 
@@ -102,10 +102,10 @@ def test_padding_changes_nothing() -> None:
     expected = vtrace(**data, lambda_=0.95, rho_clip=1.0)
     padded = ~data["mask_BT"]
     spoilt = {name: data[name].clone() for name in data}
-    for name in ("log_probs_BT", "rewards_BT"):
-        spoilt[name][padded] = 1e6
+    for name in ("log_probs_BT", "behaviour_log_probs_BT", "rewards_BT", "discounts_BT"):
+        spoilt[name][padded] = math.nan
     # The value right after a row's last step is its bootstrap; those further on are padding.
-    spoilt["values_BS"][:, 1:][padded] = 1e6
+    spoilt["values_BS"][:, 1:][padded] = math.inf
     result = vtrace(**spoilt, lambda_=0.95, rho_clip=1.0)
     torch.testing.assert_close(result.targets_BT, expected.targets_BT)
     torch.testing.assert_close(result.advantages_BT, expected.advantages_BT)
@@ -138,6 +138,25 @@ def test_loss_terms_by_hand() -> None:
     assert terms.value.item() == pytest.approx(0.5 * (2**2 + 1**2) / 2)
     entropies = (1.5 * math.log(2), -(0.4 * math.log(0.2) + 0.6 * math.log(0.6)))
     assert terms.entropy.item() == pytest.approx(sum(entropies) / 2)
+    mean = (0.35, 0.225, 0.425)  # of the policy over the two valid states
+    assert terms.prior.item() == pytest.approx(sum(p * math.log(3 * p) for p in mean))
+
+
+def test_the_prior_lets_a_policy_be_sure_if_it_is_not_always_of_the_same() -> None:
+    mask_BT, zeros_BT = torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2)
+    returns = VTrace(zeros_BT, zeros_BT, zeros_BT)
+    rest = {"actions_BT": zeros_BT.long(), "values_BT": zeros_BT, "returns": returns, "mask_BT": mask_BT}
+    varied, same = torch.tensor([[[100.0, 0], [0, 100]]]), torch.tensor([[[100.0, 0], [100, 0]]])
+    assert actor_critic_terms(logits_BTA=varied, **rest).prior.item() == pytest.approx(0, abs=1e-6)
+    assert actor_critic_terms(logits_BTA=same, **rest).prior.item() == pytest.approx(math.log(2))
+
+
+def test_kl_divergence_is_its_definition_on_valid_steps() -> None:
+    ours, theirs = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.2, 0.2, 0.6])
+    logits, others = ours.log().expand(1, 2, 3), theirs.log().expand(1, 2, 3).clone()
+    others[0, 1] = math.nan
+    kl = kl_divergence(logits, others, torch.tensor([[True, False]])).item()
+    assert kl == pytest.approx(0.5 * math.log(0.5 / 0.2) + 0.25 * math.log(0.25 / 0.2) + 0.25 * math.log(0.25 / 0.6))
 
 
 @pytest.mark.parametrize("own_actions", [True, False])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from policies.autoexplore.normalizer import MIN_STD, RunningMoments
+from policies.autoexplore.normalizer import MIN_STD, RewardScale, RunningMoments
 
 
 def test_batches_add_up_to_the_whole() -> None:
@@ -56,3 +56,18 @@ def test_state_round_trip() -> None:
 def test_horizon_is_checked() -> None:
     with pytest.raises(ValueError, match="horizon is 0"):
         RunningMoments(horizon=0)
+
+
+def test_each_judges_rewards_are_scaled_by_its_own() -> None:
+    """A judge that only learned a little on is the same one; another's rewards don't touch its scale."""
+    scale = RewardScale(1_000)
+    rng = np.random.default_rng(0)
+    small, large = rng.normal(1, 0.1, 500).astype(np.float32), rng.normal(50, 7, 500).astype(np.float32)
+    for version, rewards in (("sha-a", small[:250]), ("sha-b+1", large), ("sha-a+7", small[250:])):
+        scale.moments(scale.judge(version)).update(rewards)
+    assert scale.judges == 2
+    again = RewardScale(1_000)
+    again.set_state(scale.get_state())
+    normalized = again.normalize(np.concatenate([large, small]), np.repeat([1, 0], 500))
+    np.testing.assert_allclose(normalized[:500], (large - large.mean()) / large.std(), atol=1e-4)
+    np.testing.assert_allclose(normalized[500:], (small - small.mean()) / small.std(), atol=1e-4)

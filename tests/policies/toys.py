@@ -1,11 +1,12 @@
 """Tiny environments and reward clients whose right answers are known."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from policies.rewards import WINDOW_ACTIONS
+from policies.rewards import WINDOW_ACTIONS, RewardAnswer
 
 NUM_ACTIONS = 4
 SIZE = 16
@@ -44,17 +45,30 @@ class ShowsAction(gym.Env[np.ndarray, np.int64]):
 class Ready:
     """Rewards that are there at once."""
 
-    def __init__(self, rewards: list[np.ndarray]) -> None:
-        self.rewards = rewards
+    def __init__(self, rewards: list[np.ndarray], version: str = "first") -> None:
+        self.rewards, self.version = rewards, version
 
     def result(self, timeout_s: float) -> list[np.ndarray]:
         return self.rewards
+
+    def answer(self, timeout_s: float) -> RewardAnswer:
+        statistics = {"twice": [2 * rewards for rewards in self.rewards]}
+        return RewardAnswer(rewards=self.rewards, version=self.version, statistics=statistics)
 
 
 class ActionClient:
     """Rewards action 2 and nothing else; refuses fragments whose frames and actions don't belong together."""
 
-    def submit(self, frames: list[np.ndarray], actions: list[np.ndarray]) -> Ready:
+    def submit(
+        self,
+        frames: list[np.ndarray],
+        actions: list[np.ndarray],
+        *,
+        episodes: Sequence[str] | None = None,
+        maps: bool = False,
+    ) -> Ready:
+        assert episodes is not None
+        assert len(episodes) == len(frames)
         rewards = []
         for frames_of, actions_of in zip(frames, actions, strict=True):
             np.testing.assert_array_equal(frames_of[1:, 0, 0, 0], 50 * (actions_of + 1))
@@ -64,3 +78,18 @@ class ActionClient:
             reward[: WINDOW_ACTIONS - 1] = np.nan
             rewards.append(reward)
         return Ready(rewards)
+
+
+class Judges(ActionClient):
+    """From one request on, another judge answers, whose rewards are ten times as large."""
+
+    def __init__(self, second_from: int) -> None:
+        self.second_from = second_from
+        self.requests = 0
+
+    def submit(self, *args: Any, **kwargs: Any) -> Ready:
+        ready = super().submit(*args, **kwargs)
+        self.requests += 1
+        if self.requests <= self.second_from:
+            return ready
+        return Ready([10 * rewards for rewards in ready.rewards], version="second+3")

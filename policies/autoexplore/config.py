@@ -1,0 +1,88 @@
+"""AutoExplore's protocol as numbers: schedule, replay, loss and evaluation (Savov et al. 2025, section A.3)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from policies.checks import check_at_least, check_positive, check_unit_interval
+from policies.rewards import WINDOW_ACTIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoExploreLearningConfig:
+    """Schedule, replay and loss. Defaults: Savov et al. 2025, section A.3, unless a comment says otherwise.
+
+    An epoch is `steps_per_epoch` steps of every environment of every runner, and `updates_per_epoch` updates. The two
+    overlap: each fragment that arrives allows its share of the updates, after the first epoch's steps are there.
+    """
+
+    # Schedule of an epoch.
+    num_envs: int = 8  # environments of one runner, each in a process of its own
+    steps_per_epoch: int = 200  # per environment
+    updates_per_epoch: int = 200
+    fragment_length: int = 25  # steps per reward request; ours: a request should overlap with play
+    max_weights_age: int = 200  # updates; ours: an epoch's, the age at which turn-taking would renew the weights
+    # Replay.
+    sequences_per_update: int = 128
+    sequence_length: int = 20
+    # Steps before each sequence that only warm up the stored LSTM state (Kapturowski et al. 2019); the number is ours.
+    burn_in: int = 4
+    replay_capacity: int = 100_000  # steps; ours: about 1.6 GB at 64×64 with an LSTM of 512
+    # What becomes of stored rewards when a new judge takes over (a world model that was trained on): "mark" keeps them
+    # and scales each by the mean and spread of its own judge's, "ask" has them judged again. Ours.
+    old_rewards: Literal["mark", "ask"] = "mark"
+    # Loss.
+    gamma: float = 0.995
+    lambda_: float = 0.95
+    rho_clip: float = 1.0  # Espeholt et al. 2018
+    value_weight: float = 0.5  # Espeholt et al. 2018
+    entropy_weight: float = 0.001
+    prior_weight: float = 0.0  # of KL(mean policy ‖ uniform), against settling on one action everywhere; ours: off
+    learning_rate: float = 1e-4
+    gradient_norm: float = 10.0
+    reward_horizon: int = 100_000  # ours: rewards that the running mean and spread are taken over
+    # Evaluation: the policy with the highest return per step is kept.
+    evaluation_every: int = 20  # epochs
+    evaluation_steps: int = 200  # per environment; ours: as many as in an epoch
+    evaluation_temperature: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_at_least(1, self, "num_envs", "steps_per_epoch", "updates_per_epoch", "sequences_per_update")
+        check_at_least(1, self, "sequence_length", "replay_capacity", "reward_horizon", "evaluation_every")
+        check_at_least(0, self, "burn_in", "value_weight", "entropy_weight", "prior_weight")
+        # So that a fragment's lookback lies within the fragment before it, and an evaluation has a reward.
+        check_at_least(WINDOW_ACTIONS, self, "fragment_length", "evaluation_steps")
+        check_unit_interval(self, "gamma", "lambda_")
+        check_positive(self, "rho_clip", "learning_rate", "gradient_norm", "evaluation_temperature")
+        if self.old_rewards not in ("mark", "ask"):
+            raise ValueError(f"old_rewards is {self.old_rewards!r}; allowed: 'mark' or 'ask'")
+        if self.steps_per_epoch % self.fragment_length:
+            raise ValueError(
+                f"steps_per_epoch is {self.steps_per_epoch}; "
+                f"allowed: multiples of fragment_length ({self.fragment_length})"
+            )
+        # Under way are a fragment that is played and one that waits for its rewards. With no more than the updates of
+        # these two, updates that are overdue would never be caught up.
+        fewest = 3 * math.ceil(self.updates_per_epoch * self.fragment_length / self.steps_per_epoch)
+        if self.max_weights_age < fewest:
+            raise ValueError(
+                f"max_weights_age is {self.max_weights_age}; allowed: {fewest} or more, the updates of three fragments"
+            )
+
+    def check_capacity(self, *, num_env_runners: int, episode_steps: int) -> None:
+        """The replay holds every unfinished episode, so that none is evicted while it grows.
+
+        Args:
+            num_env_runners: runners, each with `num_envs` environments.
+            episode_steps: the longest episode.
+
+        Raises:
+            ValueError: it does not.
+        """
+        environments = max(num_env_runners, 1) * self.num_envs
+        needed = environments * (episode_steps + self.fragment_length)
+        if self.replay_capacity <= needed:
+            raise ValueError(
+                f"replay_capacity is {self.replay_capacity}; allowed: more than {needed}, that is {environments} "
+                f"environments × ({episode_steps} steps of an episode + {self.fragment_length} of a fragment)"
+            )

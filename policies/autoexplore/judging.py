@@ -1,0 +1,77 @@
+"""Whose rewards the replay buffer holds, and what they are worth to the learner.
+
+A fragment's rewards are marked with their judge. When a new one takes over, the earlier ones' rewards stay, each scaled
+by the moments of its own judge, or everything that is stored is judged anew (`old_rewards`).
+"""
+
+from typing import Any
+
+import numpy as np
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
+
+from policies.autoexplore.config import AutoExploreLearningConfig
+from policies.autoexplore.normalizer import RewardScale
+from policies.autoexplore.replay import SequenceReplayBuffer
+from policies.rewards import RewardClientFactory
+
+JUDGE = "judge"  # column of an episode: the number of each reward's judge
+EPISODES_PER_REQUEST = 8
+
+
+class ReplayJudge:
+    """Marks rewards with their judges and keeps the judges' scales."""
+
+    def __init__(
+        self,
+        replay: SequenceReplayBuffer,
+        clients: RewardClientFactory,
+        learning: AutoExploreLearningConfig,
+        timeout_s: float,
+    ) -> None:
+        self._replay, self._clients, self._timeout_s = replay, clients, timeout_s
+        self._asks_again = learning.old_rewards == "ask"
+        self.scale = RewardScale(learning.reward_horizon)
+
+    def mark(self, episodes: list[SingleAgentEpisode], version: str) -> None:
+        """Marks new rewards, and takes them into their judge's scale.
+
+        Raises:
+            RewardUnavailableError: the stored rewards were to be asked for again, and could not be had.
+        """
+        judges = self.scale.judges
+        judge = self.scale.judge(version)
+        for episode in episodes:
+            _mark(episode, judge)
+            self.scale.moments(judge).update(episode.get_rewards())
+        if self._asks_again and 0 < judges < self.scale.judges:
+            self._ask_again()
+
+    def _ask_again(self) -> None:
+        client, stored = self._clients(), list(self._replay.episodes)
+        for start in range(0, len(stored), EPISODES_PER_REQUEST):
+            episodes = stored[start : start + EPISODES_PER_REQUEST]
+            future = client.submit(
+                [np.asarray(episode.observations.data) for episode in episodes],
+                [np.asarray(episode.actions.data, np.int64) for episode in episodes],
+                episodes=[episode.id_ for episode in episodes],
+            )
+            answer = future.answer(self._timeout_s)
+            judge = self.scale.judge(answer.version)
+            for episode, rewards in zip(episodes, answer.rewards, strict=True):
+                episode.rewards = InfiniteLookbackBuffer(
+                    np.asarray(rewards, np.float32), lookback=episode.actions.lookback
+                )
+                _mark(episode, judge)
+                self.scale.moments(judge).update(episode.get_rewards())
+
+    def get_state(self) -> dict[str, Any]:
+        return self.scale.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.scale.set_state(state)
+
+
+def _mark(episode: SingleAgentEpisode, judge: int) -> None:
+    numbers = np.full(len(episode.actions.data), judge, np.int32)
+    episode.extra_model_outputs[JUDGE] = InfiniteLookbackBuffer(numbers, lookback=episode.actions.lookback)

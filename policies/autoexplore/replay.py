@@ -1,0 +1,55 @@
+"""Replay of sequences: fragments of play are joined to episodes, from which sequences are drawn.
+
+A sequence is up to `length` steps to learn from, after up to `burn_in` steps that only bring the LSTM's stored state up
+to date (Kapturowski et al. 2019, "stored state" and "burn-in"). At an episode's start the state is known, so nothing is
+burnt in there, and an episode's first steps are learned from like all others.
+"""
+
+from typing import Any
+
+import numpy as np
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
+from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
+
+LEARNED = "learned"  # column of a sequence: False on the steps of its burn-in
+
+
+class SequenceReplayBuffer(EpisodeReplayBuffer):
+    """RLlib's buffer of episodes; the oldest ones go when there are more than `capacity` steps.
+
+    It must hold more than all unfinished episodes together (`AutoExploreLearningConfig.check_capacity`): RLlib cannot
+    evict an episode that still grows.
+    """
+
+    def __init__(self, *, capacity: int, seed: int | None) -> None:
+        super().__init__(capacity=capacity)
+        self.rng = np.random.default_rng(seed)
+
+    def sample_sequences(self, count: int, *, length: int, burn_in: int) -> list[SingleAgentEpisode]:
+        """Draws steps uniformly, with replacement; each is the first learned step of a sequence.
+
+        Returns:
+            `count` slices of episodes, which share their arrays with the buffer, with a column `LEARNED`. One step of
+            lookback holds the LSTM state before the first step. Where what is stored of an episode ends, a sequence is
+            shorter.
+        """
+        drawn = self.rng.integers(len(self._indices), size=count)
+        return [self._sequence(*self._indices[index], length=length, burn_in=burn_in) for index in drawn]
+
+    def _sequence(self, number: int, first: int, *, length: int, burn_in: int) -> SingleAgentEpisode:
+        episode = self.episodes[number - self._num_episodes_evicted]
+        start, stop = max(first - burn_in, 0), min(first + length, len(episode))
+        sequence = episode.slice(slice(start, stop), len_lookback_buffer=1)
+        lookback = sequence.actions.lookback
+        learned = np.arange(start - lookback, stop) >= first
+        sequence.extra_model_outputs[LEARNED] = InfiniteLookbackBuffer(learned, lookback=lookback)
+        return sequence
+
+    def get_state(self) -> dict[str, Any]:
+        return super().get_state() | {"rng": self.rng.bit_generator.state}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.episodes.clear()  # RLlib fills an empty buffer only
+        super().set_state(state)
+        self.rng.bit_generator.state = state["rng"]

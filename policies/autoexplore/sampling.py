@@ -1,0 +1,104 @@
+"""Fragments from many runners, while the learner learns.
+
+A runner is asked for the next fragment as soon as one is taken from it. The request carries the newest weights, and
+what is played comes back with the request after it (`env_runner`). So emulators, reward service and learner work at the
+same time; runners never play ahead by more than that, and `oldest_weights` tells how old is what is still out there.
+
+A runner that dies loses what it had under way, is started again by Ray, and asked anew.
+"""
+
+import time
+from typing import Any
+
+import ray
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
+from ray.rllib.core.learner.learner_group import LearnerGroup
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+
+from policies.autoexplore.env_runner import PlayedFragment
+
+TAG = "play"
+POLL_S = 0.02
+PROBE_EVERY_S = 1.0  # between attempts to bring dead runners back
+MAX_DEATHS_IN_A_ROW = 5  # of each runner, without a fragment in between
+
+
+class FragmentSource:
+    """Where an algorithm's play comes from: its remote runners, or its local one if there are none."""
+
+    def __init__(self, runners: EnvRunnerGroup, learners: LearnerGroup) -> None:
+        self._runners, self._learners = runners, learners
+        self._weights: tuple[int, Any] | None = None  # their version and where they are
+        # The versions of the weights that each runner plays by: of what waits for its rewards, then of what it plays.
+        self._played_by: dict[int, list[int]] = {}
+        self._idle = set(runners.healthy_env_runner_ids())
+        self._deaths_in_a_row = 0
+        self._probed_at = 0.0
+
+    @property
+    def oldest_weights(self) -> int | None:
+        """The version of the weights of the oldest play that has not come back; None if none is under way."""
+        return min((versions[0] for versions in self._played_by.values() if versions), default=None)
+
+    def fetch(self, env_steps: int) -> list[PlayedFragment]:
+        """Waits until fragments have come back, at least one; their runners play on by the newest weights.
+
+        Args:
+            env_steps: steps of all environments so far.
+
+        Raises:
+            RuntimeError: the runners die again and again.
+        """
+        if not self._runners.num_remote_env_runners():
+            return [self._play_here(env_steps)]
+        self._request(env_steps)
+        while True:
+            ready = self._runners.fetch_ready_async_reqs(tags=TAG, timeout_seconds=POLL_S)
+            self._bring_back_the_dead()
+            for runner, _ in ready:
+                self._idle.add(runner)
+                self._deaths_in_a_row = 0
+            self._request(env_steps)
+            if ready:
+                return [fragment for _, fragment in ready]
+
+    def _play_here(self, env_steps: int) -> PlayedFragment:
+        weights = self._newest_weights()
+        self._played_by[0] = [*self._played_by.get(0, [])[-1:], weights[WEIGHTS_SEQ_NO]]
+        return self._runners.local_env_runner.play_fragment(weights=weights, env_steps=env_steps)
+
+    def _request(self, env_steps: int) -> None:
+        """Lets idle runners play."""
+        if not self._idle:
+            return
+        weights = self._newest_weights()
+        version = weights[WEIGHTS_SEQ_NO]
+        if self._weights is None or self._weights[0] != version:
+            self._weights = version, ray.put(weights)
+        idle = sorted(self._idle)
+        kwargs = {"weights": self._weights[1], "env_steps": env_steps}
+        self._runners.foreach_env_runner_async(
+            "play_fragment", TAG, kwargs=[kwargs] * len(idle), remote_worker_ids=idle
+        )
+        for runner in idle:
+            self._played_by[runner] = [*self._played_by.get(runner, [])[-1:], version]
+        self._idle.clear()
+
+    def _newest_weights(self) -> dict[str, Any]:
+        state = self._learners.get_state(
+            components=[f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"], inference_only=True
+        )[COMPONENT_LEARNER]
+        return {key: state[key] for key in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)}
+
+    def _bring_back_the_dead(self) -> None:
+        dead = set(self._played_by) - set(self._runners.healthy_env_runner_ids())
+        for runner in dead:
+            if self._played_by.pop(runner):
+                self._deaths_in_a_row += 1
+        if self._deaths_in_a_row > MAX_DEATHS_IN_A_ROW * self._runners.num_remote_env_runners():
+            raise RuntimeError(f"the environment runners died {self._deaths_in_a_row} times in a row: see their errors")
+        runners = self._runners.num_remote_env_runners()
+        if self._runners.num_healthy_remote_env_runners() < runners and time.monotonic() > self._probed_at:
+            self._probed_at = time.monotonic() + PROBE_EVERY_S
+            self._idle.update(self._runners.probe_unhealthy_env_runners(timeout_seconds=PROBE_EVERY_S))

@@ -1,0 +1,123 @@
+"""What an exploration tells of itself: the warning where reward misleads, places, and pictures."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from genie_ray.exploration_log import SettlingDetector, place_of
+from genie_ray.exploration_pictures import top_windows, write_pictures
+from genie_ray.exploration_report import explorer_section
+from genie_ray.metrics_log import MetricsLog
+from policies.rewards import RewardAnswer
+
+
+def settled(cells: Sequence[float], rewards: Sequence[float], judges: Sequence[int] | None = None) -> list[bool]:
+    detector = SettlingDetector()
+    told = []
+    for i, (cells_per_step, reward) in enumerate(zip(cells, rewards, strict=True)):
+        state = detector.get_state()
+        detector = SettlingDetector()
+        detector.set_state(state)  # as after a crash
+        number = judges[i] if judges else 1
+        told.append(detector.update(cells_per_step=cells_per_step, reward=reward, judges=number))
+    return told
+
+
+RISES = [0.2, 0.2, 0.2, 0.3, 0.3, 0.3, 0.3]
+NARROWS = [0.3, 0.3, 0.3, 0.01, 0.01, 0.01, 0.01]
+
+
+def test_reward_that_rises_while_play_narrows_is_told() -> None:
+    """From the first epoch on in which three narrow ones stand against the first three."""
+    assert settled(NARROWS, RISES) == [False] * 5 + [True] * 2
+
+
+@pytest.mark.parametrize(
+    ("cells", "rewards"),
+    [
+        (NARROWS, RISES[::-1]),  # the reward falls: that is being lost, not settled
+        ([0.3] * 7, RISES),  # play stays wide
+        ([0.3, 0.3, 0.3, 0.15, 0.15, 0.15, 0.15], RISES),  # narrower, but not by two thirds
+    ],
+)
+def test_other_play_is_not(cells: Sequence[float], rewards: Sequence[float]) -> None:
+    assert not any(settled(cells, rewards))
+
+
+def test_rewards_of_another_judge_are_not_compared() -> None:
+    """A new judge pays more for everything; only what rises under it counts."""
+    higher = [0.2, 0.2, 0.2, 0.9, 0.9, 0.9, 0.9]
+    assert not any(settled(NARROWS, higher, judges=[1, 1, 1, 2, 2, 2, 2]))
+    assert settled(NARROWS, [*higher[:4], 1.0, 1.0, 1.0], judges=[1, 1, 1, 2, 2, 2, 2])[-1]
+
+
+def test_places_are_those_of_the_emulators_variables() -> None:
+    assert place_of({"score": 7, "lives": 3}) == ()
+    assert place_of({"x": 33, "y": 15, "level": 2, "score": 1}) == (2, 0, 2)
+    assert place_of({"x": 47, "y": 0, "level": 2}) == (2, 0, 2)
+    assert place_of({"x": 48, "y": 0, "level": 2}) != (2, 0, 2)
+
+
+def test_top_windows_are_apart() -> None:
+    rewards = [np.full(20, np.nan, np.float32), np.zeros(30, np.float32)]
+    rewards[0][5], rewards[1][[10, 12, 25]] = 3.0, [4.0, 3.5, 2.0]
+    assert top_windows(rewards, count=3) == [(1, 10), (0, 5), (1, 25)]
+
+
+class MapClient:
+    """Answers with maps that are lit where the fragment's last frame is."""
+
+    def submit(self, frames: list[np.ndarray], actions: list[np.ndarray], **kwargs: Any) -> "MapClient":
+        self.asked = [(f.copy(), a.copy()) for f, a in zip(frames, actions, strict=True)]
+        self.maps = [np.full((len(a), 4, 4), np.nan, np.float32) for a in actions]
+        for maps in self.maps:
+            maps[3:] = np.eye(4)
+        return self
+
+    def answer(self, timeout_s: float) -> RewardAnswer:
+        return RewardAnswer(rewards=[], version="", statistics={}, maps=self.maps)
+
+
+def episode(length: int, best: int) -> SingleAgentEpisode:
+    """Frames that show their step; the transition by action `best` is rewarded most."""
+    frames = np.zeros((length + 1, 16, 16, 3), np.uint8) + np.arange(length + 1, dtype=np.uint8)[:, None, None, None]
+    rewards = np.zeros(length, np.float32)
+    rewards[:3], rewards[best] = np.nan, 1.0
+    return SingleAgentEpisode(
+        observations=list(frames),
+        actions=list(np.arange(length) % 4),
+        rewards=list(rewards),
+        truncated=True,
+        len_lookback_buffer=0,
+    ).to_numpy()
+
+
+def test_pictures_show_the_windows_that_were_judged(tmp_path: Path) -> None:
+    client = MapClient()
+    write_pictures(tmp_path, [episode(12, best=7), episode(40, best=20)], client)
+    frames, actions = client.asked[0]
+    assert len(client.asked) == 4 + 1
+    assert {tuple(f[:, 0, 0, 0]) for f, _ in client.asked[:2]} == {(4, 5, 6, 7, 8), (17, 18, 19, 20, 21)}
+    assert actions.tolist() == [step % 4 for step in frames[:4, 0, 0, 0]]
+    clip = imageio.imread(tmp_path / "episode.gif", index=None)
+    assert len(clip) == 12 + 1  # the episode of the higher return per step
+    for name in ("top_rewards.png", "entropy_map.png"):
+        assert imageio.imread(io.BytesIO((tmp_path / name).read_bytes()), extension=".png").std() > 0
+
+
+def test_the_report_warns_of_an_explorer_that_settled(tmp_path: Path) -> None:
+    for game, settles in (("Hero", 1.0), ("Kangaroo", 0.0)):
+        log = MetricsLog(tmp_path / "agent" / game, from_iteration=0)
+        log.write(1, {"reward_mean": 0.2, "cells_of_epoch_per_step": 0.3, "settled": 0.0})
+        log.write(2, {"reward_mean": 0.3, "cells_of_epoch_per_step": 0.01, "settled": settles})
+        log.close()
+    section = explorer_section(tmp_path)
+    (warning,) = section["warnings"]
+    assert warning.startswith("Hero: the explorer settled in 1 epochs (the first is 2)")
+    assert len(section["plots"]) == 2

@@ -1,0 +1,85 @@
+"""Play and learning at the same time, on real Ray runners, one of which is killed."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+
+from policies.autoexplore import sampling
+from policies.autoexplore.algorithm import AutoExplore
+from tests.policies.test_autoexplore import LEARNING, config
+from tests.policies.toys import ActionClient
+
+pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.slow]
+BOUND = 30  # updates
+EPOCH_STEPS = 2 * 2 * 40  # runners × environments × steps
+
+
+def remote_config(**learning: Any) -> Any:
+    settings = {"num_envs": 2, "evaluation_every": 100} | learning
+    return config(length=100).env_runners(num_env_runners=2).training(learning=replace(LEARNING, **settings))
+
+
+def updates_of(algorithm: AutoExplore) -> int:
+    return algorithm.env_steps * LEARNING.updates_per_epoch // EPOCH_STEPS
+
+
+@pytest.fixture(scope="module")
+def algorithm() -> Iterator[AutoExplore]:
+    algorithm = remote_config(max_weights_age=BOUND).build_algo()
+    yield algorithm
+    algorithm.stop()
+
+
+def test_weights_are_never_older_than_allowed_and_the_ratio_is_exact(algorithm: AutoExplore) -> None:
+    for epoch in range(1, 4):
+        explored = algorithm.train()["exploration"]
+        assert algorithm.env_steps >= epoch * EPOCH_STEPS
+        assert algorithm.updates == updates_of(algorithm) == explored["updates"]
+        assert explored["weights_age_max"] <= BOUND
+    versions = np.concatenate([e.get_extra_model_outputs(WEIGHTS_SEQ_NO) for e in algorithm.replay.episodes])
+    assert len(np.unique(versions)) > 3  # newer weights did reach the runners
+
+
+def test_the_learner_outlives_a_killed_runner_and_a_killed_emulator(algorithm: AutoExplore) -> None:
+    runners = algorithm.env_runner_group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)
+    os.kill(runners[0], signal.SIGKILL)
+    psutil.Process(runners[1]).children()[0].kill()
+    end = time.monotonic() + 120
+    while algorithm.env_runner_group.num_remote_worker_restarts() == 0:
+        assert time.monotonic() < end
+        algorithm.train()
+    algorithm.train()
+    now = algorithm.env_runner_group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)
+    assert len(now) == 2
+    assert runners[0] not in now
+    assert algorithm.updates == updates_of(algorithm)
+    for episode in algorithm.replay.episodes:  # nothing that came back is out of place
+        np.testing.assert_array_equal(episode.get_observations()[1:, 0, 0, 0], 50 * (episode.get_actions() + 1))
+    # ε goes on falling with the steps of all environments: a restarted runner does not begin anew.
+    steps = algorithm.env_runner_group.foreach_env_runner(
+        lambda runner: runner.num_env_steps_sampled_lifetime, local_env_runner=False
+    )
+    assert min(steps) > 2 * EPOCH_STEPS
+
+
+class Dies(ActionClient):
+    """Takes the runner along."""
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_runners_that_only_die_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "MAX_DEATHS_IN_A_ROW", 0)
+    algorithm = remote_config().env_runners(num_env_runners=1).training(reward_client_factory=Dies).build_algo()
+    with pytest.raises(RuntimeError, match="died 1 times in a row"):
+        algorithm.training_step()
+    algorithm.stop()
