@@ -12,7 +12,7 @@ import json
 import math
 import pickle
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,7 +41,18 @@ class Companion(Protocol):
     def set_state(self, state: dict[str, Any]) -> None: ...
 
 
-def train_agent(
+Line = dict[str, float]
+"""A line of metrics.jsonl: `iteration` and its figures."""
+
+
+def train_agent(config: AlgorithmConfig, output: Path, **training: Any) -> Path:
+    """Trains to the end, and returns the directory of the trained policy; arguments as of `agent_iterations`."""
+    for _ in agent_iterations(config, output, **training):
+        pass
+    return output / "module"
+
+
+def agent_iterations(
     config: AlgorithmConfig,
     output: Path,
     *,
@@ -51,24 +62,23 @@ def train_agent(
     figures: Figures,
     shown: Sequence[str],
     companions: Sequence[Companion] = (),
-) -> Path:
-    """Trains for a number of iterations, from the last saved state if there is one.
+) -> Generator[Line, None, None]:
+    """Trains for a number of iterations, from the last saved state if there is one, and yields what each one logs.
+
+    Whoever closes the generator ends the training where it is. At the end the trained policy is there: the best one
+    that was kept (`keep_best`), or else the last. If it was there before, nothing is done.
 
     Args:
         figures: what is logged of each iteration.
         shown: which of them stand beside the progress bar.
         companions: what goes along, in that order.
-
-    Returns:
-        The directory of the trained policy; at once, if it is there. It is the best one that was kept (`keep_best`), or
-        else the last.
     """
     from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 
     module = output / "module"
     if module.exists():
         _remove(output, "state")
-        return module
+        return
     output.mkdir(parents=True, exist_ok=True)
     algorithm = config.build_algo()
     try:
@@ -91,6 +101,7 @@ def train_agent(
                 bar.update(done, **{key: picked[key] for key in shown if key in picked})
                 if done % checkpoint_every == 0 or done == iterations:
                     state = _save_state(algorithm, output, done, [companion.get_state() for companion in companions])
+                yield {"iteration": done, **picked}
         log.close()
     except Exception as error:
         raise cause_of(error) from error
@@ -103,7 +114,6 @@ def train_agent(
     shutil.copytree(_latest(output, "best") or last, temporary)
     temporary.rename(module)
     _remove(output, "state")
-    return module
 
 
 def keep_best(algorithm: Any, output: Path, *, score: float, iteration: int) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from genie_ray.commands import scoring, serving
+from genie_ray.commands import scoring, serving, sweeping
 from genie_ray.commands.checkpoints import checkpoint_app
 from genie_ray.commands.data import data_app
 from genie_ray.commands.games import games_app
@@ -188,6 +188,7 @@ def explore(
 
 
 app.command()(serving.serve_rewards)
+app.command()(sweeping.sweep)
 app.command()(scoring.evaluate)
 app.command()(scoring.evaluate_upscaler)
 app.command()(scoring.rollout)

@@ -137,12 +137,21 @@ class RunConfig:
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
     """Reads a preset and applies overrides.
 
+    Raises:
+        ValueError: one line; unknown key (with the nearest known one), wrong type, impossible value, unreadable file.
+    """
+    return build(RunConfig, load_values(path, overrides))
+
+
+def load_values(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings of a YAML file with overrides, as they stand there.
+
     Args:
         path: YAML file that lists what differs from the defaults; None for the defaults.
         overrides: `key=value`, keys dotted (`dynamics.blocks=4`), values in YAML.
 
     Raises:
-        ValueError: one line; unknown key (with the nearest known one), wrong type, impossible value, unreadable file.
+        ValueError: one line; the file cannot be read, or an override is none.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -164,7 +173,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         except (yaml.YAMLError, ValueError) as error:
             raise ValueError(f"override {override!r} is not valid YAML: {' '.join(str(error).split())}") from error
         _assign(values, key, value)
-    return build(RunConfig, values)
+    return values
 
 
 def build(cls: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
@@ -222,6 +231,15 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
         elif left != right:
             lines.append(f"{prefix}{key}: {left!r} → {right!r}")
     return lines
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with nested changes."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:

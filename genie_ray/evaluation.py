@@ -107,7 +107,7 @@ def evaluate(
                 f"prime_frames + predicted_frames = {config.window}: {checkpoint} takes at most {longest} frames"
             )
     entries: list[tuple[str, Path | None]] = [(COPY, None), (TOKENIZER, next(iter(models.values()))), *models.items()]
-    task = ray.remote(_score).options(num_cpus=LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE, num_gpus=int(ray_config.use_gpu))
+    task = ray.remote(score).options(num_cpus=LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE, num_gpus=int(ray_config.use_gpu))
     pending = {
         task.remote(label, path and path.resolve(), dataset.resolve(), config, ray_config): label
         for label, path in entries
@@ -142,8 +142,8 @@ class Result:
     film_strips: dict[str, np.ndarray]
 
 
-def _score(label: str, checkpoint: Path | None, path: Path, config: EvaluationConfig, ray_config: RayConfig) -> Result:
-    """Scores one row of the table on every game; runs in a Ray task."""
+def score(label: str, checkpoint: Path | None, path: Path, config: EvaluationConfig, ray_config: RayConfig) -> Result:
+    """Scores one row of the table on every game, in the process that calls it: `evaluate` does so in a Ray task."""
     torch.set_num_threads(ray_config.torch_threads(SIDE_BY_SIDE))
     dataset = ReplayDataset(path)
     predictor = load_predictor(label, checkpoint, config)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genie_ray.agents import train_agent
+from genie_ray.agents import Line, agent_iterations
 from genie_ray.envs.retro import EnvConfig
 from genie_ray.rounds import Rounds, RoundsConfig
 from genie_ray.session import RayConfig
@@ -70,6 +70,24 @@ def explore(
     Raises:
         ValueError: the replay buffer is too small, or there cannot be rounds.
     """
+    epochs = exploration_epochs(output, games, rewards, config, env, world_model=world_model, ray=ray, seed=seed)
+    for _ in epochs:
+        pass
+    return output / "module"
+
+
+def exploration_epochs(
+    output: Path,
+    games: Sequence[str],
+    rewards: RewardClientFactory,
+    config: ExplorationConfig,
+    env: EnvConfig,
+    *,
+    world_model: Path | None = None,
+    ray: RayConfig | None = None,
+    seed: int = 0,
+) -> Generator[Line, None, None]:
+    """As `explore`, but yields what each epoch logs and can be ended early (`genie_ray.agents.agent_iterations`)."""
     from genie_ray.exploration_log import ExplorationLog
 
     config.learning.check_capacity(num_env_runners=config.num_env_runners, episode_steps=env.max_episode_steps)
@@ -77,7 +95,7 @@ def explore(
     if config.rounds.every and not (output / "module").exists():
         rounds = _rounds(output, games, rewards, config, env, world_model, ray or RayConfig(), seed)
         companions.append(rounds)
-    module = train_agent(
+    yield from agent_iterations(
         algorithm_config(games, rewards, config, env, seed=seed),
         output,
         iterations=config.epochs,
@@ -89,7 +107,6 @@ def explore(
     )
     for companion in companions[1:]:
         companion.finish()
-    return module
 
 
 def algorithm_config(

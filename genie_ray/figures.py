@@ -37,6 +37,11 @@ HEAT = matplotlib.colormaps["inferno"].with_extremes(bad="white")
 """Colours of heat maps; white where there is no value."""
 
 
+def blank_figure(width: float, height: float) -> Figure:
+    """An empty figure in this style, for pictures in files; inches."""
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
 def curves(data: Curves, *, x: str, y: str, title: str) -> str:
     """Curves in one plot, as SVG."""
     figure = Figure(figsize=(4.6, 3.0), layout="constrained")

@@ -25,7 +25,7 @@ import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from genie_ray.config import RunConfig, build, differences, to_dict
+from genie_ray.config import RunConfig, build, differences, merge, to_dict
 from genie_ray.evaluation import evaluate
 from genie_ray.files import write_atomically
 from genie_ray.metrics_log import read_metrics
@@ -38,15 +38,6 @@ from world_model.genie import GenieReduxG
 
 CODE_WINDOWS = 256  # of the test data, over which the use of codes is counted
 TIMINGS = 5  # rollouts timed; the median counts
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with nested changes."""
-    merged = dict(base)
-    for key, value in changes.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
 
 
 def shared_name(names: Mapping[str, Any], settings: Any) -> str:

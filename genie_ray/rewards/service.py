@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from genie_ray import __version__
 from genie_ray.rewards.client import APP_NAME, DEPLOYMENT, UNAVAILABLE, ServeRewardClient, one_line
@@ -85,7 +86,7 @@ def bind(checkpoint: str | Path, config: RewardConfig, *, version: str, state: s
     frame_size = read_config(GenieReduxG, checkpoint).tokenizer.frame_size
     if config.kind in ("rf", "vae") and frame_size % STRIDE:
         raise ValueError(f"frame size is {frame_size}; allowed with kind {config.kind!r}: multiples of {STRIDE}")
-    gpus = _gpus(config)
+    gpus = replica_gpus(config)
     user_config = {
         "checkpoint": str(Path(checkpoint).absolute()),
         "version": version,
@@ -170,8 +171,7 @@ def reward_service(
     """
     version = check_checkpoint(checkpoint, frame_size=frame_size, num_actions=num_actions)
     check_cluster(config)
-    applications = serve.status().applications
-    others_use_serve, was_running = bool(applications.keys() - {app_name}), app_name in applications
+    was_running = app_name in serve.status().applications
     service = RewardService(
         config=config,
         frame_size=frame_size,
@@ -179,14 +179,30 @@ def reward_service(
         state=None if state is None else str(state),
         app_name=app_name,
     )
+    with start_serve():
+        try:
+            deploy(checkpoint, config, version=version, state=state, app_name=app_name)
+            yield service
+            if config.stateful:
+                service().handle.save.remote().result(timeout_s=SAVE_TIMEOUT_S)
+        finally:
+            if not was_running:
+                serve.delete(app_name)
+
+
+@contextmanager
+def start_serve() -> Iterator[None]:
+    """Ray Serve for a `with` block: started, and shut down at the end, unless it runs already."""
     try:
-        deploy(checkpoint, config, version=version, state=state, app_name=app_name)
-        yield service
-        if config.stateful:
-            service().handle.save.remote().result(timeout_s=SAVE_TIMEOUT_S)
-    finally:
-        if not was_running:
-            serve.delete(app_name) if others_use_serve else serve.shutdown()
+        ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        serve.start(proxy_location="Disabled", logging_config=QUIET)
+        try:
+            yield
+        finally:
+            serve.shutdown()
+    else:
+        yield
 
 
 def find_service(app_name: str, *, frame_size: int, num_actions: int) -> Callable[[], ServeRewardClient]:
@@ -220,13 +236,13 @@ def check_cluster(config: RewardConfig) -> None:
     """
     if not ray.is_initialized():
         raise RuntimeError("no Ray: connect to a cluster before starting the reward service")
-    for resource, wanted in (("CPU", config.cpus * config.replicas), ("GPU", _gpus(config) * config.replicas)):
+    for resource, wanted in (("CPU", config.cpus * config.replicas), ("GPU", replica_gpus(config) * config.replicas)):
         there = ray.cluster_resources().get(resource, 0)
         if wanted > there:
             raise ValueError(f"the reward service wants {wanted:g} {resource}s; the cluster has {there:g}")
 
 
-def _gpus(config: RewardConfig) -> float:
+def replica_gpus(config: RewardConfig) -> float:
     """GPUs of each replica; where the config leaves it open, one if the cluster has one for each, else none."""
     if config.gpus is not None:
         return config.gpus

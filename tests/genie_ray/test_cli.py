@@ -50,6 +50,7 @@ class Refuse:
         "train upscaler",
         "explore",
         "serve-rewards",
+        "sweep",
         "evaluate",
         "evaluate-upscaler",
         "rollout",

@@ -1,0 +1,261 @@
+"""Explorers against random play: distinct cells at equal steps, and how new their play is to the world model (Tab. 6).
+
+Reads a YAML file with `seeds`, `base` (settings as in any preset) and `explorers` (name → what it changes). For each
+seed one world model is trained on random play of all games and then judges every explorer's training, game by game. A
+trained explorer plays as many steps as random play; both are counted in cells, and the world model predicts both: the
+lower its PSNR, the newer the play.
+
+Leaves, in OUT/seed-N, datasets, checkpoints, and one `result.json` for each explorer and game; in OUT, `results.json`,
+`results.md` and `curves.png`, written anew after each. Run again, it continues; what has its result is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from genie_ray.collection import Policy, collect
+from genie_ray.config import RunConfig, build, differences, merge, to_dict
+from genie_ray.envs.roms import require_rom
+from genie_ray.evaluation import evaluate
+from genie_ray.exploration import explore
+from genie_ray.figures import blank_figure
+from genie_ray.files import write_atomically
+from genie_ray.metrics_log import read_metrics
+from genie_ray.predictors import COPY
+from genie_ray.progress import console
+from genie_ray.replay.coverage import coverage_curve
+from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.rewards.service import reward_service
+from genie_ray.session import ray_session
+from genie_ray.training import TrainingJob, train
+
+CURVE_POINTS = 100  # of a coverage curve, that a result keeps
+MODEL, RANDOM = "world model", "random"
+Row = dict[str, Any]
+
+
+def train_world_model(config: RunConfig, directory: Path) -> Path:
+    """The seed's world model: trained on random play of all games."""
+    play, common = directory / "random", {"dataset": directory / "random", "seed": config.seed}
+    steps = config.collection.random_steps
+    collect(play, Policy(name=RANDOM), config.games, steps, config.collection, config.env, seed=config.seed)
+    tokenizer = TrainingJob(
+        kind="tokenizer",
+        output=directory / "tokenizer",
+        config=config.train_tokenizer,
+        model=config.tokenizer,
+        **common,
+    )
+    dynamics = TrainingJob(
+        kind="dynamics",
+        output=directory / "dynamics",
+        config=config.train_dynamics,
+        model=config.dynamics,
+        tokenizer=train(tokenizer, config.ray),
+        **common,
+    )
+    return train(dynamics, config.ray)
+
+
+def train_explorer(config: RunConfig, game: str, world_model: Path, directory: Path) -> Policy:
+    """Trains a game's explorer; the policy it plays by."""
+    agents, collection = directory / "agents", config.collection
+    if not (agents / game / "module").exists():
+        with reward_service(
+            world_model,
+            config.reward,
+            frame_size=config.env.frame_size,
+            num_actions=config.dynamics.num_actions,
+            state=directory / "rewards",
+        ) as rewards:
+            explore(
+                agents / game,
+                [game],
+                rewards,
+                config.exploration,
+                config.env,
+                world_model=world_model,
+                ray=config.ray,
+                seed=config.seed,
+            )
+    return Policy(
+        name="explorer",
+        directory=agents,
+        epsilon=collection.explorer_epsilon,
+        temperature=collection.explorer_temperature,
+    )
+
+
+def run_cell(name: str, config: RunConfig, game: str, world_model: Path, directory: Path) -> Row:
+    """One explorer (or random play) on one game under one seed; at once, if its result is there.
+
+    Raises:
+        ValueError: the result is of other settings.
+    """
+    file, settings = directory / "result.json", to_dict(config)
+    if file.exists():
+        row = json.loads(file.read_text())
+        changed = [line for line in differences(row["settings"], settings) if not line.startswith("ray.")]
+        if changed:
+            raise ValueError(f"{file} was made with other settings ({'; '.join(changed[:3])}): give another --out")
+        return row
+    begin = time.perf_counter()
+    policy = Policy(name=RANDOM) if name == RANDOM else train_explorer(config, game, world_model, directory)
+    trained = time.perf_counter()
+    play, steps = directory / "play", config.collection.finetune_steps
+    # Under another seed than the play that the world model learned from.
+    collect(play, policy, [game], steps, config.collection, config.env, seed=config.seed + 1)
+    models = evaluate({MODEL: world_model}, play, directory / "evaluation", config.evaluation, config.ray)["models"]
+    dataset = ReplayDataset(play)
+    curve = coverage_curve(dataset.read(episode) for episode in dataset.episodes)
+    points = np.unique(np.linspace(1, len(curve), CURVE_POINTS).astype(int))
+    log = read_metrics(directory / "agents" / game / "metrics.jsonl")
+    row = {
+        "explorer": name,
+        "game": game,
+        "seed": config.seed,
+        "settings": settings,
+        "cells": int(curve[-1]),
+        "curve": {"steps": points.tolist(), "cells": curve[points - 1].tolist()},
+        "psnr": models[MODEL]["all"]["psnr"],
+        "delta_psnr": models[MODEL]["all"]["delta_psnr"],
+        "copy_psnr": models[COPY]["all"]["psnr"],
+        "settled_epochs": sum(line.get("settled", 0.0) for line in log),  # warned of: reward rises, play narrows
+        "training": [{key: line[key] for key in ("iteration", "cells", "reward_mean") if key in line} for line in log],
+        "training_seconds": trained - begin,
+        "seconds": time.perf_counter() - begin,
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, lambda path: path.write_text(json.dumps(row)))
+    return row
+
+
+def spread(values: Sequence[float], digits: int, sign: str = "") -> str:
+    """Mean ± standard deviation over seeds."""
+    mean = f"{statistics.fmean(values):{sign}.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def of(rows: Sequence[Row], **wanted: Any) -> list[Row]:
+    """The rows with these values."""
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A Markdown table for each game. Ratios are of the same seed's cells, averaged over seeds."""
+    names = list(dict.fromkeys(row["explorer"] for row in rows))
+    columns = "explorer, seeds, cells, times random, each seed, PSNR, ΔPSNR, copying a frame: PSNR, epochs settled"
+    lines = []
+    for game in dict.fromkeys(row["game"] for row in rows):
+        lines += [f"## {game}", "", f"| {columns.replace(', ', ' | ')} |", "|" + "---|" * len(columns.split(", "))]
+        random = {row["seed"]: row["cells"] for row in of(rows, game=game, explorer=RANDOM)}
+        for name in names:
+            if not (found := of(rows, game=game, explorer=name)):
+                continue
+            ratios = [row["cells"] / random[row["seed"]] for row in found]
+            settled = "" if name == RANDOM else f"{statistics.fmean(row['settled_epochs'] for row in found):.0f}"
+            cells = [
+                name,
+                str(len(found)),
+                spread([row["cells"] for row in found], 0),
+                f"{statistics.fmean(ratios):.2f}",
+                ", ".join(f"{ratio:.2f}" for ratio in ratios),
+                spread([row["psnr"] for row in found], 2),
+                spread([row["delta_psnr"] for row in found], 2, "+"),
+                spread([row["copy_psnr"] for row in found], 2),
+                settled,
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Per game: cells by step of the trained policies' play (mean and range over seeds), and by epoch of learning."""
+    games = list(dict.fromkeys(row["game"] for row in rows))
+    names = list(dict.fromkeys(row["explorer"] for row in rows))
+    figure = blank_figure(1 + 4.4 * len(games), 7)
+    for (above, below), game in zip(figure.subplots(2, len(games), squeeze=False).T, games, strict=True):
+        for index, name in enumerate(names):
+            if not (found := of(rows, game=game, explorer=name)):
+                continue
+            style: dict[str, Any] = {"color": "k", "linestyle": ":"} if name == RANDOM else {"color": f"C{index - 1}"}
+            steps = found[0]["curve"]["steps"]
+            curves = np.array([row["curve"]["cells"] for row in found])
+            above.plot(steps, curves.mean(0), label=name, linewidth=1.4, **style)
+            above.fill_between(steps, curves.min(0), curves.max(0), color=style["color"], alpha=0.12, linewidth=0)
+            if name != RANDOM:
+                epochs = [line["iteration"] for line in found[0]["training"]]
+                seen = np.array([[line["cells"] for line in row["training"]] for row in found])
+                below.plot(epochs, seen.mean(0), linewidth=1.4, **style)
+        above.set(title=game, xlabel="step of play", ylabel="distinct cells")
+        below.set(xlabel="epoch", ylabel="distinct cells seen while learning")
+        for axes in (above, below):
+            axes.grid(alpha=0.25)
+    figure.axes[0].legend(fontsize=7, frameon=False)
+    write_atomically(path, figure.savefig)
+
+
+def write_results(rows: Sequence[Row], out: Path) -> None:
+    """All that is there so far."""
+    write_atomically(out / "results.json", lambda path: path.write_text(json.dumps(rows)))
+    write_atomically(out / "results.md", lambda path: path.write_text(table(rows)))
+    draw(rows, out / "curves.png")
+
+
+def read_configs(path: Path, *, tiny: bool) -> dict[int, dict[str, RunConfig]]:
+    """seed → explorer → settings; random play has the base's.
+
+    Raises:
+        ValueError: settings that cannot work.
+    """
+    described: Mapping[str, Any] = yaml.safe_load(path.read_text())
+    if tiny:
+        described = {**merge(described, described["tiny"]), "explorers": described["tiny"]["explorers"]}
+    explorers = {RANDOM: {}, **described["explorers"]}
+    return {
+        seed: {
+            name: build(RunConfig, merge(described["base"], {**changes, "seed": seed}))
+            for name, changes in explorers.items()
+        }
+        for seed in described["seeds"]
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("config", type=Path, help="YAML file with seeds, base and explorers")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the results")
+    parser.add_argument("--tiny", action="store_true", help="see that every part runs, in a minute or two")
+    arguments = parser.parse_args()
+    configs, out = read_configs(arguments.config, tiny=arguments.tiny), arguments.out.resolve()
+    base = next(iter(configs.values()))[RANDOM]
+    for game in base.games:
+        require_rom(game)
+    cells = [(seed, name, game) for seed, named in configs.items() for name in named for game in base.games]
+    rows: list[Row] = []
+    with ray_session(base.ray):
+        for seed, name, game in cells:
+            directory = out / f"seed-{seed}"
+            world_model = train_world_model(configs[seed][RANDOM], directory)
+            path = directory / name.replace(" ", "-") / game
+            rows.append(run_cell(name, configs[seed][name], game, world_model, path))
+            write_results(rows, out)
+            done = f"{len(rows)} of {len(cells)}: seed {seed}, {name}, {game}"
+            console.print(
+                f"{done}: {rows[-1]['cells']:,} cells, {rows[-1]['psnr']:.2f} dB, {rows[-1]['seconds']:.0f} s"
+            )
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Explorers against random play: what is compared differs in what its name says; a small one runs through."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from genie_ray.config import differences, to_dict
+from genie_ray.replay.dataset import ReplayDataset
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "explorer_vs_random"
+
+
+@pytest.fixture(scope="module")
+def experiment() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("explorer_vs_random_run", FOLDER / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_explorers_differ_in_their_reward_alone(experiment: ModuleType) -> None:
+    configs = experiment.read_configs(FOLDER / "config.yaml", tiny=False)
+    assert len(configs) >= 3
+    for seed, named in configs.items():
+        assert named["random"].seed == seed
+        assert len(named["random"].games) >= 3
+        for name, config in named.items():
+            changed = {line.partition(":")[0] for line in differences(to_dict(named["random"]), to_dict(config))}
+            assert changed <= {"reward.kind", "reward.episodic_novelty", "exploration.rounds.every"}, name
+
+
+def row(explorer: str, seed: int, cells: int, psnr: float) -> dict[str, object]:
+    return {
+        "explorer": explorer,
+        "game": "Kangaroo",
+        "seed": seed,
+        "cells": cells,
+        "psnr": psnr,
+        "delta_psnr": 0.25,
+        "copy_psnr": 30.0,
+        "settled_epochs": 2.0,
+    }
+
+
+def test_the_table_compares_within_a_seed(experiment: ModuleType) -> None:
+    rows = [row("random", 1, 100, 30.0), row("random", 2, 200, 32.0), row("RF", 1, 300, 20.0), row("RF", 2, 200, 24.0)]
+    lines = experiment.table(rows).splitlines()
+    # 300/100 and 200/200; sample standard deviations √2/2 times the difference of two.
+    assert "| RF | 2 | 250 ± 71 | 2.00 | 3.00, 1.00 | 22.00 ± 2.83 | +0.25 ± 0.00 | 30.00 ± 0.00 | 2 |" in lines
+    assert "| random | 2 | 150 ± 71 | 1.00 | 1.00, 1.00 | 31.00 ± 1.41 | +0.25 ± 0.00 | 30.00 ± 0.00 |  |" in lines
+
+
+@pytest.mark.slow
+def test_a_tiny_one_runs_through_and_is_not_repeated(roms: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, str(FOLDER / "run.py"), str(FOLDER / "config.yaml"), "--tiny", "--out", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert [entry["explorer"] for entry in rows] == ["random", "RF"]
+    for entry in rows:
+        play = ReplayDataset(tmp_path / "seed-1" / entry["explorer"] / entry["game"] / "play")
+        assert sum(episode.length for episode in play.episodes) == 200
+        assert entry["cells"] == entry["curve"]["cells"][-1]
+    assert len(rows[1]["training"]) == 2
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "| RF | 1 |" in (tmp_path / "results.md").read_text()
+    results = {path: path.stat().st_mtime_ns for path in (tmp_path / "seed-1").rglob("result.json")}
+    subprocess.run(command, check=True, capture_output=True)
+    assert {path: path.stat().st_mtime_ns for path in results} == results
