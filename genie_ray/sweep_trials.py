@@ -157,7 +157,8 @@ def trial_results(trial: Trial, world_model: Path, directory: Path) -> Generator
                 for line in epochs:
                     yield {EPOCH: before + line["iteration"], CELLS: found + line["cells"]}
                 found += read_metrics(explorer / "metrics.jsonl")[-1]["cells"]
-        collection = dataclasses.replace(run.collection, workers=run.exploration.num_env_runners, large_frame_every=0)
+        runners = run.exploration.num_env_runners
+        collection = dataclasses.replace(run.collection, workers_min=runners, workers_max=runners, large_frame_every=0)
         policy = Policy(
             name="explorer",
             directory=path / "agents",
