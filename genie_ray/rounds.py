@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genie_ray.envs.actions import ACTION_SETS
+from genie_ray.envs.actions import action_names
 from genie_ray.envs.retro import EnvConfig
 from genie_ray.errors import cause_of
 from genie_ray.files import write_atomically
@@ -159,7 +159,7 @@ class Rounds:
         for game, episodes in pieces.items():
             writer.write_shard(dataset, game, f"epoch-{epoch:06d}", episodes)
         metadata = writer.DatasetMetadata(
-            action_names=ACTION_SETS[self._env.action_set],
+            action_names=action_names(self._env.action_set),
             frame_shape=(size, size, 3),
             policy="explorer in training",
             counts=count_episodes(index_episodes(dataset)),
