@@ -103,8 +103,15 @@ class ProgressJudge(Judge):
         )
 
     def get_state(self) -> dict[str, Any]:
-        weights = {"now": self._model.state_dict(), "lagged": self._lagged.state_dict()}
-        return {"learning_progress": {**weights, "version": self._version}}
+        return {  # the lagged copy first: where the latest weights are known, theirs is
+            lagged_name(self._version): self._lagged.state_dict(),
+            "learning_progress": {"now": self._model.state_dict(), "version": self._version},
+        }
+
+
+def lagged_name(version: str) -> str:
+    """The name under which the lagged copy of these weights is remembered."""
+    return f"learning_progress-{version[:16]}"
 
 
 class NoveltyJudge(Judge):

@@ -1,5 +1,8 @@
 """Judges that learn from the very windows that they judge: each batch is judged first, then learned from.
 
+Their versions end in "+incarnation.updates". Each time one is built again it is the next incarnation: what it had
+learned since it was last saved is lost, so the same number of updates would stand for other weights.
+
 Axis letters: M windows, N tokens of a frame, E features of the dynamics, C dimensions of a code, H W C frame.
 """
 
@@ -25,27 +28,31 @@ from world_model.uncertainty import token_entropy, top_k_mean
 class DisagreementJudge(Judge):
     """Variance over heads that predict each token's code vector of frame t from the frozen dynamics' features.
 
-    A token's target is its code vector of length 1. As with the entropy, the highest share of a frame's tokens counts.
+    A token's target is its code vector (of a codebook that tells directions apart, brought to length 1; the grid of
+    "fsq" as it is). As with the entropy, the highest share of a frame's tokens counts.
     """
 
     def __init__(
         self, model: GenieReduxG, config: RewardConfig, version: str, state: dict[str, Any] | None = None
     ) -> None:
         self._model, self._config, self._weights = model, config, version
-        codes_KC = model.tokenizer.code_vectors()
-        self._targets_KC = F.normalize(codes_KC.detach().float(), dim=-1)
+        codes_KC = model.tokenizer.code_vectors().detach().float()
+        grid = model.tokenizer.config.quantizer.kind == "fsq"
+        self._targets_KC = codes_KC if grid else F.normalize(codes_KC, dim=-1)
         self._ensemble = DisagreementEnsemble(
             config.disagreement,
             features=model.dynamics.to_logits.in_features,
             targets=self._targets_KC.shape[-1],
         ).to(codes_KC.device)
+        self._incarnation = 0
         if state is not None:
             self._ensemble.set_state(state)
+            self._incarnation = state["incarnation"] + 1
         self._seen: tuple[Tensor, Tensor] | None = None
 
     @property
     def version(self) -> str:
-        return f"{self._weights}+{self._ensemble.updates}"
+        return f"{self._weights}+{self._incarnation}.{self._ensemble.updates}"
 
     @torch.no_grad()
     def judge(self, windows: Windows) -> Judgement:
@@ -72,7 +79,7 @@ class DisagreementJudge(Judge):
         self._ensemble.learn(*self._seen)
 
     def get_state(self) -> dict[str, Any]:
-        return {"disagreement": self._ensemble.get_state()}
+        return {"disagreement": {**self._ensemble.get_state(), "incarnation": self._incarnation}}
 
 
 class CuriosityJudge(Judge):
@@ -92,13 +99,15 @@ class CuriosityJudge(Judge):
         self._curiosity = FeatureCuriosity(
             config.kind, config.curiosity, frame_size=frame_size, num_actions=num_actions
         ).to(device)
+        self._incarnation = 0
         if state is not None:
             self._curiosity.set_state(state)
+            self._incarnation = state["incarnation"] + 1
         self._seen: tuple[Tensor, Tensor] | None = None
 
     @property
     def version(self) -> str:
-        return f"{self._config.kind}+{self._curiosity.updates}"
+        return f"{self._config.kind}+{self._incarnation}.{self._curiosity.updates}"
 
     def judge(self, windows: Windows) -> Judgement:
         frames_M2HWC = torch.from_numpy(np.ascontiguousarray(windows.frames_M5HWC[:, -2:])).to(self._device)
@@ -116,4 +125,4 @@ class CuriosityJudge(Judge):
         self._curiosity.learn(*self._seen)
 
     def get_state(self) -> dict[str, Any]:
-        return {self._config.kind: self._curiosity.get_state()}
+        return {self._config.kind: {**self._curiosity.get_state(), "incarnation": self._incarnation}}

@@ -1,13 +1,15 @@
 """From a config and a checkpoint to a judge that takes up what its predecessor remembered.
 
 What a judge remembers lies in a directory of the run, one file per thing: weights and optimiser of what it learns
-(`rf.pt`, `vae.pt`, `disagreement.pt`), present and lagged weights (`learning_progress.pt`), what episodes have shown
-(`episodic_novelty.pt`). Each is written atomically.
+(`rf.pt`, `vae.pt`, `disagreement.pt`), the weights served last (`learning_progress.pt`) and the lagged copy of each
+version that was served (`learning_progress-<version>.pt`), what episodes have shown (`episodic_novelty.pt`). Each is
+written atomically.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,14 @@ from torch import Tensor
 
 from genie_ray.files import write_atomically
 from genie_ray.rewards.config import RewardConfig
-from genie_ray.rewards.judges import Judge, NoveltyJudge, ProgressJudge, UncertaintyJudge
+from genie_ray.rewards.judges import Judge, NoveltyJudge, ProgressJudge, UncertaintyJudge, lagged_name
 from genie_ray.rewards.learned import CuriosityJudge, DisagreementJudge
 from genie_ray.rewards.novelty import EpisodicNovelty
-from world_model.checkpoint import load_as, read_config, weights_hash
+from genie_ray.rewards.windows import WINDOW_FRAMES
+from world_model.checkpoint import load_as, read_config, read_description, weights_hash
 from world_model.genie import GenieReduxG, GenieReduxGConfig
 
-FORMAT = 1
+FORMAT = 2
 
 
 def build_judge(
@@ -56,7 +59,7 @@ def build_judge(
         if config.kind == "entropy":
             judge = UncertaintyJudge(model, config, version)
         elif config.kind == "learning_progress":
-            judge = _progress_judge(model, config, version, _load(state, config.kind))
+            judge = _progress_judge(model, config, version, state)
         else:
             judge = DisagreementJudge(model, config, version, _load(state, config.kind))
     if tokenizer is None or not config.episodic_novelty:
@@ -67,10 +70,36 @@ def build_judge(
     return NoveltyJudge(judge, tokenizer, novelty)
 
 
+def describe_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
+    """What a checkpoint can judge: frame_size, num_actions, action_names (None if it does not say), version.
+
+    Raises:
+        ValueError: not a GenieRedux-G checkpoint, or one that cannot look as far as a window.
+    """
+    config: GenieReduxGConfig = read_config(GenieReduxG, checkpoint)
+    if config.dynamics.max_frames < WINDOW_FRAMES:
+        raise ValueError(
+            f"checkpoint {checkpoint} has max_frames {config.dynamics.max_frames}; allowed: {WINDOW_FRAMES} or more"
+        )
+    description = read_description(checkpoint)
+    return {
+        "frame_size": config.tokenizer.frame_size,
+        "num_actions": config.dynamics.num_actions,
+        "action_names": description["provenance"].get("action_names"),
+        "version": description["weights_sha256"],
+    }
+
+
 def save_state(judge: Judge, directory: Path) -> None:
-    """Writes what a judge remembers."""
+    """Writes what a judge remembers.
+
+    Raises:
+        ValueError: weights that are not finite, which must not take the place of those that are.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     for name, state in judge.get_state().items():
+        if not all(tensor.isfinite().all() for tensor in _tensors(state)):
+            raise ValueError(f"{name} has weights that are not finite: they are not saved")
         write_atomically(directory / f"{name}.pt", partial(torch.save, {"format": FORMAT, "state": state}))
 
 
@@ -92,15 +121,19 @@ def _world_model(checkpoint: str | Path, version: str, device: torch.device) -> 
     return model
 
 
-def _progress_judge(
-    model: GenieReduxG, config: RewardConfig, version: str, state: dict[str, Any] | None
-) -> ProgressJudge:
-    """With the lagged copy that belongs to these weights: what was swapped out, or a moving average up to it."""
+def _progress_judge(model: GenieReduxG, config: RewardConfig, version: str, state: Path | None) -> ProgressJudge:
+    """With the lagged copy that belongs to these weights.
+
+    At first that is a copy of themselves; at a swap to new ones, what is swapped out or a moving average up to it;
+    weights that were served before keep theirs, so that they pay the same again.
+    """
     lagged = copy.deepcopy(model)
-    if state is not None:
-        weights = state["lagged"]
-        if state["version"] != version:  # a swap
-            weights = {name: _blend(config.lag, weights[name], now) for name, now in state["now"].items()}
+    weights, latest = _load(state, lagged_name(version)), _load(state, "learning_progress")
+    if weights is None and latest is not None:
+        older = _load(state, lagged_name(latest["version"]))
+        assert older is not None
+        weights = {name: _blend(config.lag, older[name], now) for name, now in latest["now"].items()}
+    if weights is not None:
         lagged.load_state_dict(weights)
     return ProgressJudge(model, lagged, config, version, weights_hash(lagged))
 
@@ -108,3 +141,12 @@ def _progress_judge(
 def _blend(lag: float, older: Tensor, newer: Tensor) -> Tensor:
     """Moving average of a weight; what is no real number (a counter) is taken from the newer."""
     return torch.lerp(newer, older, lag) if newer.is_floating_point() else newer
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    """The tensors in nested dicts."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict):
+        for value in state.values():
+            yield from _tensors(value)

@@ -7,7 +7,8 @@ transitions that come (Burda et al. 2018, 1808.04355; baselines of Savov et al. 
     vae  the means of a variational autoencoder that learns from the same frames
 
 Sizes are those of Burda et al.'s implementation; its whitening of the pixels by the statistics of random play is
-replaced by a fixed scaling to [−½, ½].
+replaced by a fixed scaling to [−½, ½]. The bounds of gradients and log variances are ours: one strange frame must not
+ruin a learner that nobody watches.
 
 Axis letters: M transitions, F features, A actions, H W C frame.
 """
@@ -22,6 +23,8 @@ from torch import Tensor, nn
 from policies.checks import check_at_least, check_positive
 
 STRIDE = 8  # of the convolutions taken together
+MAX_GRADIENT_NORM = 10.0
+MAX_LOG_VARIANCE = 10.0  # and at least its negative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +159,11 @@ class FeatureCuriosity(nn.Module):
         return (self.predictor(before_MF, actions_M) - after_MF).square().mean(dim=-1)
 
     def learn(self, frames_M2HWC: Tensor, actions_M: Tensor) -> CuriosityLosses:
-        """One step of Adam on these transitions. Features are targets: the predictor does not move them."""
+        """One step of Adam on these transitions. Features are targets: the predictor does not move them.
+
+        Raises:
+            RuntimeError: gradients that are not finite; the weights stay as they were.
+        """
         before_MCHW, after_MCHW = _pixels(frames_M2HWC)
         with torch.no_grad():
             before_MF, after_MF = self._means(before_MCHW), self._means(after_MCHW)
@@ -166,6 +173,7 @@ class FeatureCuriosity(nn.Module):
             loss = loss + reconstruction
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters(), MAX_GRADIENT_NORM, error_if_nonfinite=True)
         self.optimizer.step()
         self.updates += 1
         return CuriosityLosses(
@@ -190,6 +198,7 @@ class FeatureCuriosity(nn.Module):
         """Of the frames under the VAE: unit-variance Gaussian likelihood and KL from N(0, 1), per pixel value."""
         assert self.decoder is not None
         means_MF, log_variances_MF = self.encoder(pixels_MCHW).chunk(2, dim=-1)
+        log_variances_MF = log_variances_MF.clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
         drawn_MF = means_MF + torch.randn_like(means_MF) * (log_variances_MF / 2).exp()
         squared_error = (self.decoder(drawn_MF) - pixels_MCHW).square().sum() / 2
         divergence = (means_MF.square() + log_variances_MF.exp() - log_variances_MF - 1).sum() / 2

@@ -82,6 +82,21 @@ def test_a_restored_state_continues_exactly(kind: Literal["rf", "vae"]) -> None:
     assert first.updates == second.updates == 2
 
 
+def test_one_strange_frame_does_not_ruin_a_vae() -> None:
+    learner, (frames_M2HWC, actions_M) = curiosity("vae"), transitions(0, dark=True)
+    with torch.no_grad():
+        learner.encoder.convolutions[-1].bias[SMALL.features :] = 500.0  # log variances, of which exp is infinite
+    losses = learner.learn(frames_M2HWC, actions_M)
+    assert losses.reconstruction is not None
+    assert np.isfinite(losses.reconstruction)
+    before = {name: weights.clone() for name, weights in learner.state_dict().items()}
+    with torch.no_grad():
+        learner.predictor.outward.bias[0] = before["predictor.outward.bias"][0] = torch.inf
+    with pytest.raises(RuntimeError, match="non-finite"):
+        learner.learn(frames_M2HWC, actions_M)
+    assert all(torch.equal(weights, before[name]) for name, weights in learner.state_dict().items())
+
+
 def test_frame_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="frame_size is 20; allowed: multiples of 8"):
         FeatureCuriosity("rf", SMALL, frame_size=20, num_actions=ACTIONS)
