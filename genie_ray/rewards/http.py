@@ -8,8 +8,10 @@
 Bound to loopback unless told otherwise; elsewhere every request must bring a bearer token.
 """
 
+import asyncio
 import ipaddress
 import secrets
+import uuid
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -20,6 +22,7 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from genie_ray import __version__
+from genie_ray.errors import cause_of
 from genie_ray.rewards import wire
 from genie_ray.rewards.client import UNAVAILABLE, one_line
 from policies.checks import check_at_least
@@ -27,6 +30,7 @@ from policies.checks import check_at_least
 TOKEN_VARIABLE = "GENIE_RAY_REWARDS_TOKEN"
 MEGABYTE = 1024**2
 RETRY_AFTER_S = "1"
+DESCRIPTION_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,39 +88,50 @@ class RewardApi:
         token: Token,
         maps: Annotated[bool, Query(description="Also answer with maps over each frame's tokens.")] = False,
         request_id: Annotated[
-            str | None, Query(description="Asked again under the same id, a question gets the same answer.")
+            str | None,
+            Query(description="A fresh UUID. Asked again under the same one, a question gets the same answer."),
         ] = None,
     ) -> Response:
         """Rewards of fragments of play."""
         self._authorize(token)
         body = await self._body(request)
         try:
-            question = wire.unpack_question(body, max_bytes=self._config.max_request_mb * MEGABYTE)
-            answer = await self._model.rewards.remote(
-                request_id or secrets.token_hex(16), question.frames, question.actions, question.episodes, maps
+            question = await asyncio.to_thread(
+                wire.unpack_question, body, max_bytes=self._config.max_request_mb * MEGABYTE
             )
         except ValueError as error:
-            raise HTTPException(400, one_line(error)) from error
-        except UNAVAILABLE as error:
-            reason = "full" if isinstance(error, BackPressureError) else one_line(error)
-            raise HTTPException(503, reason, {"Retry-After": RETRY_AFTER_S}) from error
-        return Response(wire.pack_answer(answer), media_type=wire.MEDIA_TYPE)
+            raise HTTPException(400, str(error)) from error
+        answer = await self._ask(
+            "rewards", request_id or uuid.uuid4().hex, question.frames, question.actions, question.episodes, maps
+        )
+        return Response(await asyncio.to_thread(wire.pack_answer, answer), media_type=wire.MEDIA_TYPE)
 
     @api.get("/v1/service")
     async def service(self, token: Token) -> dict[str, Any]:
         """What is served."""
         self._authorize(token)
-        return {**await self._model.describe.remote(), "max_request_mb": self._config.max_request_mb}
+        described = await self._ask("describe", timeout_s=DESCRIPTION_TIMEOUT_S)
+        return {**described, "max_request_mb": self._config.max_request_mb}
 
     @api.get("/v1/stats")
     async def stats(self, token: Token) -> dict[str, Any]:
         """How much was judged, and how fast of late: of the replica that answers."""
         self._authorize(token)
-        return await self._model.stats.remote()
+        return await self._ask("stats", timeout_s=DESCRIPTION_TIMEOUT_S)
+
+    async def _ask(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
+        """What a method of the model's returns; what it raises, as a status."""
+        try:
+            return await asyncio.wait_for(getattr(self._model, method).remote(*arguments), timeout_s)
+        except ValueError as error:
+            raise HTTPException(400, str(cause_of(error))) from error
+        except UNAVAILABLE as error:
+            reason = "full" if isinstance(error, BackPressureError) else one_line(error)
+            raise HTTPException(503, reason, {"Retry-After": RETRY_AFTER_S}) from error
 
     def _authorize(self, token: HTTPAuthorizationCredentials | None) -> None:
-        wanted = self._config.token
-        if wanted is not None and (token is None or not secrets.compare_digest(token.credentials, wanted)):
+        wanted, given = self._config.token, "" if token is None else token.credentials
+        if wanted is not None and not secrets.compare_digest(given.encode(), wanted.encode()):
             raise HTTPException(401, "no token, or another", {"WWW-Authenticate": "Bearer"})
 
     async def _body(self, request: Request) -> bytes:

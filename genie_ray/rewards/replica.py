@@ -2,83 +2,41 @@
 
 There is no waiting for a batch to fill: while one is judged, the next one gathers. A request is judged by one judge
 throughout, so by one version of the weights, and answered once: asked again under the same id it gets the same answer
-(a judge that learns or counts must not see it twice).
+(a judge that learns or counts must not see it twice). What goes wrong is told to those whose windows it concerns.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from ray.serve.metrics import Counter, Gauge, Histogram
 
 from genie_ray.rewards import config as configs
+from genie_ray.rewards.batches import Request, digest, next_batch
 from genie_ray.rewards.judges import Judge, Judgement
-from genie_ray.rewards.state import build_judge, save_state
+from genie_ray.rewards.state import build_judge, describe_checkpoint, save_state
 from genie_ray.rewards.windows import Windows, check_fragments, join, unfold
-from policies.rewards import WINDOW_ACTIONS, RewardAnswer
-from world_model.checkpoint import read_config
-from world_model.genie import GenieReduxG
+from policies.rewards import RewardAnswer
+
+T = TypeVar("T")
 
 REMEMBERED_ANSWERS = 256  # of the latest requests
 SAVE_EVERY_S = 30.0
 RECENT = 1_000  # requests and batches that `stats` is about
 LATENCY_BOUNDARIES = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
 
-
-@dataclass(kw_only=True)
-class Request:
-    """A caller's fragments on their way through the batches."""
-
-    judge: Judge
-    lengths: list[int]  # actions of each fragment
-    waiting: deque[Windows]
-    maps: bool
-    done: asyncio.Future[RewardAnswer]
-    arrived: float = field(default_factory=time.perf_counter)
-    judged: list[Judgement] = field(default_factory=list)
-    version: str | None = None  # of the judge when it judged last
-
-    def take(self, limit: int) -> Windows | None:
-        """Up to that many of the windows that wait; None if none does or none may."""
-        if not (limit and self.waiting):
-            return None
-        first = self.waiting.popleft()
-        if len(first) > limit:
-            self.waiting.appendleft(first[limit:])
-        return first[:limit]
-
-    def answer(self) -> RewardAnswer:
-        """All judgements, cut into the fragments again; NaN where there was no window."""
-        names = self.judged[0].statistics if self.judged else ()
-        with_maps = self.maps and all(judged.maps_Mhw is not None for judged in self.judged)
-        return RewardAnswer(
-            rewards=self._spread([judged.rewards_M for judged in self.judged]),
-            version=self.version or self.judge.version,
-            statistics={name: self._spread([judged.statistics[name] for judged in self.judged]) for name in names},
-            maps=self._spread([judged.maps_Mhw for judged in self.judged]) if with_maps else None,
-        )
-
-    def _spread(self, parts: Sequence[Any]) -> list[np.ndarray]:
-        values = np.concatenate(parts) if parts else np.empty(0, np.float32)
-        spread = [np.full((length, *values.shape[1:]), np.nan, np.float32) for length in self.lengths]
-        start = 0
-        for array in spread:
-            windows = max(len(array) - WINDOW_ACTIONS + 1, 0)
-            array[len(array) - windows :] = values[start : start + windows]
-            start += windows
-        assert start == len(values)
-        return spread
+logger = logging.getLogger(__name__)
 
 
 class RewardModel:
@@ -88,7 +46,7 @@ class RewardModel:
         # Judging, learning, loading and saving take turns in one thread; the event loop takes requests meanwhile.
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._queue: deque[Request] = deque()
-        self._answers: OrderedDict[str, asyncio.Future[RewardAnswer]] = OrderedDict()
+        self._answers: OrderedDict[str, tuple[bytes, asyncio.Future[RewardAnswer]]] = OrderedDict()
         self._worker: asyncio.Task[None] | None = None
         self._judge: Judge | None = None
         self._saved = self._started = time.perf_counter()
@@ -112,23 +70,24 @@ class RewardModel:
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Called by Serve at the start and after each change; requests that have arrived keep their judge."""
-        config = configs.from_dict(user_config["config"])
-        state = user_config["state"] and Path(user_config["state"])
-        loop = asyncio.get_running_loop()
 
         def build() -> Judge:
-            torch.set_num_threads(config.threads)
-            if self._judge is not None and self._config.stateful:
-                save_state(self._judge, self._state)
-            device = torch.device("cuda" if user_config["gpus"] else "cpu")
-            judge = build_judge(config, user_config["checkpoint"], user_config["version"], state, device)
+            if self._judge is not None:
+                self._try_to_save(self._judge)
+            judge = _build(user_config)
             if config.stateful:
                 save_state(judge, state)
             return judge
 
-        judge = await loop.run_in_executor(self._thread, build)
-        self._judge, self._config, self._state = judge, config, state
-        self._sizes = read_config(GenieReduxG, user_config["checkpoint"])
+        config = configs.from_dict(user_config["config"])
+        state = user_config["state"] and Path(user_config["state"])
+        served = describe_checkpoint(user_config["checkpoint"])
+        judge = await self._in_thread(build)
+        self._judge, self._config, self._state, self._served = judge, config, state, served
+
+    async def rehearse(self, user_config: dict[str, Any]) -> None:
+        """Does what `reconfigure` would, and lets go of it; raises what would end a replica there."""
+        await self._in_thread(_build, user_config)
 
     async def rewards(
         self,
@@ -141,26 +100,26 @@ class RewardModel:
         """The fragments' rewards; see `policies.rewards.RewardClient.submit`.
 
         Raises:
-            ValueError: fragments that cannot be judged.
+            ValueError: fragments that cannot be judged, or the id of another question.
         """
-        known = self._answers.get(request_id)
-        if known is None:
-            known = self._answers[request_id] = self._enqueue(frames, actions, episodes, maps)
+        asked = digest(frames, actions, episodes, maps)
+        if request_id not in self._answers:
+            self._answers[request_id] = asked, self._enqueue(frames, actions, episodes, maps)
+            self._answers[request_id][1].add_done_callback(
+                lambda answer: answer.exception() and self._answers.pop(request_id, None)
+            )
             if len(self._answers) > REMEMBERED_ANSWERS:
                 self._answers.popitem(last=False)
-        return await asyncio.shield(known)
+        known, answer = self._answers[request_id]
+        if known != asked:
+            raise ValueError(f"request_id {request_id!r} was another question's; allowed: a fresh UUID for each")
+        return await asyncio.shield(answer)
 
     def _enqueue(
         self, frames: list[np.ndarray], actions: list[np.ndarray], episodes: list[str] | None, maps: bool
     ) -> asyncio.Future[RewardAnswer]:
-        sizes = self._sizes
-        check_fragments(
-            frames,
-            actions,
-            episodes,
-            frame_size=sizes.tokenizer.frame_size,
-            num_actions=sizes.dynamics.num_actions,
-        )
+        sizes = {name: self._served[name] for name in ("frame_size", "num_actions")}
+        check_fragments(frames, actions, episodes, **sizes)
         if self._config.episodic_novelty and episodes is None:
             raise ValueError("no episodes were named; allowed with episodic_novelty: one per fragment")
         names = episodes if self._config.episodic_novelty and episodes is not None else [None] * len(frames)
@@ -170,6 +129,7 @@ class RewardModel:
             judge=self._judge,
             lengths=[len(taken) for taken in actions],
             waiting=deque(part for part in parts if len(part)),
+            episodes=frozenset(name for name in names if name is not None),
             maps=maps,
             done=asyncio.get_running_loop().create_future(),
         )
@@ -180,36 +140,25 @@ class RewardModel:
 
     async def _work(self) -> None:
         """Judges until nobody waits."""
-        loop = asyncio.get_running_loop()
         while self._queue:
-            judge = self._queue[0].judge
-            batch = self._next_batch()
-            try:
-                if batch:
-                    judged = await loop.run_in_executor(self._thread, self._judge_batch, judge, batch)
-                    for (request, _), judgement in zip(batch, judged, strict=True):
-                        request.judged.append(judgement)
-            except Exception as error:
-                for request, _ in batch:
-                    if not request.done.done():
-                        request.done.set_exception(error)
+            judge, batch = self._queue[0].judge, next_batch(self._queue, self._config.batch_size)
+            succeeded = bool(batch) and await self._serve(judge, batch)
             self._finish()
-            if batch and self._config.remembers:
-                await loop.run_in_executor(self._thread, self._learn, judge)
+            if succeeded and self._config.remembers:
+                await self._in_thread(self._learn, judge)
 
-    def _next_batch(self) -> list[tuple[Request, Windows]]:
-        """Windows in order of arrival, up to the batch size, all for one judge."""
-        batch: list[tuple[Request, Windows]] = []
-        room = self._config.batch_size
-        for request in self._queue:
-            if request.judge is not self._queue[0].judge:
-                break
-            while (windows := request.take(room)) is not None:
-                batch.append((request, windows))
-                room -= len(windows)
-            if not room:
-                break
-        return batch
+    async def _serve(self, judge: Judge, batch: list[tuple[Request, Windows]]) -> bool:
+        """Has a batch judged; whether it could be."""
+        try:
+            judged = await self._in_thread(self._judge_batch, judge, batch)
+        except Exception as error:
+            for request, _ in batch:
+                if not request.done.done():
+                    request.done.set_exception(error)
+            return False
+        for (request, _), judgement in zip(batch, judged, strict=True):
+            request.judged.append(judgement)
+        return True
 
     def _judge_batch(self, judge: Judge, batch: list[tuple[Request, Windows]]) -> list[Judgement]:
         started = time.perf_counter()
@@ -230,26 +179,44 @@ class RewardModel:
         return [_part(judged, slice(start, stop)) for start, stop in itertools.pairwise(cuts)]
 
     def _finish(self) -> None:
-        """Answers the requests that are complete or have failed, from the front of the queue."""
-        while self._queue and (self._queue[0].done.done() or not self._queue[0].waiting):
-            request = self._queue.popleft()
+        """Answers the requests that are complete, and lets go of those and of what has failed."""
+        ended = [request for request in self._queue if request.done.done() or not request.waiting]
+        self._queue = deque(request for request in self._queue if request.waiting and not request.done.done())
+        for request in ended:
             if not request.done.done():
-                request.done.set_result(request.answer())
+                try:
+                    request.done.set_result(request.answer())
+                except Exception as error:
+                    request.done.set_exception(error)
             elapsed = time.perf_counter() - request.arrived
             self._counts["requests"] += 1
             self._latencies.append(elapsed)
             self._metrics["latency"].observe(elapsed)
 
     def _learn(self, judge: Judge) -> None:
-        judge.learn()
+        """What goes wrong here costs some learning, not the answers."""
+        try:
+            judge.learn()
+        except Exception:
+            logger.exception("judge %s could not learn from a batch", judge.version)
         if judge is self._judge and time.perf_counter() - self._saved > SAVE_EVERY_S:
-            save_state(judge, self._state)
-            self._saved = time.perf_counter()
+            self._try_to_save(judge)
+
+    def _try_to_save(self, judge: Judge) -> None:
+        self._saved = time.perf_counter()
+        try:
+            if self._config.stateful:
+                save_state(judge, self._state)
+        except Exception:
+            logger.exception("what judge %s remembers could not be saved", judge.version)
 
     async def save(self) -> None:
         """Writes what the judge remembers."""
         if self._judge is not None and self._config.stateful:
-            await asyncio.get_running_loop().run_in_executor(self._thread, save_state, self._judge, self._state)
+            await self._in_thread(save_state, self._judge, self._state)
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     async def describe(self) -> dict[str, Any]:
         """What is served."""
@@ -257,9 +224,8 @@ class RewardModel:
         return {
             "kind": self._config.kind,
             "episodic_novelty": self._config.episodic_novelty,
+            **self._served,
             "version": self._judge.version,
-            "frame_size": self._sizes.tokenizer.frame_size,
-            "num_actions": self._sizes.dynamics.num_actions,
         }
 
     async def stats(self) -> dict[str, Any]:
@@ -276,6 +242,14 @@ class RewardModel:
             "uptime_s": time.perf_counter() - self._started,
             "pid": os.getpid(),
         }
+
+
+def _build(user_config: dict[str, Any]) -> Judge:
+    config = configs.from_dict(user_config["config"])
+    torch.set_num_threads(config.threads)
+    state = user_config["state"] and Path(user_config["state"])
+    device = torch.device("cuda" if user_config["gpus"] else "cpu")
+    return build_judge(config, user_config["checkpoint"], user_config["version"], state, device)
 
 
 def _part(judged: Judgement, part: slice) -> Judgement:

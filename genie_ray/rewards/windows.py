@@ -93,16 +93,16 @@ def check_fragments(
             + "; allowed: one of each"
         )
     for number, (frames_of, actions_of) in enumerate(zip(frames, actions, strict=True)):
+        if actions_of.ndim != 1 or not np.issubdtype(actions_of.dtype, np.integer):
+            raise ValueError(
+                f"fragment {number}: actions have shape {list(actions_of.shape)} and type {actions_of.dtype}; "
+                "allowed: [n], integers"
+            )
         allowed = [len(actions_of) + 1, frame_size, frame_size, 3]
         if frames_of.dtype != np.uint8 or list(frames_of.shape) != allowed:
             raise ValueError(
                 f"fragment {number}: frames have shape {list(frames_of.shape)} and type {frames_of.dtype}; allowed "
                 f"with {len(actions_of)} actions: {allowed}, uint8"
-            )
-        if actions_of.ndim != 1 or not np.issubdtype(actions_of.dtype, np.integer):
-            raise ValueError(
-                f"fragment {number}: actions have shape {list(actions_of.shape)} and type {actions_of.dtype}; "
-                "allowed: [n], integers"
             )
         if actions_of.size and not 0 <= actions_of.min() <= actions_of.max() < num_actions:
             raise ValueError(

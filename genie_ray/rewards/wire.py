@@ -15,9 +15,11 @@ from __future__ import annotations
 import io
 import zipfile
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from genie_ray.errors import one_line
 from policies.rewards import RewardAnswer
 
 MEDIA_TYPE = "application/x-npz"
@@ -54,10 +56,12 @@ def unpack_question(body: bytes, *, max_bytes: int) -> Question:
     if not count or wanted != arrays.keys() - {"episodes"}:
         raise ValueError(f"the file holds {', '.join(sorted(arrays)) or 'nothing'}; allowed: frames_0, actions_0, …")
     named = arrays.get("episodes")
+    if named is not None and (named.ndim != 1 or named.dtype.kind != "U"):
+        raise ValueError(f"episodes have shape {list(named.shape)} and type {named.dtype}; allowed: [fragments], text")
     return Question(
         frames=[arrays[f"frames_{number}"] for number in range(count)],
         actions=[arrays[f"actions_{number}"] for number in range(count)],
-        episodes=None if named is None else [str(name) for name in named.ravel()],
+        episodes=None if named is None else named.tolist(),
     )
 
 
@@ -88,12 +92,17 @@ def _pack(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def _unpack(body: bytes, max_bytes: int) -> dict[str, np.ndarray]:
+    arrays: dict[str, Any] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-            if unpacked > max_bytes:
-                raise ValueError(f"the file unpacks to {unpacked} bytes; allowed: {max_bytes}")
-        with np.load(io.BytesIO(body), allow_pickle=False) as file:
-            return dict(file)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ValueError(f"the body is no .npz file: {error}") from error
+        if unpacked <= max_bytes:
+            with np.load(io.BytesIO(body), allow_pickle=False) as file:
+                arrays = dict(file)
+    except Exception as error:  # zipfile, its decompressors and numpy raise whatever a damaged file leads them to
+        raise ValueError(f"the body is no .npz file: {one_line(error)}") from error
+    if unpacked > max_bytes:
+        raise ValueError(f"the file unpacks to {unpacked} bytes; allowed: {max_bytes}")
+    if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise ValueError(f"the body is no .npz file: {', '.join(others)} in it are no arrays")
+    return arrays

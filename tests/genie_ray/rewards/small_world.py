@@ -1,20 +1,29 @@
-"""Tiny world models and fragments of play, and rewards worked out from the definition."""
+"""Tiny world models, replicas and fragments of play, and rewards worked out from the definition."""
 
+import dataclasses
+import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from genie_ray.rewards.config import RewardConfig
+from genie_ray.rewards.judges import Judge, Judgement
+from genie_ray.rewards.replica import RewardModel
 from genie_ray.rewards.windows import Windows, join, unfold
 from tests.policies.toys import NUM_ACTIONS, SIZE
+from world_model.checkpoint import weights_hash
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieReduxG, GenieReduxGConfig
 from world_model.quantizer import QuantizerConfig
 from world_model.tokenizer import TokenizerConfig
 from world_model.uncertainty import uncertainty_reward
 
-FITS = {"frame_size": SIZE, "num_actions": NUM_ACTIONS}
+SIZES = {"frame_size": SIZE, "num_actions": NUM_ACTIONS}
+FITS: dict[str, Any] = {"frame_size": SIZE, "action_names": ("RIGHT", "LEFT", "UP", "JUMP")}
 TOP_K, SCALE = 0.5, 2.0
+CONFIG = RewardConfig(top_k_fraction=TOP_K, scale=SCALE, batch_size=7)
 
 
 def world_model(seed: int) -> GenieReduxG:
@@ -70,3 +79,38 @@ def assert_rewards(given: list[np.ndarray], model: GenieReduxG, frames: list[Any
     for reward, frames_of, actions_of in zip(given, frames, actions, strict=True):
         assert reward.dtype == np.float32
         np.testing.assert_allclose(reward, rewards_by_hand(model, frames_of, actions_of), atol=1e-5)
+
+
+def user_config(checkpoint: Path, model: GenieReduxG, **changes: Any) -> dict[str, Any]:
+    config = dataclasses.asdict(dataclasses.replace(CONFIG, **changes))
+    state = str(checkpoint.parent / "state")
+    return {
+        "checkpoint": str(checkpoint), "version": weights_hash(model), "config": config, "state": state, "gpus": 0.0
+    }  # fmt: skip
+
+
+class Recording(Judge):
+    """Another judge that writes down what it is asked, and can be made to wait."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self.asked: list[Windows] = []
+        self.go = threading.Event()
+        self.go.set()
+
+    @property
+    def version(self) -> str:
+        return self._judge.version
+
+    def judge(self, windows: Windows) -> Judgement:
+        self.asked.append(windows)
+        assert self.go.wait(30)
+        return self._judge.judge(windows)
+
+
+async def started(checkpoint: Path, model: GenieReduxG, **changes: Any) -> tuple[RewardModel, Recording]:
+    replica = RewardModel()
+    await replica.reconfigure(user_config(checkpoint, model, **changes))
+    assert replica._judge is not None
+    replica._judge = recording = Recording(replica._judge)
+    return replica, recording

@@ -3,8 +3,6 @@ it is asked about when a real environment runner plays.
 """
 
 import asyncio
-import dataclasses
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,71 +10,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ray.rllib.core import COMPONENT_RL_MODULE
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from ray.tune import register_env
 
-from genie_ray.rewards.config import RewardConfig
-from genie_ray.rewards.judges import Judge, Judgement, UncertaintyJudge, question
+from genie_ray.rewards.judges import question
 from genie_ray.rewards.replica import RewardModel
-from genie_ray.rewards.windows import Windows
 from policies.autoexplore.algorithm import AutoExploreConfig, AutoExploreLearningConfig
 from policies.autoexplore.env_runner import CuriosityEnvRunner
 from policies.autoexplore.module import AutoExploreModuleConfig
 from policies.rewards import RewardAnswer
-from tests.genie_ray.rewards.small_world import SCALE, TOP_K, assert_rewards, fragment, fragments, world_model
+from tests.genie_ray.rewards.small_world import (
+    assert_rewards,
+    fragment,
+    fragments,
+    started,
+    user_config,
+)
 from tests.policies.toys import ShowsAction
-from world_model.checkpoint import save, weights_hash
+from world_model.checkpoint import weights_hash
 from world_model.genie import GenieReduxG
 
-CONFIG = RewardConfig(top_k_fraction=TOP_K, scale=SCALE, batch_size=7)
 LENGTHS = (12, 2, 4, 9)
-
-
-@pytest.fixture(scope="module")
-def models() -> list[GenieReduxG]:
-    return [world_model(seed) for seed in (0, 1)]
-
-
-@pytest.fixture(scope="module")
-def checkpoints(models: list[GenieReduxG], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    root = tmp_path_factory.mktemp("world_models")
-    for number, model in enumerate(models):
-        save(model, root / str(number), provenance={})
-    return [root / "0", root / "1"]
-
-
-def user_config(checkpoint: Path, model: GenieReduxG, **changes: Any) -> dict[str, Any]:
-    config = dataclasses.asdict(dataclasses.replace(CONFIG, **changes))
-    state = str(checkpoint.parent / "state")
-    return {
-        "checkpoint": str(checkpoint), "version": weights_hash(model), "config": config, "state": state, "gpus": 0.0
-    }  # fmt: skip
-
-
-class Recording(Judge):
-    """Another judge that writes down what it is asked, and can be made to wait."""
-
-    def __init__(self, judge: Judge) -> None:
-        self._judge = judge
-        self.asked: list[Windows] = []
-        self.go = threading.Event()
-        self.go.set()
-
-    @property
-    def version(self) -> str:
-        return self._judge.version
-
-    def judge(self, windows: Windows) -> Judgement:
-        self.asked.append(windows)
-        assert self.go.wait(30)
-        return self._judge.judge(windows)
-
-
-async def started(checkpoint: Path, model: GenieReduxG, **changes: Any) -> tuple[RewardModel, Recording]:
-    replica = RewardModel()
-    await replica.reconfigure(user_config(checkpoint, model, **changes))
-    assert replica._judge is not None
-    replica._judge = recording = Recording(replica._judge)
-    return replica, recording
 
 
 def test_a_lone_caller_gets_the_models_rewards(checkpoints: list[Path], models: list[GenieReduxG]) -> None:
@@ -178,19 +133,6 @@ def test_one_callers_mistake_is_not_the_others(checkpoints: list[Path], models: 
     assert_rewards(good.rewards, models[0], *fragments(6))
 
 
-def test_rewards_that_are_not_finite_are_no_rewards(checkpoints: list[Path], models: list[GenieReduxG]) -> None:
-    async def ask() -> None:
-        replica, _ = await started(checkpoints[0], models[0])
-        broken = world_model(0)
-        with torch.no_grad():
-            broken.dynamics.to_logits.bias.fill_(torch.nan)
-        replica._judge = UncertaintyJudge(broken, CONFIG, "broken")
-        await replica.rewards("id", *fragments(6))
-
-    with pytest.raises(ArithmeticError, match="judge broken gave rewards that are not finite"):
-        asyncio.run(ask())
-
-
 def test_learning_goes_on_after_a_restart(checkpoints: list[Path], models: list[GenieReduxG]) -> None:
     async def ask() -> list[str]:
         replica, _ = await started(checkpoints[0], models[0], kind="rf")
@@ -201,7 +143,21 @@ def test_learning_goes_on_after_a_restart(checkpoints: list[Path], models: list[
         second = await restarted.rewards("1", *fragments(10))
         return [first.version, second.version]
 
-    assert asyncio.run(ask()) == ["rf+0", "rf+1"]
+    assert asyncio.run(ask()) == ["rf+0.0", "rf+1.1"]
+
+
+def test_an_id_is_one_questions(checkpoints: list[Path], models: list[GenieReduxG]) -> None:
+    async def ask() -> None:
+        replica, _ = await started(checkpoints[0], models[0])
+        frames, actions = fragments(6)
+        await replica.rewards("same", frames, actions)
+        for others in ((frames, [actions[0][::-1]]), ([frames[0][::-1]], actions)):
+            with pytest.raises(ValueError, match="'same' was another question's; allowed: a fresh UUID"):
+                await replica.rewards("same", *others)
+        with pytest.raises(ValueError, match="was another question's"):
+            await replica.rewards("same", frames, actions, maps=True)
+
+    asyncio.run(ask())
 
 
 class Ready:
@@ -246,7 +202,8 @@ def test_each_transition_is_judged_by_its_own_frames_and_actions(
             reward_client_factory=lambda: ReplicaClient(replica),
         )
     )
-    played = [episode for _ in range(5) for episode in runner.sample()]
+    weights = {COMPONENT_RL_MODULE: runner.module.get_state(), WEIGHTS_SEQ_NO: 0}
+    played = [episode for _ in range(5) for episode in runner.play_fragment(weights=weights, env_steps=0).episodes]
     runner.stop()
     assert len(recording.asked) == 5
     judged = 0

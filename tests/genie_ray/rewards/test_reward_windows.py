@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genie_ray.rewards.windows import check_fragments, join, unfold
-from tests.genie_ray.rewards.small_world import FITS, fragment
+from tests.genie_ray.rewards.small_world import SIZES, fragment
 from tests.policies.toys import SIZE
 
 
@@ -40,6 +40,8 @@ def test_joined_windows_keep_their_order() -> None:
         ({"frames": [fragment(5)[0] / 255]}, "type float64"),
         ({"actions": [np.array([0, 1, 2, 3, 4])]}, "actions range from 0 to 4; allowed: 0 to 3"),
         ({"actions": [np.zeros(5)]}, "type float64; allowed"),
+        ({"actions": [np.array(3)]}, r"actions have shape \[\] and type int64; allowed: \[n\], integers"),
+        ({"frames": [np.array(3, np.uint8)]}, r"frames have shape \[\] and type uint8"),
         ({"actions": []}, "1 fragments' frames, 0 actions"),
         ({"episodes": ["a", "b"]}, "and 2 episodes"),
     ],
@@ -47,4 +49,4 @@ def test_joined_windows_keep_their_order() -> None:
 def test_what_is_no_fragment_is_refused(change: dict[str, Any], message: str) -> None:
     frames, actions = fragment(5)
     with pytest.raises(ValueError, match=message):
-        check_fragments(**{"frames": [frames], "actions": [actions], "episodes": None, **change}, **FITS)
+        check_fragments(**{"frames": [frames], "actions": [actions], "episodes": None, **change}, **SIZES)

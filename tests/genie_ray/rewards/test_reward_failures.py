@@ -1,0 +1,81 @@
+"""What goes wrong inside a replica is told to those whom it concerns, and ends nobody."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from genie_ray.rewards.judges import Judge, Judgement, UncertaintyJudge
+from genie_ray.rewards.windows import Windows
+from policies.rewards import RewardAnswer
+from tests.genie_ray.rewards.small_world import CONFIG, Recording, fragments, started, world_model
+from world_model.genie import GenieReduxG
+
+
+def test_rewards_that_are_not_finite_are_no_rewards(checkpoints: list[Path], models: list[GenieReduxG]) -> None:
+    async def ask() -> None:
+        replica, _ = await started(checkpoints[0], models[0])
+        broken = world_model(0)
+        with torch.no_grad():
+            broken.dynamics.to_logits.bias.fill_(torch.nan)
+        replica._judge = UncertaintyJudge(broken, CONFIG, "broken")
+        await replica.rewards("id", *fragments(6))
+
+    with pytest.raises(ArithmeticError, match="judge broken gave rewards that are not finite"):
+        asyncio.run(ask())
+
+
+class Failing(Recording):
+    """Cannot learn from its first batch, and answers the second with an error."""
+
+    def __init__(self, judge: Judge) -> None:
+        super().__init__(judge)
+        self.learned: list[int] = []  # batches judged by then
+
+    def judge(self, windows: Windows) -> Judgement:
+        judged = super().judge(windows)
+        if len(self.asked) == 2:
+            raise RuntimeError("a batch that fails")
+        return judged
+
+    def learn(self) -> None:
+        self.learned.append(len(self.asked))
+        if len(self.learned) == 1:
+            raise RuntimeError("gradients that are not finite")
+
+    def get_state(self) -> dict[str, Any]:
+        return {"rf": {"weights": torch.full((2,), torch.nan)}}
+
+
+def test_what_fails_beside_the_answers_ends_nobody(
+    checkpoints: list[Path],
+    models: list[GenieReduxG],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """… nor are weights saved that are not finite, and another attempt has to wait."""
+
+    async def ask() -> tuple[list[Any], Failing]:
+        replica, recording = await started(checkpoints[0], models[0], kind="rf")
+        replica._judge = failing = Failing(recording._judge)
+        monkeypatch.setattr(replica, "_saved", -1e9)  # long ago
+        asked = (replica.rewards(str(number), *fragments(6)) for number in range(4))
+        answers = [(await asyncio.gather(one, return_exceptions=True))[0] for one in asked]
+        again = await replica.rewards("1", *fragments(6))  # a failure is not remembered
+        assert replica._worker is not None
+        await replica._worker  # which learns after it has answered
+        return [*answers, again], failing
+
+    (first, second, *others), failing = asyncio.run(asyncio.wait_for(ask(), 60))
+    assert isinstance(second, RuntimeError)
+    assert all(isinstance(answer, RewardAnswer) for answer in (first, *others))
+    assert failing.learned == [1, 3, 4, 5]
+    messages = [record.message for record in caplog.records]
+    assert messages == [
+        "judge rf+0.0 could not learn from a batch",
+        "what judge rf+0.0 remembers could not be saved",
+    ]
+    saved = torch.load(checkpoints[0].parent / "state" / "rf.pt", weights_only=True)["state"]
+    assert all(weights.isfinite().all() for weights in saved["model"].values())
