@@ -108,6 +108,11 @@ class RunConfig:
         else:
             GenieReduxGConfig(tokenizer=self.tokenizer, dynamics=self.dynamics)
         exploration = self.exploration
+        if self.reward.kind == "learning_progress" and not exploration.rounds.every:
+            raise ValueError(
+                "reward.kind = 'learning_progress' pays for what rounds take off: exploration.rounds.every = 0, "
+                "must be at least 1"
+            )
         try:
             exploration.learning.check_capacity(
                 num_env_runners=exploration.num_env_runners, episode_steps=self.env.max_episode_steps
