@@ -154,6 +154,7 @@ def explore(
     from contextlib import ExitStack
 
     from genie_ray import exploration
+    from genie_ray.envs.actions import action_names
     from genie_ray.rewards import service
     from genie_ray.session import ray_session
     from policies.rewards import RewardClientFactory
@@ -161,18 +162,18 @@ def explore(
     if (world_model is None) == (reward_service is None):
         raise ValueError("who gives the rewards? Name one of --world-model and --reward-service")
     games = choose_games(settings, game)
-    size, actions = settings.env.frame_size, settings.dynamics.num_actions
+    size, names = settings.env.frame_size, action_names(settings.env.action_set)
     rewards: RewardClientFactory
     with ray_session(settings.ray), ExitStack() as running:
         if world_model is not None:
             state = output / "rewards"
             served = service.reward_service(
-                world_model, settings.reward, frame_size=size, num_actions=actions, state=state
+                world_model, settings.reward, frame_size=size, action_names=names, state=state
             )
             rewards = running.enter_context(served)
         else:
             assert reward_service is not None
-            rewards = service.find_service(reward_service, frame_size=size, num_actions=actions)
+            rewards = service.find_service(reward_service, frame_size=size, action_names=names)
         for name, played in settings.exploration.agents(games).items():
             path = exploration.explore(
                 output / name,

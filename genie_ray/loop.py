@@ -24,6 +24,7 @@ import yaml
 
 from genie_ray.collection import Policy, collect
 from genie_ray.config import RunConfig, differences, to_dict
+from genie_ray.envs.actions import action_names
 from genie_ray.envs.roms import require_rom, resolve_game
 from genie_ray.evaluation import evaluate
 from genie_ray.exploration import explore
@@ -116,7 +117,7 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
             dynamics / "best",
             config.reward,
             frame_size=config.env.frame_size,
-            num_actions=config.dynamics.num_actions,
+            action_names=action_names(config.env.action_set),
             state=directory / "rewards",
         ) as rewards:
             for name, played in config.exploration.agents(games).items():

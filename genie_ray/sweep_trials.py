@@ -23,6 +23,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 
 from genie_ray.collection import Policy, collect
 from genie_ray.config import RunConfig, build
+from genie_ray.envs.actions import action_names
 from genie_ray.errors import cause_of, one_line
 from genie_ray.evaluation import score
 from genie_ray.exploration import exploration_epochs
@@ -136,7 +137,7 @@ def trial_results(trial: Trial, world_model: Path, directory: Path) -> Generator
             world_model,
             run.reward,
             frame_size=run.env.frame_size,
-            num_actions=run.dynamics.num_actions,
+            action_names=action_names(run.env.action_set),
             state=path / "rewards",
             app_name=f"{APP_PREFIX}{trial.number}",
         ) as rewards:

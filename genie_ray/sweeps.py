@@ -177,6 +177,7 @@ def short_value(value: Any) -> str:
 
 def _check(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> None:
     """Refuses what would fail later, before anything starts."""
+    from genie_ray.envs.actions import action_names
     from genie_ray.envs.roms import require_rom, resolve_game
     from genie_ray.rewards.service import check_checkpoint
 
@@ -185,7 +186,9 @@ def _check(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> Non
             raise ValueError(f"run.games: {game!r} must be written in full, as {resolve_game(game)!r}")
         require_rom(game)
     check_checkpoint(
-        config.world_model, frame_size=config.run.env.frame_size, num_actions=config.run.dynamics.num_actions
+        config.world_model,
+        frame_size=config.run.env.frame_size,
+        action_names=action_names(config.run.env.action_set),
     )
     steps = {(trial.epochs, trial.steps_per_epoch) for trial in trials}
     if len(steps) > 1:

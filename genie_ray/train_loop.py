@@ -69,7 +69,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
     autocast = precision.autocast(config.precision, device)
 
     replay = open_mix(job.dataset)
-    data_hash = replay.content_hash()
+    source = {"dataset": replay.content_hash(), "action_names": replay.metadata.action_names}
     task = TASKS[job.kind](job)
     torch.manual_seed(job.seed)
     module = task.build(replay).to(device)
@@ -138,9 +138,9 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             if validation["loss"] < best:
                 best = validation["loss"]
                 if log:
-                    _save(module, job, "best", done, validation, data_hash)
+                    _save(module, job, "best", done, validation, source)
         if ended and log:
-            _save(module, job, "last", done, validation, data_hash)
+            _save(module, job, "last", done, validation, source)
         if done % config.checkpoint_every == 0 or ended:
             state = {
                 "iteration": done,
@@ -241,14 +241,9 @@ def _save(
     name: str,
     iteration: int,
     validation: dict[str, float],
-    data_hash: str,
+    source: Mapping[str, Any],
 ) -> None:
-    provenance = {
-        "iteration": iteration,
-        "seed": job.seed,
-        "dataset": data_hash,
-        "validation": validation,
-    }
+    provenance = {"iteration": iteration, "seed": job.seed, **source, "validation": validation}
     checkpoint.save(module, job.output / name, provenance=provenance)
 
 

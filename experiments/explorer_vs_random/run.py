@@ -24,6 +24,7 @@ import yaml
 
 from genie_ray.collection import Policy, collect
 from genie_ray.config import RunConfig, build, differences, merge, to_dict
+from genie_ray.envs.actions import action_names
 from genie_ray.envs.roms import require_rom
 from genie_ray.evaluation import evaluate
 from genie_ray.exploration import explore
@@ -74,7 +75,7 @@ def train_explorer(config: RunConfig, game: str, world_model: Path, directory: P
             world_model,
             config.reward,
             frame_size=config.env.frame_size,
-            num_actions=config.dynamics.num_actions,
+            action_names=action_names(config.env.action_set),
             state=directory / "rewards",
         ) as rewards:
             explore(

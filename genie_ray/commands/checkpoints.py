@@ -68,5 +68,6 @@ def with_tokenizer(
         name: checkpoint.read_description(path)["provenance"]
         for name, path in (("model", model), ("tokenizer", tokenizer))
     }
-    checkpoint.save(swapped, output, provenance=sources)
+    names = {"action_names": sources["model"].get("action_names")}
+    checkpoint.save(swapped, output, provenance={**sources, **names})
     typer.echo(output)

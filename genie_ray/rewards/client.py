@@ -36,7 +36,7 @@ class ServeRewardFuture:
 
     def __init__(self, client: ServeRewardClient, request: tuple[Any, ...]) -> None:
         self._client, self._request = client, request
-        self._response = client.send(request)
+        self._response = client.send("rewards", *request)
 
     def result(self, timeout_s: float) -> list[np.ndarray]:
         """One float32 array [n] per fragment; see `answer`."""
@@ -49,29 +49,10 @@ class ServeRewardFuture:
             RewardUnavailableError: no answer in time, or no service.
             ValueError: fragments that the service cannot judge.
         """
-        deadline = time.monotonic() + timeout_s
-        counts = self._client.counts
-        for attempt in itertools.count(1):
-            try:
-                if isinstance(self._response, Exception):
-                    raise self._response
-                answer: RewardAnswer = self._response.result(timeout_s=max(0.0, deadline - time.monotonic()))
-                break
-            except UNAVAILABLE as error:
-                counts["back_pressure"] += isinstance(error, BackPressureError)
-                if not isinstance(error, (BackPressureError, RayActorError)):
-                    self._client.disconnect()
-                pause = min(FIRST_PAUSE_S * 2 ** min(attempt, 10), LONGEST_PAUSE_S)
-                if time.monotonic() + pause >= deadline:
-                    counts["failed"] += 1
-                    name = self._client.app_name
-                    raise RewardUnavailableError(f"reward service {name!r}: {one_line(error)}") from error
-            time.sleep(pause)
-            counts["retries"] += 1
-            self._response = self._client.send(self._request)
-        counts["answered"] += 1
+        answer, attempts = self._client.wait(self._response, timeout_s, "rewards", *self._request)
+        self._client.counts["answered"] += 1
         self._client.version = answer.version
-        return replace(answer, attempts=attempt)
+        return replace(answer, attempts=attempts)
 
 
 class ServeRewardClient:
@@ -99,12 +80,42 @@ class ServeRewardClient:
         named = None if episodes is None else list(episodes)
         return ServeRewardFuture(self, (uuid.uuid4().hex, frames, actions, named, maps))
 
-    def send(self, request: tuple[Any, ...]) -> Any:
-        """Serve's response to a request, or the exception that prevented it."""
+    def ask(self, method: str, *arguments: Any, timeout_s: float) -> Any:
+        """What another method of the service's returns, one that may be called again; raises as `wait`."""
+        return self.wait(self.send(method, *arguments), timeout_s, method, *arguments)[0]
+
+    def send(self, method: str, *arguments: Any) -> Any:
+        """Serve's response to a call, or the exception that prevented it."""
         try:
-            return self.handle.rewards.remote(*request)
+            return getattr(self.handle, method).remote(*arguments)
         except UNAVAILABLE as error:
             return error
+
+    def wait(self, response: Any, timeout_s: float, method: str, *arguments: Any) -> tuple[Any, int]:
+        """The result of a call that was sent, and how often it was until then.
+
+        Raises:
+            RewardUnavailableError: no answer in time, or no service.
+            RayTaskError: what the method raised, also an instance of that.
+        """
+        deadline = time.monotonic() + timeout_s
+        for attempt in itertools.count(1):
+            try:
+                if isinstance(response, Exception):
+                    raise response
+                return response.result(timeout_s=max(0.0, deadline - time.monotonic())), attempt
+            except UNAVAILABLE as error:
+                self.counts["back_pressure"] += isinstance(error, BackPressureError)
+                if not isinstance(error, (BackPressureError, RayActorError)):
+                    self.disconnect()
+                pause = min(FIRST_PAUSE_S * 2 ** min(attempt, 10), LONGEST_PAUSE_S)
+                if time.monotonic() + pause >= deadline:
+                    self.counts["failed"] += 1
+                    raise RewardUnavailableError(f"reward service {self.app_name!r}: {one_line(error)}") from error
+            time.sleep(pause)
+            self.counts["retries"] += 1
+            response = self.send(method, *arguments)
+        raise AssertionError("unreachable")
 
     @property
     def handle(self) -> Any:

@@ -1,13 +1,16 @@
 """Starting the reward service on a Ray cluster, giving it other weights while it runs, finding one that runs.
 
-Weights change without a restart (`RewardService.swap`). Each answer carries the version that it was made with. A
-checkpoint that is served must stay as it is: a replica that restarts reads it again, and refuses it if it changed.
+Each run has a service of its own. Weights change without a restart (`RewardService.swap`); each answer carries the
+version that it was made with. A checkpoint that is served must stay as it is: a replica that restarts reads it again,
+and refuses it if it changed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,21 +19,26 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayTaskError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from genie_ray import __version__
-from genie_ray.rewards.client import APP_NAME, DEPLOYMENT, UNAVAILABLE, ServeRewardClient, one_line
+from genie_ray.errors import cause_of, one_line
+from genie_ray.rewards import client
+from genie_ray.rewards.client import APP_NAME, DEPLOYMENT, ServeRewardClient
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.replica import RewardModel
+from genie_ray.rewards.state import describe_checkpoint
 from policies.baselines.curiosity import STRIDE
-from world_model.checkpoint import read_config, require_kind
-from world_model.genie import GenieReduxG
+from policies.rewards import RewardUnavailableError
 
 MAX_ONGOING = 32  # requests in one replica: the next batches gather there
 REQUESTS_PER_REPLICA = 4.0  # in flight, above which replicas are added
 HEALTH_CHECK_S = 2.0  # a dead replica is replaced after at most that
-FIND_TIMEOUT_S, SAVE_TIMEOUT_S = 30.0, 60.0
+FIND_TIMEOUT_S, SAVE_TIMEOUT_S, SWAP_TIMEOUT_S = 30.0, 60.0, 300.0
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +47,7 @@ class RewardService:
 
     config: RewardConfig
     frame_size: int
-    num_actions: int
+    action_names: tuple[str, ...]
     state: str | None
     app_name: str
 
@@ -53,47 +61,68 @@ class RewardService:
         Requests that arrived before are answered with the old one.
 
         Raises:
-            ValueError: the checkpoint does not fit.
-            RuntimeError: the replicas do not take it.
+            ValueError: the checkpoint does not fit or cannot be loaded; the old one goes on.
+            RuntimeError: the replicas do not answer, or do not take it.
         """
-        version = check_checkpoint(checkpoint, frame_size=self.frame_size, num_actions=self.num_actions)
-        deploy(checkpoint, self.config, version=version, state=self.state, app_name=self.app_name)
+        version = check_checkpoint(checkpoint, frame_size=self.frame_size, action_names=self.action_names)
+        settings = replica_settings(checkpoint, self.config, version=version, state=self.state)
+        try:  # Serve would end the replicas that fail on it
+            self().ask("rehearse", settings, timeout_s=SWAP_TIMEOUT_S)
+        except RayTaskError as error:
+            reason = one_line(cause_of(error))
+            raise ValueError(f"reward service {self.app_name!r} keeps the weights it has: {reason}") from error
+        deploy(bind(self.config, settings), self.app_name)
         return version
 
 
-def check_checkpoint(checkpoint: str | Path, *, frame_size: int, num_actions: int) -> str:
+def check_checkpoint(checkpoint: str | Path, *, frame_size: int, action_names: Sequence[str]) -> str:
     """Refuses, before anything starts, a checkpoint that cannot judge these environments; returns its weights' hash.
 
     Raises:
-        ValueError: not a GenieRedux-G checkpoint, or made for other frames or actions.
+        ValueError: not a GenieRedux-G checkpoint, made for other frames or actions, or for shorter clips than windows.
     """
-    description = require_kind(GenieReduxG, checkpoint)
-    config = description["config"]
-    for name, made_for, wanted in (
-        ("frame size", config["tokenizer"]["frame_size"], frame_size),
-        ("number of actions", config["dynamics"]["num_actions"], num_actions),
-    ):
-        if made_for != wanted:
-            raise ValueError(f"checkpoint {checkpoint} has {name} {made_for}; the environments have {wanted}")
-    return description["weights_sha256"]
+    described = describe_checkpoint(checkpoint)
+    require_fit(f"checkpoint {checkpoint}", described, frame_size=frame_size, action_names=action_names)
+    return described["version"]
 
 
-def bind(checkpoint: str | Path, config: RewardConfig, *, version: str, state: str | Path | None) -> serve.Application:
-    """The deployment as Serve runs it, with what its replicas are told."""
+def require_fit(name: str, described: Mapping[str, Any], *, frame_size: int, action_names: Sequence[str]) -> None:
+    """Raises ValueError unless a checkpoint or a service, by its description, judges such frames and actions."""
+    wanted = {"frame_size": frame_size, "num_actions": len(action_names), "action_names": list(action_names)}
+    for key, value in wanted.items():
+        # Where nothing is known about the actions' names, their number must do.
+        if described[key] != value and described[key] not in (
+            None,
+            [str(number) for number in range(len(action_names))],
+        ):
+            raise ValueError(f"{name} has {key} {described[key]}; the environments have {value}")
+
+
+def replica_settings(
+    checkpoint: str | Path, config: RewardConfig, *, version: str, state: str | Path | None
+) -> dict[str, Any]:
+    """What the replicas are told.
+
+    Raises:
+        ValueError: a reward that remembers has no state directory, or cannot judge frames of this size.
+    """
     if config.stateful and state is None:
         reason = "episodic_novelty" if config.episodic_novelty else f"kind {config.kind!r}"
         raise ValueError(f"no state directory; needed by {reason}")
-    frame_size = read_config(GenieReduxG, checkpoint).tokenizer.frame_size
+    frame_size = describe_checkpoint(checkpoint)["frame_size"]
     if config.kind in ("rf", "vae") and frame_size % STRIDE:
         raise ValueError(f"frame size is {frame_size}; allowed with kind {config.kind!r}: multiples of {STRIDE}")
-    gpus = replica_gpus(config)
-    user_config = {
+    return {
         "checkpoint": str(Path(checkpoint).absolute()),
         "version": version,
         "config": dataclasses.asdict(config),
         "state": None if state is None else str(Path(state).absolute()),
-        "gpus": gpus,
+        "gpus": replica_gpus(config),
     }
+
+
+def bind(config: RewardConfig, settings: dict[str, Any]) -> serve.Application:
+    """The deployment as Serve runs it."""
     if config.max_replicas is None:
         replicas: dict[str, Any] = {"num_replicas": config.replicas}
     else:
@@ -108,11 +137,11 @@ def bind(checkpoint: str | Path, config: RewardConfig, *, version: str, state: s
         serve.deployment(RewardModel, name=DEPLOYMENT)
         .options(
             **replicas,
-            ray_actor_options={"num_cpus": config.cpus, "num_gpus": gpus},
+            ray_actor_options={"num_cpus": config.cpus, "num_gpus": settings["gpus"]},
             max_ongoing_requests=MAX_ONGOING,
             max_queued_requests=config.max_waiting,
             health_check_period_s=HEALTH_CHECK_S,
-            user_config=user_config,
+            user_config=settings,
             # Without a version, which counts as internal, Serve takes each run for new code and replaces replicas.
             version=__version__,
             _internal=True,
@@ -121,26 +150,17 @@ def bind(checkpoint: str | Path, config: RewardConfig, *, version: str, state: s
     )
 
 
-def deploy(
-    checkpoint: str | Path,
-    config: RewardConfig,
-    *,
-    version: str,
-    state: str | Path | None = None,
-    app_name: str = APP_NAME,
-) -> None:
-    """Starts the service, or gives a running one another checkpoint and config (its replicas stay as they are).
+def deploy(app: serve.Application, app_name: str) -> None:
+    """Starts a service, or gives a running one other settings (its replicas stay as they are).
 
     Raises:
-        ValueError: a reward that remembers has no state directory.
         RuntimeError: the replicas do not come up.
     """
-    app = bind(checkpoint, config, version=version, state=state)
     serve.start(proxy_location="Disabled", logging_config=QUIET)
     try:
         serve.run(app, name=app_name, route_prefix=None, logging_config=QUIET)
     except RuntimeError as error:
-        raise RuntimeError(f"reward service {app_name!r} does not start: {one_line(error)}") from error
+        raise RuntimeError(f"reward service {app_name!r} does not start: {client.one_line(error)}") from error
 
 
 @contextmanager
@@ -149,82 +169,104 @@ def reward_service(
     config: RewardConfig,
     *,
     frame_size: int,
-    num_actions: int,
+    action_names: Sequence[str],
     state: str | Path | None = None,
-    app_name: str = APP_NAME,
+    app_name: str | None = None,
 ) -> Iterator[RewardService]:
     """Runs the service for a `with` block on the Ray cluster that this process is connected to.
-
-    A service of that name that runs already is given this checkpoint and config, and is left running at the end.
 
     Args:
         checkpoint: a GenieRedux-G checkpoint, readable on every node that may hold a replica.
         config: reward and resources.
         frame_size: height and width of the environments' frames.
-        num_actions: number of the environments' actions.
+        action_names: the environments' actions, in their order.
         state: directory for what rewards remember; those that do need one, readable where the replica runs.
-        app_name: name of the Serve application.
+        app_name: name of the Serve application; without one, a name that no other has.
 
     Raises:
-        ValueError: the checkpoint does not fit, or the cluster lacks what the replicas need.
+        ValueError: the checkpoint does not fit, the cluster lacks what the replicas need, or the name is taken.
         RuntimeError: the replicas do not come up.
     """
-    version = check_checkpoint(checkpoint, frame_size=frame_size, num_actions=num_actions)
+    version = check_checkpoint(checkpoint, frame_size=frame_size, action_names=action_names)
     check_cluster(config)
-    was_running = app_name in serve.status().applications
-    service = RewardService(
-        config=config,
-        frame_size=frame_size,
-        num_actions=num_actions,
-        state=None if state is None else str(state),
-        app_name=app_name,
-    )
+    name = app_name or f"{APP_NAME}-{uuid.uuid4().hex[:8]}"
+    if name in serve.status().applications:
+        raise ValueError(
+            f"{name!r} runs already on this cluster: name it as --reward-service, or give another app_name"
+        )
+    app = bind(config, replica_settings(checkpoint, config, version=version, state=state))
     with start_serve():
         try:
-            deploy(checkpoint, config, version=version, state=state, app_name=app_name)
-            yield service
-            if config.stateful:
-                service().handle.save.remote().result(timeout_s=SAVE_TIMEOUT_S)
+            deploy(app, name)
+            try:
+                yield RewardService(
+                    config=config,
+                    frame_size=frame_size,
+                    action_names=tuple(action_names),
+                    state=None if state is None else str(state),
+                    app_name=name,
+                )
+            finally:
+                save_memory(name, config)
         finally:
-            if not was_running:
-                serve.delete(app_name)
+            serve.delete(name)
+
+
+def save_memory(app_name: str, config: RewardConfig) -> None:
+    """Has a service write what it remembers, if it does; a warning where that fails."""
+    if not config.stateful:
+        return
+    try:
+        ServeRewardClient(app_name).ask("save", timeout_s=SAVE_TIMEOUT_S)
+    except (RewardUnavailableError, RayTaskError) as error:
+        logger.warning("reward service %r did not save what it remembers: %s", app_name, client.one_line(error))
 
 
 @contextmanager
 def start_serve() -> Iterator[None]:
-    """Ray Serve for a `with` block: started, and shut down at the end, unless it runs already."""
+    """Ray Serve for a `with` block; shut down at the end if it was started here and nothing runs on it any more."""
+    if serve_runs():
+        yield
+        return
+    serve.start(proxy_location="Disabled", logging_config=QUIET)
+    try:
+        yield
+    finally:
+        shut_down_if_idle()
+
+
+def serve_runs() -> bool:
+    """Whether this cluster has a Ray Serve."""
     try:
         ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
     except ValueError:
-        serve.start(proxy_location="Disabled", logging_config=QUIET)
-        try:
-            yield
-        finally:
-            serve.shutdown()
-    else:
-        yield
+        return False
+    return True
 
 
-def find_service(app_name: str, *, frame_size: int, num_actions: int) -> Callable[[], ServeRewardClient]:
+def shut_down_if_idle() -> None:
+    """Stops Ray Serve unless somebody's application runs on it."""
+    if not serve.status().applications:
+        serve.shutdown()
+
+
+def find_service(app_name: str, *, frame_size: int, action_names: Sequence[str]) -> Callable[[], ServeRewardClient]:
     """A factory of clients of a service that runs already.
 
     Raises:
-        ValueError: there is none on this cluster, or it judges other frames or actions.
+        ValueError: there is none on this cluster, or it judges other frames or actions, or does not answer.
     """
+    if app_name not in (running := serve.status().applications):
+        raise ValueError(
+            f"no reward service {app_name!r} on this cluster; running: {', '.join(sorted(running)) or 'none'}"
+        )
     try:
-        served = ServeRewardClient(app_name).handle.describe.remote().result(timeout_s=FIND_TIMEOUT_S)
-    except UNAVAILABLE as error:
-        running = ", ".join(sorted(serve.status().applications)) or "none"
-        raise ValueError(f"no reward service {app_name!r} on this cluster; running: {running}") from error
-    check_fit(app_name, served, frame_size=frame_size, num_actions=num_actions)
+        described = ServeRewardClient(app_name).ask("describe", timeout_s=FIND_TIMEOUT_S)
+    except RewardUnavailableError as error:
+        status = running[app_name].status.value
+        raise ValueError(f"reward service {app_name!r} is there ({status}) but busy or restarting: {error}") from error
+    require_fit(f"reward service {app_name!r}", described, frame_size=frame_size, action_names=action_names)
     return partial(ServeRewardClient, app_name)
-
-
-def check_fit(name: str, served: dict[str, Any], *, frame_size: int, num_actions: int) -> None:
-    """Raises ValueError unless a service, by its description, judges such frames and actions."""
-    for key, wanted in (("frame_size", frame_size), ("num_actions", num_actions)):
-        if served[key] != wanted:
-            raise ValueError(f"reward service {name!r} has {key} {served[key]}; the environments have {wanted}")
 
 
 def check_cluster(config: RewardConfig) -> None:

@@ -127,7 +127,7 @@ def test_wrong_checkpoints_are_named(refuse: Refuse, replay: ReplayDataset, worl
     assert "is no checkpoint" in refuse("evaluate", "out", *data, "--model", f"base={tmp_path}")
     other = ["-c", SMOKE, "env.frame_size=32", "tokenizer.frame_size=32"]
     line = refuse("explore", "out", "--world-model", world_model, *other)
-    assert "has frame size 64; the environments have 32" in line
+    assert "has frame_size 64; the environments have 32" in line
 
 
 def test_wrong_reward_settings_are_told(
@@ -143,6 +143,8 @@ def test_wrong_reward_settings_are_told(
     serve = ["serve-rewards", "--world-model", world_model, *smoke]
     assert "host is 0.0.0.0 and no token is set" in refuse(*serve, "--host", "0.0.0.0")
     assert "no state directory; needed by kind 'rf'" in refuse(*serve, "reward.kind=rf")
+    progress = ["reward.kind=learning_progress", "exploration.rounds.every=1"]
+    assert "weights that are swapped: nobody does here" in refuse(*serve, *progress)
     monkeypatch.setenv("GENIE_RAY_REWARDS_TOKEN", "short")
     assert "allowed: 16 or more" in refuse(*serve)
     assert not Path("out").exists()

@@ -9,6 +9,7 @@ import pytest
 
 from genie_ray.agents import SCORE_FILE
 from genie_ray.collection import Policy
+from genie_ray.envs.actions import action_names
 from genie_ray.envs.retro import EnvConfig
 from genie_ray.exploration import ExplorationConfig, explore
 from genie_ray.metrics_log import read_metrics
@@ -54,7 +55,7 @@ def test_two_games_are_explored_by_one_agent_in_rounds(
 ) -> None:
     output = tmp_path / "shared"
     rewards = RewardConfig(cpus=0.5, gpus=0.0)
-    with reward_service(world_model, rewards, frame_size=64, num_actions=5) as service:
+    with reward_service(world_model, rewards, frame_size=64, action_names=action_names(ENV.action_set)) as service:
         module = explore(output, GAMES, service, CONFIG, ENV, world_model=world_model)
         frames, actions = np.zeros((5, 64, 64, 3), np.uint8), np.zeros(4, np.int64)
         served = service().submit([frames], [actions], episodes=["last"]).answer(30.0).version

@@ -1,9 +1,9 @@
 """The service on real Ray Serve: by handle, through RLlib, over HTTP; with weights swapped and replicas killed."""
 
 import dataclasses
-import io
 import os
 import pickle
+import shutil
 import signal
 import socket
 import threading
@@ -15,50 +15,40 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+import torch
 from ray import serve
 from ray.tune import register_env
 
+from genie_ray.rewards import service as service_module
 from genie_ray.rewards import wire
 from genie_ray.rewards.client import ServeRewardClient
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.http import HttpConfig
 from genie_ray.rewards.judges import UncertaintyJudge
-from genie_ray.rewards.service import check_checkpoint, find_service, reward_service
+from genie_ray.rewards.service import find_service, reward_service
 from genie_ray.rewards.serving import http_service
 from genie_ray.rewards.windows import unfold
 from policies.autoexplore.algorithm import AutoExploreConfig, AutoExploreLearningConfig
 from policies.autoexplore.module import AutoExploreModuleConfig
+from policies.baselines.curiosity import CuriosityConfig
 from policies.rewards import RewardUnavailableError
 from tests.genie_ray.rewards.small_world import (
     FITS,
     SCALE,
+    SIZES,
     TOP_K,
     assert_rewards,
     fragment,
     fragments,
     rewards_by_hand,
-    world_model,
 )
-from tests.policies.toys import NUM_ACTIONS, ShowsAction
-from world_model.checkpoint import save, weights_hash
+from tests.policies.toys import ShowsAction
+from world_model.checkpoint import weights_hash
 from world_model.genie import GenieReduxG
 
 APP, TOKEN = "test-rewards", "a token of the tests"
 Factory = Callable[[], ServeRewardClient]
 CONFIG = RewardConfig(top_k_fraction=TOP_K, scale=SCALE, batch_size=7, cpus=0.5, gpus=0.0)
-
-
-@pytest.fixture(scope="module")
-def models() -> list[GenieReduxG]:
-    return [world_model(seed) for seed in (0, 1)]
-
-
-@pytest.fixture(scope="module")
-def checkpoints(models: list[GenieReduxG], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    root = tmp_path_factory.mktemp("world_models")
-    for number, model in enumerate(models):
-        save(model, root / str(number), provenance={})
-    return [root / "0", root / "1"]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +69,7 @@ def factory(url: str) -> Factory:
 
 
 def stats(client: ServeRewardClient) -> dict[str, Any]:
-    return client.handle.stats.remote().result(timeout_s=30)
+    return client.ask("stats", timeout_s=60)
 
 
 @pytest.mark.slow
@@ -91,7 +81,9 @@ def test_service_answers_with_the_models_rewards(factory: Factory, models: list[
     assert answer.maps is not None
     assert answer.maps[0].shape == (28, 2, 2)
     assert answer.attempts == 1
-    assert stats(client)["windows"] == 27
+    before = stats(client)["windows"]
+    client.submit(*fragments(28, 5)).result(timeout_s=30)
+    assert stats(client)["windows"] == before + 27
 
 
 @pytest.mark.slow
@@ -140,10 +132,11 @@ def test_a_replica_killed_under_load_costs_no_reward(factory: Factory, models: l
     callers = [threading.Thread(target=call, args=(number,)) for number in range(3)]
     for caller in callers:
         caller.start()
+    deadline = time.monotonic() + 90
     while stats(client)["waiting_requests"] < 2:
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(killed, signal.SIGKILL)
-    deadline = time.monotonic() + 90
     while max((answer.attempts for _, answer in list(answers)), default=1) == 1 and time.monotonic() < deadline:
         time.sleep(0.1)
     stop.set()
@@ -161,7 +154,7 @@ def test_a_replica_killed_under_load_costs_no_reward(factory: Factory, models: l
 
 @pytest.mark.slow
 def test_a_service_comes_changes_its_weights_and_goes(
-    factory: Factory, checkpoints: list[Path], models: list[GenieReduxG]
+    factory: Factory, checkpoints: list[Path], models: list[GenieReduxG], tmp_path: Path
 ) -> None:
     name = "late-rewards"
     client = ServeRewardClient(name)
@@ -180,24 +173,82 @@ def test_a_service_comes_changes_its_weights_and_goes(
         answer = pickle.loads(pickle.dumps(service))().submit(*fragments(10)).answer(timeout_s=30)
         assert answer.version == weights_hash(models[1])
         assert_rewards(answer.rewards, models[1], *fragments(10))
-        # Entered again it takes these settings; it was running before, so it still is, in the same process.
-        with reward_service(checkpoints[0], dataclasses.replace(CONFIG, scale=2 * SCALE), app_name=name, **FITS):
-            doubled = client.submit(*fragments(10)).result(timeout_s=30)
-        assert_rewards([doubled[0] / 2], models[0], *fragments(10))
         assert stats(client)["pid"] == before
         with pytest.raises(ValueError, match="is no checkpoint"):
             service.swap(checkpoints[0] / "absent")
+        # What the replica cannot load it does not take: the weights it has go on.
+        broken = shutil.copytree(checkpoints[0], tmp_path / "broken")
+        weights = broken / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        with pytest.raises(
+            ValueError, match=f"'{name}' keeps the weights it has: checkpoint {broken} is damaged"
+        ) as told:
+            service.swap(broken)
+        assert "\n" not in str(told.value)
+        assert_rewards(client.submit(*fragments(10)).result(timeout_s=30), models[1], *fragments(10))
+        assert stats(client)["pid"] == before
+        # Nobody takes it over under its name; without a name, a run has a service of its own.
+        with (
+            pytest.raises(ValueError, match=f"'{name}' runs already on this cluster"),
+            reward_service(checkpoints[0], CONFIG, app_name=name, **FITS),
+        ):
+            pass
+        doubled = dataclasses.replace(CONFIG, scale=2 * SCALE, cpus=0.1)
+        with reward_service(checkpoints[0], doubled, **FITS) as other:
+            twice = other().submit(*fragments(10)).result(timeout_s=30)
+            assert_rewards([twice[0] / 2], models[0], *fragments(10))
+            assert_rewards(client.submit(*fragments(10)).result(timeout_s=30), models[1], *fragments(10))
     # Only what was started is stopped.
     assert set(serve.status().applications) == {APP}
     with pytest.raises(RewardUnavailableError):
         client.submit(*fragments(5)).result(timeout_s=0.5)
 
 
+@pytest.mark.slow
+def test_what_was_learned_is_kept_though_the_run_fails(url: str, checkpoints: list[Path], tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, kind="rf", curiosity=CuriosityConfig(features=8, hidden=8, residual_blocks=1))
+
+    def run() -> None:
+        with reward_service(checkpoints[0], config, state=tmp_path, **FITS) as service:
+            service().submit(*fragments(10)).result(timeout_s=30)  # one batch
+            raise KeyError("of the run")
+
+    with pytest.raises(KeyError, match="of the run"):
+        run()
+    assert torch.load(tmp_path / "rf.pt", weights_only=True)["state"]["updates"] == 1
+
+
+def test_another_serve_is_left_alone(url: str, checkpoints: list[Path]) -> None:
+    with (
+        pytest.raises(ValueError, match=f"this cluster has a Ray Serve already .running: {APP}"),
+        http_service(checkpoints[0], CONFIG, HttpConfig()),
+    ):
+        pass
+
+
 def test_a_running_service_is_found_if_it_fits(factory: Factory, models: list[GenieReduxG]) -> None:
     found = pickle.loads(pickle.dumps(find_service(APP, **FITS)))()
     assert_rewards(found.submit(*fragments(6)).result(timeout_s=30), models[0], *fragments(6))
     with pytest.raises(ValueError, match="'test-rewards' has num_actions 4; the environments have 5"):
-        find_service(APP, **{**FITS, "num_actions": 5})
+        find_service(APP, **{**FITS, "action_names": ("A", "B", "C", "D", "E")})
+
+
+@pytest.mark.slow
+def test_a_service_that_hangs_is_told_from_one_that_is_not_there(
+    url: str, factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "FIND_TIMEOUT_S", 0.5)
+    replica, header = stats(factory())["pid"], {"Authorization": f"Bearer {TOKEN}"}
+    os.kill(replica, signal.SIGSTOP)
+    try:
+        with pytest.raises(ValueError, match=r"'test-rewards' is there .RUNNING. but busy or restarting"):
+            find_service(APP, **FITS)
+        response = requests.get(f"{url}/v1/service", headers=header, timeout=30)
+    finally:
+        os.kill(replica, signal.SIGCONT)
+    assert (response.status_code, response.json()["detail"]) == (503, "TimeoutError")
+    assert response.headers["Retry-After"] == "1"
+    assert stats(factory())["pid"] == replica
 
 
 def test_errors_inside_the_model_are_not_hidden(factory: Factory) -> None:
@@ -219,7 +270,7 @@ def test_over_http_it_answers_as_by_handle(url: str, models: list[GenieReduxG]) 
     assert answer.maps is not None
     assert answer.maps[2].shape == (4, 2, 2)
     served = requests.get(f"{url}/v1/service", headers=header, timeout=30).json()
-    assert {name: served[name] for name in FITS} == FITS
+    assert {name: served[name] for name in SIZES} == SIZES
     assert requests.get(f"{url}/v1/stats", headers=header, timeout=30).json()["windows"] >= 7
     described = requests.get(f"{url}/openapi.json", timeout=30).json()
     assert {"/v1/rewards", "/v1/service", "/v1/stats"} <= described["paths"].keys()
@@ -231,6 +282,7 @@ def test_over_http_it_answers_as_by_handle(url: str, models: list[GenieReduxG]) 
     [
         (b"", None, 401, "no token, or another"),
         (b"", "another token here", 401, "no token, or another"),
+        (b"", "ein anderer Schlüssel", 401, "no token, or another"),
         (b"no archive", TOKEN, 400, "no .npz file"),
         (wire._pack({"frames_0": np.zeros(3)}), TOKEN, 400, "allowed: frames_0, actions_0"),
         (bytes(2 * 1024**2), TOKEN, 413, "more than 1 MB"),
@@ -238,7 +290,7 @@ def test_over_http_it_answers_as_by_handle(url: str, models: list[GenieReduxG]) 
             wire.pack_question(wire.Question(frames=[np.zeros((6, 8, 8, 3))], actions=[np.zeros(5)], episodes=None)),
             TOKEN,
             400,
-            r"allowed with 5 actions: [6, 16, 16, 3], uint8",
+            "fragment 0: actions have shape [5] and type float64; allowed: [n], integers",
         ),
     ],
 )
@@ -249,56 +301,16 @@ def test_over_http_what_cannot_be_answered_is_refused(
     response = requests.post(f"{url}/v1/rewards", body, headers=header, timeout=30)
     assert response.status_code == status
     assert reason in response.json()["detail"]
+    assert "RayTaskError" not in response.text
 
 
-def test_a_small_file_that_unpacks_to_a_large_one_is_refused() -> None:
+def test_over_http_an_id_is_one_questions(url: str) -> None:
+    def ask(length: int) -> requests.Response:
+        frames, actions = fragments(length)
+        body = wire.pack_question(wire.Question(frames=frames, actions=actions, episodes=None))
+        header = {"Authorization": f"Bearer {TOKEN}"}
+        return requests.post(f"{url}/v1/rewards", body, params={"request_id": "one"}, headers=header, timeout=30)
 
-    file = io.BytesIO()
-    np.savez_compressed(file, frames_0=np.zeros(10_000_000, np.uint8), actions_0=np.zeros(1, int))
-    assert len(file.getvalue()) < 20_000
-    with pytest.raises(ValueError, match="unpacks to 100"):
-        wire.unpack_question(file.getvalue(), max_bytes=1_000_000)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"host": "0.0.0.0"}, "host is 0.0.0.0 and no token is set"),
-        ({"token": "short"}, "has 5 characters; allowed: 16 or more"),
-        ({"port": 0}, "port is 0"),
-    ],
-)
-def test_http_settings_are_checked(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        HttpConfig(**settings)
-    assert HttpConfig(host="::1").token is None
-
-
-def test_checkpoints_that_do_not_fit_are_refused(
-    checkpoints: list[Path], models: list[GenieReduxG], tmp_path: Path
-) -> None:
-    assert check_checkpoint(checkpoints[0], **FITS) == weights_hash(models[0])
-    with pytest.raises(ValueError, match="has frame size 16; the environments have 64"):
-        check_checkpoint(checkpoints[0], frame_size=64, num_actions=NUM_ACTIONS)
-    with pytest.raises(ValueError, match="has number of actions 4; the environments have 5"):
-        check_checkpoint(checkpoints[0], frame_size=16, num_actions=5)
-    save(models[0].tokenizer, tmp_path / "tokenizer", provenance={})
-    with pytest.raises(ValueError, match="holds a Tokenizer, a GenieReduxG is needed"):
-        check_checkpoint(tmp_path / "tokenizer", **FITS)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"gpus": 1.0}, "wants 1 GPUs; the cluster has 0"),
-        ({"kind": "vae"}, "no state directory; needed by kind 'vae'"),
-    ],
-)
-def test_what_cannot_start_is_refused(
-    checkpoints: list[Path], ray_session: None, changes: dict[str, Any], message: str
-) -> None:
-    with (
-        pytest.raises(ValueError, match=message),
-        reward_service(checkpoints[0], dataclasses.replace(CONFIG, **changes), app_name="refused", **FITS),
-    ):
-        pass
+    assert ask(5).content == ask(5).content
+    assert ask(6).status_code == 400
+    assert ask(6).json()["detail"] == "request_id 'one' was another question's; allowed: a fresh UUID for each"
