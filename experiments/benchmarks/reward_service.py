@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -30,11 +31,13 @@ from rich.table import Table
 
 sys.path.remove(str(Path(__file__).parent))  # where world_model.py would pass for the package
 
+from genie_ray.envs.actions import action_names
 from genie_ray.envs.retro import EnvConfig, register_rllib_env
 from genie_ray.rewards.client import ServeRewardClient
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.judges import UncertaintyJudge
 from genie_ray.rewards.service import reward_service
+from genie_ray.rewards.state import describe_checkpoint
 from genie_ray.rewards.windows import join, unfold
 from genie_ray.session import ray_session
 from policies.rewards import LOOKBACK
@@ -46,6 +49,7 @@ from world_model.tokenizer import TokenizerConfig
 
 ENVIRONMENTS, STEPS = 8, 25  # of a request
 WARM_UP_S = 1.0
+STATS_TIMEOUT_S = 30.0
 
 
 def new_checkpoint(size: str, directory: Path) -> Path:
@@ -71,14 +75,15 @@ def fragments(model: GenieReduxG, seed: int) -> tuple[list[np.ndarray], list[np.
 
 def bare_rate(model: GenieReduxG, config: RewardConfig, seconds: float) -> float:
     """Windows per second of the model itself."""
-    judge = UncertaintyJudge(model, config, "bare")
-    windows = join([unfold(*one) for one in zip(*fragments(model, 0), strict=True)])
-    batches = [windows[start : start + config.batch_size] for start in range(0, len(windows), config.batch_size)]
+    judge, size = UncertaintyJudge(model, config, "bare"), config.batch_size
+    requests = [fragments(model, seed) for seed in range(math.ceil(size / (ENVIRONMENTS * STEPS)))]
+    windows = join([unfold(*one) for request in requests for one in zip(*request, strict=True)])
+    batches = [windows[end - size : end] for end in range(size, len(windows) + 1, size)]  # whole ones only
     judged, begin = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - begin) < seconds:
         for batch in batches:
             judge.judge(batch)
-        judged += len(windows)
+        judged += size * len(batches)
     return judged / elapsed
 
 
@@ -113,8 +118,9 @@ def rates(checkpoint: Path, config: RewardConfig, arguments: argparse.Namespace)
     shares: dict[int, list[float]] = {count: [] for count in arguments.callers}
     rates_of: dict[int, list[float]] = {count: [] for count in arguments.callers}
     latencies: dict[int, list[float]] = {count: [] for count in arguments.callers}
-    sizes = {"frame_size": model.tokenizer.config.frame_size, "num_actions": model.num_actions}
-    with reward_service(checkpoint, config, **sizes) as service:
+    described = describe_checkpoint(checkpoint)
+    names = described["action_names"] or [str(action) for action in range(model.num_actions)]
+    with reward_service(checkpoint, config, frame_size=described["frame_size"], action_names=names) as service:
         callers = [Caller.remote(service, question, arguments.outstanding) for _ in range(max(arguments.callers))]
         ray.get([caller.ask.remote(WARM_UP_S) for caller in callers])
         bare_rate(model, config, WARM_UP_S)
@@ -149,41 +155,62 @@ def rates(checkpoint: Path, config: RewardConfig, arguments: argparse.Namespace)
 
 
 def play(checkpoint: Path, config: RewardConfig, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Environment steps per second of one rollout worker, with rewards and without."""
+    """Environment steps per second of one rollout worker, with rewards and without.
+
+    With rewards, a step counts when it comes back with its reward.
+
+    Raises:
+        RuntimeError: a fragment got no rewards.
+    """
+    from ray.rllib.core import COMPONENT_RL_MODULE
     from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+    from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
     from policies.autoexplore.algorithm import AutoExploreConfig, AutoExploreLearningConfig
     from policies.autoexplore.env_runner import CuriosityEnvRunner
     from policies.autoexplore.module import AutoExploreModuleConfig
 
-    model = load_as(GenieReduxG, checkpoint)
-    env = EnvConfig(frame_size=model.tokenizer.config.frame_size)
+    env = EnvConfig(frame_size=describe_checkpoint(checkpoint)["frame_size"])
+    names = action_names(env.action_set)
     learning = AutoExploreLearningConfig(num_envs=ENVIRONMENTS, fragment_length=STEPS)
     network = AutoExploreModuleConfig(channels=(16, 16, 32, 32), lstm_size=128)  # experiments/demo.yaml
     torch.set_num_threads(1)
     measured: dict[str, list[float]] = {"with": [], "without": []}
-    with reward_service(checkpoint, config, frame_size=env.frame_size, num_actions=model.num_actions) as service:
+    with reward_service(checkpoint, config, frame_size=env.frame_size, action_names=names) as service:
         settings = (
             AutoExploreConfig()
             .environment(register_rllib_env(), env_config={"game": arguments.game, "env": env})
             .training(learning=learning, network=network, reward_client_factory=service)
         )
-        runners = {"without": SingleAgentEnvRunner(config=settings), "with": CuriosityEnvRunner(config=settings)}
-        for runner in runners.values():
-            runner.sample(num_timesteps=ENVIRONMENTS * STEPS)
+        plain, curious = SingleAgentEnvRunner(config=settings), CuriosityEnvRunner(config=settings)
+        weights = {COMPONENT_RL_MODULE: curious.module.get_state(), WEIGHTS_SEQ_NO: 0}
+
+        def play_without_rewards() -> int:
+            return sum(map(len, plain.sample()))
+
+        def play_with_rewards() -> int:
+            fragment = curious.play_fragment(weights=weights, env_steps=0)
+            if fragment.dropped_in_a_row:
+                raise RuntimeError("a fragment got no rewards: what is measured is not what it says")
+            return fragment.steps
+
+        ways = {"without": play_without_rewards, "with": play_with_rewards}
+        for play_on in ways.values():
+            play_on()
         for turn in range(arguments.turns):
             print(f"turn {turn + 1} of {arguments.turns}", file=sys.stderr)
-            for name, runner in runners.items():
+            for name, play_on in ways.items():
                 begin, steps = time.perf_counter(), 0
                 while time.perf_counter() - begin < arguments.seconds:
-                    runner.sample(num_timesteps=ENVIRONMENTS * STEPS)
-                    steps += ENVIRONMENTS * STEPS
+                    steps += play_on()
                 measured[name].append(steps / (time.perf_counter() - begin))
-        for runner in runners.values():
+        judged = service().ask("stats", timeout_s=STATS_TIMEOUT_S)["windows"]
+        for runner in (plain, curious):
             runner.stop()
     ratio = [rewarded / bare for rewarded, bare in zip(measured["with"], measured["without"], strict=True)]
     return {
         "game": arguments.game,
+        "windows_judged": judged,
         "steps_per_second": statistics.median(measured["with"]),
         "steps_per_second_without_rewards": statistics.median(measured["without"]),
         "share": statistics.median(ratio),

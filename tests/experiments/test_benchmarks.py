@@ -58,3 +58,21 @@ def test_collection_is_measured(roms: list[str], tmp_path: Path) -> None:
     assert set(measured["rates"]) == {"bare emulator", "environment", "collection"}
     assert all(rate > 0 for rates in measured["rates"].values() for rate in rates)
     assert 10 < measured["bytes_per_frame"] < 64 * 64 * 3
+
+
+@pytest.mark.slow
+def test_the_reward_service_is_measured(roms: list[str], tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    arguments = ["--callers", "1", "--outstanding", "1", "--turns", "1", "--seconds", "0.3", "--game", roms[0]]
+    subprocess.run(
+        [sys.executable, str(BENCHMARKS / "reward_service.py"), *arguments, "--json", str(figures)],
+        check=True,
+        capture_output=True,
+    )
+    measured = json.loads(figures.read_text())
+    assert measured["rates"]["bare_windows_per_second"] > 0
+    assert measured["rates"]["service"][0]["windows_per_second"] > 0
+    assert measured["play"]["steps_per_second_without_rewards"] > 0
+    assert measured["play"]["steps_per_second"] > 0
+    # Of eight episodes' first 25 steps, the first three have no window; what follows may still be under way.
+    assert measured["play"]["windows_judged"] >= 8 * 22
