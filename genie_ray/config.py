@@ -164,7 +164,7 @@ def load_values(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[
             loaded = yaml.safe_load(Path(path).read_text())
         except FileNotFoundError as error:
             raise ValueError(f"no such config file: {path}") from error
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
         if not isinstance(loaded or {}, dict):
             raise ValueError(f"{path} must hold a mapping of settings, holds {type(loaded).__name__}")

@@ -7,6 +7,7 @@ the collection. While a shard is played, `progress` still answers, so that a gam
 from __future__ import annotations
 
 import dataclasses
+import resource
 from collections.abc import Iterator
 from typing import Literal
 
@@ -40,8 +41,8 @@ class RolloutWorker:
         """The id of the node that the worker lives on."""
         return ray.get_runtime_context().get_node_id()
 
-    def play(self, shard: Shard) -> int:
-        """Plays a shard and writes its file; returns its steps.
+    def play(self, shard: Shard) -> tuple[int, int]:
+        """Plays a shard and writes its file; returns its steps, and the most memory that this process has had, in MB.
 
         Raises:
             GameError: the game does not start or breaks off.
@@ -52,7 +53,8 @@ class RolloutWorker:
         assert self._runner is not None
         self._steps_before, self._episodes_played = self._runner.steps_played, 0
         writer.write_shard(self._collection.output, shard.game, shard.name, self._episodes(shard))
-        return self._runner.steps_played - self._steps_before
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts in KiB
+        return self._runner.steps_played - self._steps_before, peak_mb
 
     @ray.method(concurrency_group="watch")
     def progress(self) -> tuple[int, int]:

@@ -144,8 +144,11 @@ class WorkerPool:
             worker.node, self._failed_starts = result, 0
             return
         assert worker.shard is not None
-        self.bars.finish(worker.shard, result)
+        steps, memory_mb = result
+        self.bars.finish(worker.shard, steps)
         worker.shard = None
+        if memory_mb > self.config.worker_memory_mb:
+            self._discard(worker)
 
     def _blame(self, worker: _Worker, error: RayActorError) -> str | None:
         """Why a worker died, if its game can have done it; None where the node or the network went."""

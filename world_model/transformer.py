@@ -131,19 +131,19 @@ class Attention(nn.Module):
 
     def forward(self, x_MSD: Tensor, bias_hSS: Tensor, cache: "HalfBlockCache | None" = None, start: int = 0) -> Tensor:
         projections = self.to_q(self.norm(x_MSD)), *self.to_kv(x_MSD).chunk(2, dim=-1)
-        q, k, v = (rearrange(z, "m s (h c) -> m s h c", h=self.heads) for z in projections)
+        q, k, v = (rearrange(z, "m s (h c) -> m h s c", h=self.heads) for z in projections)
         # Scores are Σ_c q_c · k_c, so that both scales may go to the queries.
         q, k = _unit(q) * (self.q_scale * self.k_scale * ATTENTION_SCALE).to(q.dtype), _unit(k)
         if cache is not None:
             k, v = cache.extend(k, v, start)
-        q, k, v = (rearrange(z, "m s h c -> m h s c") for z in (q, k, v))
         return self.to_out(rearrange(attend(q, k, v, bias_hSS), "m h s c -> m s (h c)"))
 
 
 def attend(q_MhSC: Tensor, k_MhSC: Tensor, v_MhSC: Tensor, bias_hSS: Tensor) -> Tensor:
     """softmax(q·k + bias) · v, [M, h, S, C]."""
-    if q_MhSC.device.type == "cpu" and torch.is_grad_enabled():
-        # PyTorch's fused kernel for CPUs has no gradient of the bias and a very slow one for short sequences.
+    if q_MhSC.device.type == "cpu" and (torch.is_grad_enabled() or q_MhSC.shape[-2] < k_MhSC.shape[-2]):
+        # PyTorch's fused kernel for CPUs has no gradient of the bias, a very slow one for short sequences, and takes
+        # twice as long for the few queries of cached decoding.
         scores_MhSS = torch.matmul(q_MhSC, k_MhSC.transpose(-1, -2)) + bias_hSS
         return torch.matmul(scores_MhSS.softmax(dim=-1).to(v_MhSC.dtype), v_MhSC)
     rows, _, length, _ = k_MhSC.shape
@@ -191,8 +191,8 @@ class HalfBlockCache:
         self._capacity = capacity  # frames
         self._inputs_BTHWD: Tensor | None = None
         self._inputs_start = 0
-        self._keys_MThC: Tensor | None = None
-        self._values_MThC: Tensor | None = None
+        self._keys_MhTC: Tensor | None = None
+        self._values_MhTC: Tensor | None = None
 
     def before(self, x_BTHWD: Tensor, start: int) -> Tensor:
         """The up to two PEG inputs before position `start`; keeps those of x."""
@@ -204,15 +204,16 @@ class HalfBlockCache:
         self._inputs_start = start - before_BTHWD.shape[1]
         return before_BTHWD
 
-    def extend(self, k_MThC: Tensor, v_MThC: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    def extend(self, k_MhTC: Tensor, v_MhTC: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """Keys and values of all frames up to the last one fed."""
-        end = start + k_MThC.shape[1]
-        if self._keys_MThC is None or self._values_MThC is None:
-            shape = (k_MThC.shape[0], self._capacity, *k_MThC.shape[2:])
-            self._keys_MThC, self._values_MThC = k_MThC.new_empty(shape), v_MThC.new_empty(shape)
-        self._keys_MThC[:, start:end] = k_MThC
-        self._values_MThC[:, start:end] = v_MThC
-        return self._keys_MThC[:, :end], self._values_MThC[:, :end]
+        end = start + k_MhTC.shape[2]
+        if self._keys_MhTC is None or self._values_MhTC is None:
+            rows, heads, _, channels = k_MhTC.shape
+            shape = rows, heads, self._capacity, channels
+            self._keys_MhTC, self._values_MhTC = k_MhTC.new_empty(shape), v_MhTC.new_empty(shape)
+        self._keys_MhTC[:, :, start:end] = k_MhTC
+        self._values_MhTC[:, :, start:end] = v_MhTC
+        return self._keys_MhTC[:, :, :end], self._values_MhTC[:, :, :end]
 
 
 class HalfBlock(nn.Module):

@@ -27,7 +27,7 @@ MixedData = Annotated[
     typer.Option(
         "--data",
         metavar="DIR[:WEIGHT]",
-        help="Replay dataset directory; several are mixed, each with its share: --data A --data B:2.",
+        help="Replay dataset, a directory or URI; several are mixed, each with its share: --data A --data B:2.",
     ),
 ]
 

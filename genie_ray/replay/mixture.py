@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class WeightedData:
     """A replay dataset of a mixture."""
 
-    path: Path
+    path: Path | str  # a directory, or a URI (storage.py)
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -32,22 +32,24 @@ class WeightedData:
 
 
 def parse_data(text: str) -> WeightedData:
-    """A dataset as it is written on the command line: `DIR` or `DIR:WEIGHT`.
+    """A dataset as it is written on the command line: `DIR`, `DIR:WEIGHT`, `URI` or `URI:WEIGHT`.
 
     Raises:
         ValueError: a weight that is not above 0.
     """
     weighted = re.fullmatch(r"(.+):([-+]?\d*\.?\d+)", text)
-    if weighted is None:
-        return WeightedData(path=Path(text))
-    return WeightedData(path=Path(weighted[1]), weight=float(weighted[2]))
+    where, weight = (text, 1.0) if weighted is None else (weighted[1], float(weighted[2]))
+    return WeightedData(path=where if "://" in where else Path(where), weight=weight)
 
 
 def resolved(data: Path | tuple[WeightedData, ...]) -> Path | tuple[WeightedData, ...]:
     """The same with absolute paths."""
     if isinstance(data, Path):
         return data.resolve()
-    return tuple(WeightedData(path=part.path.resolve(), weight=part.weight) for part in data)
+    return tuple(
+        WeightedData(path=part.path.resolve() if isinstance(part.path, Path) else part.path, weight=part.weight)
+        for part in data
+    )
 
 
 class ReplayMix:

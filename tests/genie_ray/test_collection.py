@@ -182,6 +182,27 @@ def test_workers_that_die_or_stand_still_cost_only_their_shards(
     assert files(disturbed) == files(run("peaceful"))
 
 
+@pytest.mark.slow
+def test_a_worker_whose_memory_has_grown_is_replaced(roms: list[str], ray_session: None, tmp_path: Path) -> None:
+    """Any process is above one megabyte: each of the three shards is played by another one."""
+    seen: set[int] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.05):
+            seen.update(process.pid for process in rollout_workers())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    config = CollectionConfig(steps_per_shard=50, workers_max=1, worker_memory_mb=1)
+    replaced = collect(tmp_path / "replaced", Policy(name="random"), GAMES[:1], 150, config, ENV)
+    done.set()
+    looking.join()
+    assert len(seen) == 3
+    config = CollectionConfig(steps_per_shard=50, workers_max=1)
+    assert files(replaced) == files(collect(tmp_path / "kept", Policy(name="random"), GAMES[:1], 150, config, ENV))
+
+
 def rollout_workers() -> Iterator[psutil.Process]:
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -136,6 +136,9 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("a: [1")
     with pytest.raises(ValueError, match=r"broken\.yaml is not valid YAML"):
         load_config(tmp_path / "broken.yaml")
+    (tmp_path / "date.yaml").write_text("seed: 2026-13-01")
+    with pytest.raises(ValueError, match=r"date\.yaml is not valid YAML: month must be in"):
+        load_config(tmp_path / "date.yaml")
     (tmp_path / "list.yaml").write_text("[1, 2]")
     with pytest.raises(ValueError, match="must hold a mapping"):
         load_config(tmp_path / "list.yaml")

@@ -97,7 +97,7 @@ def test_two_workers_and_micro_steps_train_a_dynamics_on_mixed_data_that_brings_
     job = TrainingJob(
         kind="dynamics",
         output=Path("dynamics"),
-        dataset=(WeightedData(path=Path("first")), WeightedData(path=pictures.root, weight=2)),
+        dataset=(WeightedData(path=Path("first")), WeightedData(path=f"file://{pictures.root}", weight=2)),
         config=config,
         model=DynamicsConfig(**SIZES),
         tokenizer=tokenizer,

@@ -133,6 +133,8 @@ def test_data_as_it_is_written() -> None:
     assert parse_data("data/random") == WeightedData(path=Path("data/random"))
     assert parse_data("data/explore:2") == WeightedData(path=Path("data/explore"), weight=2)
     assert parse_data("a:b/c:.5") == WeightedData(path=Path("a:b/c"), weight=0.5)
+    assert parse_data("s3://bucket/play:2") == WeightedData(path="s3://bucket/play", weight=2)
+    assert parse_data("s3://bucket/play") == WeightedData(path="s3://bucket/play")
     assert parse_data("a:b") == WeightedData(path=Path("a:b"))
     for text in ("a:0", "a:-1"):
         with pytest.raises(ValueError, match=r"weight of a is -?\d: must be above 0 and finite"):
