@@ -82,10 +82,10 @@ def agent_iterations(
     output.mkdir(parents=True, exist_ok=True)
     algorithm = config.build_algo()
     try:
-        state = _latest(output, "state")
+        state = latest(output, "state")
         if state is not None:
             algorithm.restore_from_path(state.resolve())
-            for companion, saved in zip(companions, pickle.loads((state / COMPANIONS_FILE).read_bytes()), strict=True):
+            for companion, saved in zip(companions, saved_companions(output), strict=True):
                 companion.set_state(saved)
         done = algorithm.iteration
         log = MetricsLog(output, from_iteration=done)
@@ -111,30 +111,48 @@ def agent_iterations(
     last = state / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / DEFAULT_MODULE_ID
     temporary = output / ".tmp-module"
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(_latest(output, "best") or last, temporary)
+    shutil.copytree(latest(output, "best") or last, temporary)
     temporary.rename(module)
     _remove(output, "state")
 
 
-def keep_best(algorithm: Any, output: Path, *, score: float, iteration: int) -> None:
-    """Keeps the policy as it is now if none before had a higher score; of an equal one, the later is kept."""
+def keep_best(algorithm: Any, output: Path, *, score: float, judge: str, iteration: int) -> None:
+    """Keeps the policy as it is now, unless the one kept before is better.
+
+    Scores of one judge are compared; of equal ones, the later is kept. Scores of different judges tell nothing (a world
+    model that has learned is surer of everything), nor do those of a judge that learns: the later policy is kept. One
+    without a score (NaN) is kept only if there is no other.
+
+    Args:
+        judge: version of who gave the score (`policies.rewards.RewardAnswer`); with a "+" if it learns.
+    """
     from ray.rllib.core import DEFAULT_MODULE_ID
 
-    before = _latest(output, "best")
-    if before is not None and score < json.loads((before / SCORE_FILE).read_text())["score"]:
-        return
+    before = latest(output, "best")
+    if before is not None:
+        kept = json.loads((before / SCORE_FILE).read_text())
+        comparable = judge == kept["judge"] and "+" not in judge
+        if not math.isnan(kept["score"]) and (math.isnan(score) or (comparable and score < kept["score"])):
+            return
     temporary, best = output / ".tmp-best", output / f"best-{iteration:06d}"
     shutil.rmtree(temporary, ignore_errors=True)
     path = str(temporary.resolve())
     algorithm.learner_group.foreach_learner(lambda learner: learner.module[DEFAULT_MODULE_ID].save_to_path(path))
-    (temporary / SCORE_FILE).write_text(json.dumps({"score": score, "iteration": iteration}))
+    (temporary / SCORE_FILE).write_text(json.dumps({"score": score, "judge": judge, "iteration": iteration}))
     if before == best:  # of a training that went on from an earlier state
         shutil.rmtree(best)
     temporary.rename(best)
     _remove(output, "best", but=best)
 
 
-def _latest(output: Path, kind: str) -> Path | None:
+def saved_companions(output: Path) -> list[dict[str, Any]]:
+    """The companions' states that an unfinished training continues from; none if it has no saved state."""
+    state = latest(output, "state")
+    return [] if state is None else pickle.loads((state / COMPANIONS_FILE).read_bytes())
+
+
+def latest(output: Path, kind: str) -> Path | None:
+    """The latest saved "best" or "state" of a training."""
     return max(output.glob(f"{kind}-*"), default=None)
 
 

@@ -151,29 +151,22 @@ def explore(
 ) -> None:
     """Train explorers (OUT/<game>/module) on a world model's uncertainty. Settings: exploration.*, reward.*."""
     settings = load_settings(config, [*(overrides or []), *(["exploration.shared=true"] if shared else [])], address)
-    from contextlib import ExitStack
-
-    from genie_ray import exploration
+    from genie_ray import exploration, explorers
     from genie_ray.envs.actions import action_names
-    from genie_ray.rewards import service
+    from genie_ray.rewards.service import find_service
     from genie_ray.session import ray_session
-    from policies.rewards import RewardClientFactory
 
     if (world_model is None) == (reward_service is None):
         raise ValueError("who gives the rewards? Name one of --world-model and --reward-service")
     games = choose_games(settings, game)
-    size, names = settings.env.frame_size, action_names(settings.env.action_set)
-    rewards: RewardClientFactory
-    with ray_session(settings.ray), ExitStack() as running:
+    with ray_session(settings.ray):
         if world_model is not None:
-            state = output / "rewards"
-            served = service.reward_service(
-                world_model, settings.reward, frame_size=size, action_names=names, state=state
-            )
-            rewards = running.enter_context(served)
-        else:
-            assert reward_service is not None
-            rewards = service.find_service(reward_service, frame_size=size, action_names=names)
+            for path in explorers.train_explorers(output, games, world_model, settings):
+                typer.echo(path)
+            return
+        assert reward_service is not None
+        names = action_names(settings.env.action_set)
+        rewards = find_service(reward_service, frame_size=settings.env.frame_size, action_names=names)
         for name, played in settings.exploration.agents(games).items():
             path = exploration.explore(
                 output / name,
@@ -181,7 +174,6 @@ def explore(
                 rewards,
                 settings.exploration,
                 settings.env,
-                world_model=world_model,
                 ray=settings.ray,
                 seed=settings.seed,
             )

@@ -46,6 +46,9 @@ PAPERS_UPSCALER_TRAINING = TrainingConfig(
 )
 """Paper, supplement: Adam, rate 1e-4, StepLR(25 epochs, 0.5), batch 128, 300 epochs."""
 
+SETTINGS_FILE = "config.yaml"
+"""Where a directory keeps the settings that it was begun with."""
+
 LIMITS = ("clip_norm", "gradient_norm", "rho_clip")
 """Settings that may be infinite, which switches them off."""
 
@@ -119,6 +122,11 @@ class RunConfig:
             )
         except ValueError as error:
             raise ValueError(f"exploration.learning.{error}") from None
+        if exploration.learning.old_rewards == "ask" and self.reward.remembers:
+            raise ValueError(
+                "exploration.learning.old_rewards = 'ask': reward.kind and reward.episodic_novelty are of a judge that "
+                "remembers what it was asked, so it must be asked once: use 'mark'"
+            )
         for name, part in (
             ("train_tokenizer", "tokenizer"),
             ("tune_decoder", "tokenizer"),
@@ -236,6 +244,23 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
         elif left != right:
             lines.append(f"{prefix}{key}: {left!r} → {right!r}")
     return lines
+
+
+def check_unchanged(directory: Path, settings: Mapping[str, Any], *, free: str = "") -> None:
+    """Refuses to go on with what was begun in a directory under other settings, which stand in its SETTINGS_FILE.
+
+    Args:
+        free: settings that may differ are those whose key begins so; "": none.
+
+    Raises:
+        ValueError: one line that names what differs.
+    """
+    saved = directory / SETTINGS_FILE
+    lines = differences(yaml.safe_load(saved.read_text()), settings) if saved.exists() else []
+    changed = [line for line in lines if not (free and line.startswith(free))]
+    if changed:
+        shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
+        raise ValueError(f"{directory} holds a run with other settings ({shown}): give another --out")
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

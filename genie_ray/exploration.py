@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from genie_ray.agents import Line, agent_iterations
 from genie_ray.envs.retro import EnvConfig
+from genie_ray.files import write_atomically
 from genie_ray.rounds import Rounds, RoundsConfig
 from genie_ray.session import RayConfig
 from policies.autoexplore.config import AutoExploreLearningConfig
 from policies.autoexplore.module import AutoExploreModuleConfig
 from policies.rewards import RewardClientFactory
+
+if TYPE_CHECKING:
+    from genie_ray.rewards.config import RewardConfig
 
 SHARED = "shared"
 """Directory of an agent of several games, where other agents have their game's id."""
@@ -65,10 +71,10 @@ def explore(
         rewards: makes the rollout workers' clients of the reward service; nothing else rewards the explorer. Rounds
             need a `RewardService`, whose weights can be swapped.
         world_model: what the service starts with; needed for rounds.
-        ray: for the rounds' trainings.
+        ray: whether the learner has a GPU, and for the rounds' trainings.
 
     Raises:
-        ValueError: the replay buffer is too small, or there cannot be rounds.
+        ValueError: the replay buffer is too small, there cannot be rounds, or the output was begun with other settings.
     """
     epochs = exploration_epochs(output, games, rewards, config, env, world_model=world_model, ray=ray, seed=seed)
     for _ in epochs:
@@ -88,29 +94,62 @@ def exploration_epochs(
     seed: int = 0,
 ) -> Generator[Line, None, None]:
     """As `explore`, but yields what each epoch logs and can be ended early (`genie_ray.agents.agent_iterations`)."""
+    from genie_ray.config import SETTINGS_FILE, check_unchanged
     from genie_ray.exploration_log import ExplorationLog
+    from genie_ray.rewards.service import RewardService
 
+    ray = ray or RayConfig()
     config.learning.check_capacity(num_env_runners=config.num_env_runners, episode_steps=env.max_episode_steps)
-    companions: list[Any] = [ExplorationLog(output, games[0], rewards)]
-    if config.rounds.every and not (output / "module").exists():
-        rounds = _rounds(output, games, rewards, config, env, world_model, ray or RayConfig(), seed)
-        companions.append(rounds)
-    yield from agent_iterations(
-        algorithm_config(games, rewards, config, env, seed=seed),
-        output,
-        iterations=config.epochs,
-        checkpoint_every=config.checkpoint_every,
-        title=f"explore {', '.join(games)}",
-        figures=_figures,
-        shown=("reward_mean", "entropy", "cells"),
-        companions=companions,
-    )
-    for companion in companions[1:]:
-        companion.finish()
+    rounds = None
+    if config.rounds.every:
+        if world_model is None or not isinstance(rewards, RewardService):
+            raise ValueError("rounds train the world model that gives the rewards: name it, not a service that runs")
+        rounds = Rounds(
+            output,
+            config.rounds,
+            world_model,
+            rewards,
+            epochs=config.epochs,
+            game=games[0],
+            env=env,
+            ray=ray,
+            seed=seed,
+        )
+    reward = rewards.config if isinstance(rewards, RewardService) else None
+    settings = settings_of(games, config, env, seed, reward, world_model)
+    check_unchanged(output, settings)
+    output.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(settings, sort_keys=False)
+    write_atomically(output / SETTINGS_FILE, lambda path: path.write_text(text))
+    log = ExplorationLog(output, games[0], rewards)
+    try:
+        if rounds is not None and not (output / "module").exists():
+            rounds.begin()
+        yield from agent_iterations(
+            algorithm_config(games, rewards, config, env, ray, seed=seed),
+            output,
+            iterations=config.epochs,
+            checkpoint_every=config.checkpoint_every,
+            title=f"explore {', '.join(games)}",
+            figures=_figures,
+            shown=("reward_mean", "entropy", "cells"),
+            companions=[log] if rounds is None else [log, rounds],
+        )
+        if rounds is not None:
+            rounds.finish()
+    finally:
+        if rounds is not None:
+            rounds.close()
 
 
 def algorithm_config(
-    games: Sequence[str], rewards: RewardClientFactory, config: ExplorationConfig, env: EnvConfig, *, seed: int
+    games: Sequence[str],
+    rewards: RewardClientFactory,
+    config: ExplorationConfig,
+    env: EnvConfig,
+    ray: RayConfig,
+    *,
+    seed: int,
 ) -> Any:
     """RLlib's description of the training."""
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -132,44 +171,41 @@ def algorithm_config(
         .evaluation(
             evaluation_num_env_runners=1, evaluation_config=AlgorithmConfig.overrides(num_cpus_per_env_runner=0)
         )
+        .learners(num_gpus_per_learner=int(ray.use_gpu))
         .training(learning=config.learning, network=config.network, reward_client_factory=rewards)
         .debugging(seed=seed, log_level="ERROR")
     )
 
 
-def _rounds(
-    output: Path,
+def settings_of(
     games: Sequence[str],
-    rewards: RewardClientFactory,
     config: ExplorationConfig,
     env: EnvConfig,
-    world_model: Path | None,
-    ray: RayConfig,
     seed: int,
-) -> Rounds:
-    from genie_ray.rewards.service import RewardService
+    reward: RewardConfig | None,
+    world_model: Path | None,
+) -> dict[str, Any]:
+    """What an explorer's training must go on with, as plain values."""
+    from genie_ray.config import to_dict
+    from world_model.checkpoint import read_description
 
-    if world_model is None or not isinstance(rewards, RewardService):
-        raise ValueError("rounds train the world model that gives the rewards: name it, not a service that runs")
-    rewards.swap(world_model)  # an explorer before may have left another
-    return Rounds(
-        output,
-        config.rounds,
-        world_model,
-        rewards,
-        epochs=config.epochs,
-        game=games[0],
-        env=env,
-        ray=ray,
-        seed=seed,
-    )
+    return {
+        "games": list(games),
+        "seed": seed,
+        "env": to_dict(env),
+        "exploration": to_dict(config),
+        "reward": None if reward is None else to_dict(reward),
+        "world_model": None if world_model is None else read_description(world_model)["weights_sha256"],
+    }
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, float]:
     """Rewards are the judge's; `game_return` is what the game would have paid, which nobody learns from."""
-    runners, learner, explored = result["env_runners"], result["learners"]["default_policy"], result["exploration"]
+    runners, explored = result["env_runners"], result["exploration"]
+    learner = result.get("learners", {}).get("default_policy", {})  # an epoch may bring no update
     figures = {key: float(value) for key, value in explored.items()}
     figures["game_return"] = float(runners.get("episode_return_mean", float("nan")))
+    figures |= {key: float(runners.get(key, 0)) for key in ("fragments_dropped", "reward_wait_s")}
     learned = ("entropy", "prior_kl", "kl_of_epoch", "value_loss", "policy_loss", "value")
     ratios = ("rho", "rho_clipped_share", "rho_log_spread")
     figures |= {key: float(learner[key]) for key in (*learned, *ratios) if key in learner}

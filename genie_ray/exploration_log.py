@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genie_ray.agents import keep_best
+from genie_ray.errors import one_line
 from genie_ray.exploration_pictures import write_pictures
 from genie_ray.progress import console
 from genie_ray.replay.coverage import cells
-from policies.rewards import RewardClientFactory
+from policies.rewards import RewardClientFactory, RewardUnavailableError
 
 if TYPE_CHECKING:
     from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -104,12 +105,17 @@ class ExplorationLog:
             if settled and not self._warned:
                 self._warned = True
                 narrow = figures["cells_of_epoch_per_step"]
-                console.print(
-                    f"warning: epoch {epoch}: the reward rises while play narrows, to {narrow:.3f} distinct cells a "
-                    "step: the policy may have settled where the world model cannot learn. exploration.rounds, another "
-                    "reward.kind or exploration.learning.prior_weight may help",
-                    soft_wrap=True,
+                _warn(
+                    f"epoch {epoch}: the reward rises while play narrows, to {narrow:.3f} distinct cells a step: the "
+                    "policy may have settled where the world model cannot learn. exploration.rounds, another "
+                    "reward.kind or exploration.learning.prior_weight may help"
                 )
+        if algorithm.evaluation_error:
+            _warn(
+                f"epoch {epoch}: the evaluation failed ({algorithm.evaluation_error}); this policy cannot become the "
+                "best one, and without any evaluation the last one is the result"
+            )
+            algorithm.evaluation_error = ""
         if algorithm.evaluated is not self._evaluated:
             self._evaluated = algorithm.evaluated
             figures |= self._evaluation(algorithm, epoch)
@@ -140,10 +146,13 @@ class ExplorationLog:
         played = algorithm.evaluated
         assert played is not None
         rewards = np.concatenate([episode.get_rewards() for episode in played.episodes])
-        score = float(np.nanmean(rewards))
+        score = float(np.nan if np.isnan(rewards).all() else np.nanmean(rewards))
         found = {cell for episode in played.episodes for cell in cells(np.asarray(episode.get_observations())).tolist()}
-        keep_best(algorithm, self._output, score=score, iteration=epoch)
-        write_pictures(self._output / "pictures" / f"epoch-{epoch:06d}", played.episodes, self._rewards())
+        keep_best(algorithm, self._output, score=score, judge=played.version, iteration=epoch)
+        try:
+            write_pictures(self._output / "pictures" / f"epoch-{epoch:06d}", played.episodes, self._rewards())
+        except RewardUnavailableError as error:
+            _warn(f"epoch {epoch}: no pictures of the evaluation: {one_line(error)}")
         return {"evaluation_return_per_step": score, "evaluation_cells_per_step": len(found) / played.steps}
 
     def _episodes(
@@ -166,6 +175,10 @@ class ExplorationLog:
         self._cells, self._places = defaultdict(set, state["cells"]), defaultdict(set, state["places"])
         self._settling.set_state(state["settling"])
         self._warned = state["warned"]
+
+
+def _warn(text: str) -> None:
+    console.print(f"warning: {text}", soft_wrap=True, markup=False)
 
 
 def place_of(info: dict[str, Any]) -> tuple[int, ...]:

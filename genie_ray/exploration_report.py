@@ -14,6 +14,8 @@ CURVES = {
     "cells": "distinct cells seen in training",
     "cells_of_epoch_per_step": "distinct cells per step of an epoch",
     "evaluation_return_per_step": "return per step of evaluations",
+    "fragments_dropped": "fragments dropped, as they got no rewards",
+    "reward_wait_s": "seconds that workers waited for rewards, per epoch",
 }
 PICTURES = {
     "episode.gif": "the best evaluated episode",

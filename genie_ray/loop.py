@@ -23,17 +23,15 @@ from pathlib import Path
 import yaml
 
 from genie_ray.collection import Policy, collect
-from genie_ray.config import RunConfig, differences, to_dict
-from genie_ray.envs.actions import action_names
+from genie_ray.config import SETTINGS_FILE, RunConfig, check_unchanged, to_dict
 from genie_ray.envs.roms import require_rom, resolve_game
 from genie_ray.evaluation import evaluate
-from genie_ray.exploration import explore
+from genie_ray.explorers import train_explorers
 from genie_ray.files import write_atomically
 from genie_ray.players import train_player
 from genie_ray.progress import console
 from genie_ray.replay.writer import METADATA_FILE, read_metadata
 from genie_ray.report import write_report
-from genie_ray.rewards.service import reward_service
 from genie_ray.session import ray_session
 from genie_ray.training import TrainingJob, train
 from genie_ray.upscaling import SCORES_FILE, evaluate_upscaler
@@ -72,7 +70,7 @@ def run_loop(config: RunConfig, directory: Path) -> Path:
     _check(config, directory)
     directory.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(to_dict(config), sort_keys=False)
-    write_atomically(directory / "config.yaml", lambda path: path.write_text(text))
+    write_atomically(directory / SETTINGS_FILE, lambda path: path.write_text(text))
     pending = [stage for stage in stages(config, directory) if not stage.done]
     if pending:
         with ray_session(config.ray):
@@ -113,24 +111,8 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
         )
 
     def explore_all() -> None:
-        with reward_service(
-            dynamics / "best",
-            config.reward,
-            frame_size=config.env.frame_size,
-            action_names=action_names(config.env.action_set),
-            state=directory / "rewards",
-        ) as rewards:
-            for name, played in config.exploration.agents(games).items():
-                explore(
-                    agents / name,
-                    played,
-                    rewards,
-                    config.exploration,
-                    config.env,
-                    world_model=dynamics / "best",
-                    ray=config.ray,
-                    seed=seed,
-                )
+        for _ in train_explorers(agents, games, dynamics / "best", config):
+            pass
 
     def train_players() -> None:
         for game in games:
@@ -228,13 +210,7 @@ def _check(config: RunConfig, directory: Path) -> None:
         if resolve_game(game) != game:
             raise ValueError(f"games: {game!r} must be written in full, as {resolve_game(game)!r}")
         require_rom(game)
-    saved = directory / "config.yaml"
-    if saved.exists():
-        before, now = yaml.safe_load(saved.read_text()), to_dict(config)
-        changed = [line for line in differences(before, now) if not line.startswith("ray.")]
-        if changed:
-            shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
-            raise ValueError(f"{directory} holds a run with other settings ({shown}): give another --out")
+    check_unchanged(directory, to_dict(config), free="ray.")
     existing = next(parent for parent in [directory, *directory.parents] if parent.exists())
     collection = config.collection
     frames = len(config.games) * (collection.random_steps + 2 * collection.finetune_steps + collection.test_steps)

@@ -2,7 +2,8 @@
 
 Every so many epochs the play that has come in since is added to a replay dataset, the world model is fine-tuned on all
 of it beside the agent's training, and takes over as judge when it is done. What could be learned then pays no more, and
-the agent has to look further. The published protocol is a single round: there the world model stays as it is.
+the agent has to look further. A round that is due while the one before still learns begins when that one is done, with
+all that was played until it was due. The published protocol is a single round: there the world model stays as it is.
 
 <output>/rounds/dataset/             all play so far, one shard per round and game
 <output>/rounds/epoch-000020/        the fine-tuning that began at that epoch (see `genie_ray.training`)
@@ -13,12 +14,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from genie_ray.agents import saved_companions
 from genie_ray.envs.actions import action_names
 from genie_ray.envs.retro import EnvConfig
 from genie_ray.errors import cause_of
@@ -81,21 +84,32 @@ class Rounds:
         self._directory = (output / "rounds").resolve()
         self._config, self._world_model, self._service = config, world_model.resolve(), service
         self._epochs, self._game, self._env, self._ray, self._seed = epochs, game, env, ray, seed
-        self._epoch = 0  # of the latest round that began
+        self._epoch = 0  # of the latest round that began to learn
+        self._waiting = 0  # of the latest round that is due and did not yet; 0: none
+        self._writer = ThreadPoolExecutor(max_workers=1)  # of datasets: the agent's learner does not wait for it
+        self._writing: Future[None] | None = None
         self._training: Any = None  # Ray's reference to the fine-tuning that is under way
         self._swapped: Path | None = None
         self._games: dict[str, str] = {}  # of the episodes in the replay
+
+    def begin(self) -> None:
+        """Gives the service the world model to start or to go on with; an explorer before may have left another."""
+        self._service.swap(judge_of(self._directory.parent, self._world_model))
 
     def after_iteration(self, algorithm: AutoExplore, epoch: int, log: MetricsLog) -> Mapping[str, float]:
         """Begins a round, or ends one whose world model is ready."""
         import ray
 
         self._note_games(algorithm)
+        if epoch % self._config.every == 0 and epoch + self._config.every <= self._epochs:
+            self._export(epoch, algorithm)
+            self._waiting = epoch
         if self._training is not None and ray.wait([self._training], timeout=0)[0]:
             self.finish()
-        due = epoch % self._config.every == 0 and epoch + self._config.every <= self._epochs
-        if due and self._training is None:
-            self._begin(epoch, algorithm)
+        if self._waiting and self._training is None and (self._writing is None or self._writing.done()):
+            self._wait_for_writing()
+            self._epoch, self._waiting = self._waiting, 0
+            self._train(self._epoch)
         return {"round": float(epoch_number(self._swapped) if self._swapped else 0)}
 
     def finish(self) -> None:
@@ -111,11 +125,14 @@ class Rounds:
         self._training = None
         self._swap(best)
 
-    def _begin(self, epoch: int, algorithm: AutoExplore) -> None:
-        self._epoch = epoch
-        if not self._marks(epoch).exists():
-            self._export(epoch, algorithm)
-        self._train(epoch)
+    def close(self) -> None:
+        """Ends what is under way."""
+        import ray
+
+        self._writer.shutdown()
+        if self._training is not None:
+            ray.cancel(self._training, force=True)
+            self._training = None
 
     def _train(self, epoch: int) -> None:
         """Starts a round's fine-tuning beside us, or continues it; if it is complete, it only takes over."""
@@ -142,19 +159,25 @@ class Rounds:
         console.print(f"the world model of {checkpoint.parent.name} judges from now on")
 
     def _export(self, epoch: int, algorithm: AutoExplore) -> None:
-        """Adds what was played since the round before to the dataset."""
-        from genie_ray.replay import writer
-        from genie_ray.replay.dataset import count_episodes, index_episodes
-
+        """Adds what was played since the round before to the dataset, unless that was done before a crash."""
+        self._wait_for_writing()
+        if self._marks(epoch).exists():
+            return
         before = max((path for path in self._directory.glob("epoch-*.json")), default=None)
         stored: dict[str, int] = json.loads(before.read_text()) if before else {}
         pieces: dict[str, list[Episode]] = {}
         for episode in algorithm.replay.episodes:
-            first, end = stored.get(episode.id_, episode.t_started), episode.t
+            first, end = max(stored.get(episode.id_, 0), episode.t_started), episode.t
             if end - first > 1:
                 game = self._games.get(episode.id_, self._game)
                 pieces.setdefault(game, []).append(self._piece(episode, game, first))
                 stored[episode.id_] = end
+        self._writing = self._writer.submit(self._write, epoch, pieces, stored)
+
+    def _write(self, epoch: int, pieces: dict[str, list[Episode]], stored: dict[str, int]) -> None:
+        from genie_ray.replay import writer
+        from genie_ray.replay.dataset import count_episodes, index_episodes
+
         dataset, size = self._directory / "dataset", self._env.frame_size
         for game, episodes in pieces.items():
             writer.write_shard(dataset, game, f"epoch-{epoch:06d}", episodes)
@@ -166,6 +189,10 @@ class Rounds:
         )
         writer.write_metadata(dataset, metadata)
         write_atomically(self._marks(epoch), lambda path: path.write_text(json.dumps(stored)))
+
+    def _wait_for_writing(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
 
     def _piece(self, episode: SingleAgentEpisode, game: str, first: int) -> Episode:
         """An episode from step `first` on, as a dataset stores it. The game's own rewards are not known here."""
@@ -198,15 +225,21 @@ class Rounds:
         return self._directory / f"epoch-{epoch:06d}.json"
 
     def get_state(self) -> dict[str, Any]:
-        return {"epoch": self._epoch, "swapped": self._swapped, "games": self._games}
+        self._wait_for_writing()
+        return {"epoch": self._epoch, "waiting": self._waiting, "swapped": self._swapped, "games": self._games}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Gives the service the world model it had, and goes on with the round that was under way."""
-        self._epoch, self._games = state["epoch"], state["games"]
-        if state["swapped"] is not None:
-            self._swap(state["swapped"])
+        """Goes on with the round that was under way."""
+        self._epoch, self._waiting, self._games = state["epoch"], state["waiting"], state["games"]
+        self._swapped = state["swapped"]
         if self._epoch and (self._swapped is None or epoch_number(self._swapped) < self._epoch):
             self._train(self._epoch)
+
+
+def judge_of(output: Path, world_model: Path) -> Path:
+    """The world model that an exploration continues with: that of the latest round it knows of, or else the first."""
+    swapped = [state["swapped"] for state in saved_companions(output) if state.get("swapped")]
+    return swapped[-1] if swapped else world_model
 
 
 def epoch_number(checkpoint: Path) -> int:

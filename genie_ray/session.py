@@ -24,7 +24,9 @@ class RayConfig:
     train_workers: int = 1  # data-parallel workers of one training
     cpus_per_worker: int = 1
     threads_per_worker: int = 0  # PyTorch threads; 0: the cores of its machine shared among its workers
-    use_gpu: bool = False  # one GPU for every train worker and evaluation; the reward service has reward.gpus
+    use_gpu: bool = (
+        False  # one GPU for every train worker, explorer's learner and evaluation; the reward service has reward.gpus
+    )
 
     def __post_init__(self) -> None:
         for name in ("object_store_mb", "train_workers", "cpus_per_worker"):

@@ -32,23 +32,24 @@ class GamesInTurn(gym.Env[NDArray[np.uint8], np.int64]):
     metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's own declaration
 
     def __init__(self, games: Sequence[str], config: EnvConfig, *, number: int = 0, environments: int = 1) -> None:
-        self._games, self._config, self._environments = tuple(games), config, environments
+        self._games, self._config = tuple(games), config
+        self._number, self._environments = number, environments
+        self._turns = -1  # no episode was started yet
         self._index = number % len(games)
-        self._started = False
         self._env = make_game(self._games[self._index], config)
         self.observation_space, self.action_space = self._env.observation_space, self._env.action_space
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """Start an episode: the first one of the first game, later ones of the next."""
+        """Start an episode: with a seed, of the environment's first game; without one, of the next game."""
         super().reset(seed=seed)
-        if self._started:
-            following = (self._index + self._environments) % len(self._games)
-            if following != self._index:
-                self._env.close()
-                self._index, self._env = following, make_game(self._games[following], self._config)
-        self._started = True
+        turns = 0 if seed is not None else self._turns + 1
+        following = (self._number + turns * self._environments) % len(self._games)
+        if following != self._index:
+            self._env.close()
+            self._index, self._env = following, make_game(self._games[following], self._config)
+        self._turns = turns
         frame, info = self._env.reset(seed=seed, options=options)
         return frame, self._named(info)
 

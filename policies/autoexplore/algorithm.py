@@ -50,6 +50,7 @@ class AutoExploreConfig(AlgorithmConfig):
         self.network = AutoExploreModuleConfig()
         self.reward_client_factory: RewardClientFactory | None = None
         self.reward_timeout_s = 60.0
+        self.sample_timeout_s = 300.0  # for a fragment and the rewards of the one before
         self.env_runner_cls = CuriosityEnvRunner
         self.gym_env_vectorize_mode = "async"
         self.episode_lookback_horizon = LOOKBACK
@@ -130,9 +131,14 @@ class AutoExploreConfig(AlgorithmConfig):
 
 
 class AutoExplore(Algorithm):
-    """Curiosity-only actor-critic with replay. Its checkpoint holds the replay buffer and all that counts, too.
+    """Curiosity-only actor-critic with replay.
 
-    `arrived` are the latest epoch's fragments and `evaluated` is the latest evaluation's, for logs.
+    A checkpoint holds weights, optimiser, schedules, the rewards' scales and the replay buffer with its draws: a
+    restored learner makes the same updates from the same replay, bit for bit. Play is not restored: what was under way
+    is lost, episodes start anew, and the runners' random draws are others.
+
+    `arrived` are the latest epoch's fragments and `evaluated` is the latest evaluation's, for logs; `evaluation_error`
+    says why there was none when one was due.
     """
 
     config: AutoExploreConfig
@@ -151,8 +157,9 @@ class AutoExplore(Algorithm):
         self.updates = 0
         self.arrived: list[PlayedFragment] = []
         self.evaluated: PlayedFragment | None = None
+        self.evaluation_error = ""
         self._weights_ages: list[np.ndarray] = []  # updates, of each step of the latest epoch
-        self._source = FragmentSource(self.env_runner_group, self.learner_group)
+        self._source = FragmentSource(self.env_runner_group, self.learner_group, config.sample_timeout_s)
 
     def training_step(self) -> None:
         """One epoch: its steps arrive, and for each step as many updates are made as is its share, exactly."""
@@ -162,7 +169,7 @@ class AutoExplore(Algorithm):
             due = self.env_steps * learning.updates_per_epoch // epoch_steps if self.env_steps >= epoch_steps else 0
             if self.updates < due and self._weights_may_change():
                 self._update()
-            elif self.updates == due and self.env_steps >= end:
+            elif self.arrived and self.updates == due and self.env_steps >= end:
                 break
             else:
                 self._receive()
@@ -178,10 +185,13 @@ class AutoExplore(Algorithm):
 
         Raises:
             RewardUnavailableError: a runner got no rewards several times in a row.
+            ValueError: a game does not start, or its play cannot be judged.
         """
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             fragments = self._source.fetch(self.env_steps)
         for fragment in fragments:
+            if fragment.error:
+                raise ValueError(fragment.error)
             self.metrics.aggregate([fragment.metrics], key=ENV_RUNNER_RESULTS)
             if fragment.dropped_in_a_row >= MAX_DROPPED_IN_A_ROW:
                 raise RewardUnavailableError(
@@ -226,19 +236,22 @@ class AutoExplore(Algorithm):
             "judges": self.judge.scale.judges,
             "runner_restarts": self.env_runner_group.num_remote_worker_restarts(),
         }
-        if episodes:
-            rewards = np.concatenate([episode.get_rewards() for episode in episodes])
-            actions = np.concatenate([episode.get_actions() for episode in episodes])
-            shares = np.bincount(actions, minlength=episodes[0].action_space.n) / len(actions)
-            figures |= {f"action_share_{action}": share for action, share in enumerate(shares)}
-            figures["reward_undefined_share"] = np.isnan(rewards).mean()
-            figures |= reward_figures(rewards)
-            ages = np.concatenate(self._weights_ages)
-            figures |= {"weights_age_mean": ages.mean(), "weights_age_max": ages.max()}
+        rewards = np.concatenate([episode.get_rewards() for episode in episodes])
+        actions = np.concatenate([episode.get_actions() for episode in episodes])
+        shares = np.bincount(actions, minlength=episodes[0].action_space.n) / len(actions)
+        figures |= {f"action_share_{action}": share for action, share in enumerate(shares)}
+        figures["reward_undefined_share"] = np.isnan(rewards).mean()
+        figures |= reward_figures(rewards)
+        ages = np.concatenate(self._weights_ages)
+        figures |= {"weights_age_mean": ages.mean(), "weights_age_max": ages.max()}
         for name in {name for fragment in self.arrived for name in fragment.statistics}:
             values = [fragment.statistics[name] for fragment in self.arrived if name in fragment.statistics]
             figures[f"judged_{name}"] = np.mean(values)
         self.metrics.log_dict(figures, key=EXPLORATION, window=1)
+
+    def cleanup(self) -> None:
+        self._source.stop()
+        super().cleanup()
 
     def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
         # `FragmentSource` brings back those that it plays with.
@@ -260,13 +273,15 @@ class AutoExplore(Algorithm):
 
 
 def evaluate(algorithm: AutoExplore, runners: EnvRunnerGroup) -> tuple[dict[str, Any], int, int]:
-    """RLlib's hook: lets an evaluation runner play, and takes in its figures. Keeps what was played."""
+    """RLlib's hook: lets an evaluation runner play, and takes in its figures. Keeps what was played, or why nothing."""
     learning = algorithm.config.learning
     played = runners.foreach_env_runner(
         lambda runner: runner.evaluate(steps=learning.evaluation_steps, temperature=learning.evaluation_temperature),
         local_env_runner=not runners.num_remote_env_runners(),
     )
-    if not played:  # the runner died; RLlib starts it again for the next time
+    # A runner that died is started again by RLlib for the next time.
+    algorithm.evaluation_error = played[0].error if played else "the runner died"
+    if algorithm.evaluation_error:
         return {}, 0, 0
     (algorithm.evaluated,) = played
     algorithm.metrics.aggregate([algorithm.evaluated.metrics], key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))

@@ -4,6 +4,8 @@ A fragment's rewards are marked with their judge. When a new one takes over, the
 by the moments of its own judge, or everything that is stored is judged anew (`old_rewards`).
 """
 
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,12 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from policies.autoexplore.config import AutoExploreLearningConfig
 from policies.autoexplore.normalizer import RewardScale
 from policies.autoexplore.replay import SequenceReplayBuffer
-from policies.rewards import RewardClientFactory
+from policies.rewards import RewardClientFactory, RewardUnavailableError
+
+logger = logging.getLogger(__name__)
 
 JUDGE = "judge"  # column of an episode: the number of each reward's judge
-EPISODES_PER_REQUEST = 8
+REQUEST_STEPS = 500  # that one request asks about; more only if one episode is longer
 
 
 class ReplayJudge:
@@ -34,23 +38,21 @@ class ReplayJudge:
         self.scale = RewardScale(learning.reward_horizon)
 
     def mark(self, episodes: list[SingleAgentEpisode], version: str) -> None:
-        """Marks new rewards, and takes them into their judge's scale.
-
-        Raises:
-            RewardUnavailableError: the stored rewards were to be asked for again, and could not be had.
-        """
+        """Marks new rewards, and takes them into their judge's scale."""
         judges = self.scale.judges
         judge = self.scale.judge(version)
         for episode in episodes:
             _mark(episode, judge)
             self.scale.moments(judge).update(episode.get_rewards())
         if self._asks_again and 0 < judges < self.scale.judges:
-            self._ask_again()
+            try:
+                self._ask_again()
+            except RewardUnavailableError as error:
+                logger.warning("stored rewards stay as their own judges gave them: %s", error)
 
     def _ask_again(self) -> None:
-        client, stored = self._clients(), list(self._replay.episodes)
-        for start in range(0, len(stored), EPISODES_PER_REQUEST):
-            episodes = stored[start : start + EPISODES_PER_REQUEST]
+        client = self._clients()
+        for episodes in self._requests():
             future = client.submit(
                 [np.asarray(episode.observations.data) for episode in episodes],
                 [np.asarray(episode.actions.data, np.int64) for episode in episodes],
@@ -64,6 +66,17 @@ class ReplayJudge:
                 )
                 _mark(episode, judge)
                 self.scale.moments(judge).update(episode.get_rewards())
+
+    def _requests(self) -> Iterator[list[SingleAgentEpisode]]:
+        """The stored episodes, as many at a time as are asked about at once."""
+        batch: list[SingleAgentEpisode] = []
+        for episode in self._replay.episodes:
+            if batch and sum(map(len, batch)) + len(episode) > REQUEST_STEPS:
+                yield batch
+                batch = []
+            batch.append(episode)
+        if batch:
+            yield batch
 
     def get_state(self) -> dict[str, Any]:
         return self.scale.get_state()

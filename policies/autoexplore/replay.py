@@ -5,6 +5,7 @@ to date (Kapturowski et al. 2019, "stored state" and "burn-in"). At an episode's
 burnt in there, and an episode's first steps are learned from like all others.
 """
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,30 @@ LEARNED = "learned"  # column of a sequence: False on the steps of its burn-in
 
 
 class SequenceReplayBuffer(EpisodeReplayBuffer):
-    """RLlib's buffer of episodes; the oldest ones go when there are more than `capacity` steps.
+    """RLlib's buffer of episodes; the oldest ones go when there are more than `limit` steps.
 
-    It must hold more than all unfinished episodes together (`AutoExploreLearningConfig.check_capacity`): RLlib cannot
-    evict an episode that still grows.
+    One that still grows may be among them: where a runner is slow, its episodes are the oldest. What comes of it
+    later is stored as an episode that begins there.
     """
 
+    _indices: list[tuple[int, int]]  # RLlib's, of all stored steps
+
     def __init__(self, *, capacity: int, seed: int | None) -> None:
-        super().__init__(capacity=capacity)
+        super().__init__(capacity=sys.maxsize)  # RLlib's own eviction cannot take an episode that has just grown
+        self.limit = capacity
         self.rng = np.random.default_rng(seed)
+
+    def add(self, episodes: list[SingleAgentEpisode]) -> None:
+        """Joins fragments to their episodes; takes the oldest episodes out."""
+        super().add(episodes)
+        evicted = set()
+        while self._num_timesteps > self.limit and len(self.episodes) > 1:
+            oldest = self.episodes.popleft()
+            evicted.add(self.episode_id_to_index.pop(oldest.id_))
+            self._num_timesteps -= len(oldest)
+        if evicted:
+            self._num_episodes_evicted += len(evicted)
+            self._indices = [index for index in self._indices if index[0] not in evicted]
 
     def sample_sequences(self, count: int, *, length: int, burn_in: int) -> list[SingleAgentEpisode]:
         """Draws steps uniformly, with replacement; each is the first learned step of a sequence.

@@ -4,7 +4,8 @@ A runner is asked for the next fragment as soon as one is taken from it. The req
 what is played comes back with the request after it (`env_runner`). So emulators, reward service and learner work at the
 same time; runners never play ahead by more than that, and `oldest_weights` tells how old is what is still out there.
 
-A runner that dies loses what it had under way, is started again by Ray, and asked anew.
+A runner that dies loses what it had under way, is started again by Ray, and asked anew. One that does not answer within
+RLlib's `sample_timeout_s` is taken for dead.
 """
 
 import time
@@ -20,18 +21,20 @@ from policies.autoexplore.env_runner import PlayedFragment
 
 TAG = "play"
 POLL_S = 0.02
-PROBE_EVERY_S = 1.0  # between attempts to bring dead runners back
-MAX_DEATHS_IN_A_ROW = 5  # of each runner, without a fragment in between
+PROBE_EVERY_S, PROBE_TIMEOUT_S = 1.0, 0.1  # attempts to bring dead runners back
+STOP_TIMEOUT_S = 5.0
+MAX_DEATHS_IN_A_ROW = 5  # of each runner, without play in between
 
 
 class FragmentSource:
     """Where an algorithm's play comes from: its remote runners, or its local one if there are none."""
 
-    def __init__(self, runners: EnvRunnerGroup, learners: LearnerGroup) -> None:
-        self._runners, self._learners = runners, learners
+    def __init__(self, runners: EnvRunnerGroup, learners: LearnerGroup, timeout_s: float) -> None:
+        self._runners, self._learners, self._timeout_s = runners, learners, timeout_s
         self._weights: tuple[int, Any] | None = None  # their version and where they are
         # The versions of the weights that each runner plays by: of what waits for its rewards, then of what it plays.
         self._played_by: dict[int, list[int]] = {}
+        self._asked_at: dict[int, float] = {}  # when each runner was asked for what it plays
         self._idle = set(runners.healthy_env_runner_ids())
         self._deaths_in_a_row = 0
         self._probed_at = 0.0
@@ -55,13 +58,18 @@ class FragmentSource:
         self._request(env_steps)
         while True:
             ready = self._runners.fetch_ready_async_reqs(tags=TAG, timeout_seconds=POLL_S)
-            self._bring_back_the_dead()
-            for runner, _ in ready:
+            for runner, fragment in ready:
                 self._idle.add(runner)
-                self._deaths_in_a_row = 0
+                del self._asked_at[runner]
+                if fragment.episodes:  # a runner's first fragment has none: it may die in its second every time
+                    self._deaths_in_a_row = 0
+            self._end_the_stuck()
+            self._bring_back_the_dead()
             self._request(env_steps)
             if ready:
                 return [fragment for _, fragment in ready]
+            if not self._asked_at:  # all are dead, and nobody was waited for
+                time.sleep(POLL_S)
 
     def _play_here(self, env_steps: int) -> PlayedFragment:
         weights = self._newest_weights()
@@ -83,6 +91,7 @@ class FragmentSource:
         )
         for runner in idle:
             self._played_by[runner] = [*self._played_by.get(runner, [])[-1:], version]
+            self._asked_at[runner] = time.monotonic()
         self._idle.clear()
 
     def _newest_weights(self) -> dict[str, Any]:
@@ -91,9 +100,21 @@ class FragmentSource:
         )[COMPONENT_LEARNER]
         return {key: state[key] for key in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)}
 
+    def stop(self) -> None:
+        """Ends the runners. One may wait for rewards that don't come: RLlib would wait for it."""
+        self._runners.foreach_env_runner("stop", local_env_runner=False, timeout_seconds=STOP_TIMEOUT_S)
+        self._runners._worker_manager.clear()
+
+    def _end_the_stuck(self) -> None:
+        for runner, asked_at in self._asked_at.items():
+            if time.monotonic() - asked_at > self._timeout_s:
+                self._asked_at[runner] = time.monotonic()
+                ray.kill(self._runners._worker_manager.actors()[runner], no_restart=False)
+
     def _bring_back_the_dead(self) -> None:
         dead = set(self._played_by) - set(self._runners.healthy_env_runner_ids())
         for runner in dead:
+            self._asked_at.pop(runner, None)
             if self._played_by.pop(runner):
                 self._deaths_in_a_row += 1
         if self._deaths_in_a_row > MAX_DEATHS_IN_A_ROW * self._runners.num_remote_env_runners():
@@ -101,4 +122,4 @@ class FragmentSource:
         runners = self._runners.num_remote_env_runners()
         if self._runners.num_healthy_remote_env_runners() < runners and time.monotonic() > self._probed_at:
             self._probed_at = time.monotonic() + PROBE_EVERY_S
-            self._idle.update(self._runners.probe_unhealthy_env_runners(timeout_seconds=PROBE_EVERY_S))
+            self._idle.update(self._runners.probe_unhealthy_env_runners(timeout_seconds=PROBE_TIMEOUT_S))

@@ -128,6 +128,10 @@ def test_wrong_checkpoints_are_named(refuse: Refuse, replay: ReplayDataset, worl
     other = ["-c", SMOKE, "env.frame_size=32", "tokenizer.frame_size=32"]
     line = refuse("explore", "out", "--world-model", world_model, *other)
     assert "has frame_size 64; the environments have 32" in line
+    fewer = ["-c", SMOKE, "env.action_set=RIGHT,LEFT,JUMP", "dynamics.num_actions=3"]
+    line = refuse("explore", "out", "--world-model", world_model, *fewer)
+    assert "has num_actions 5; the environments have 3" in line
+    assert not Path("out").exists()
 
 
 def test_wrong_reward_settings_are_told(
@@ -140,6 +144,11 @@ def test_wrong_reward_settings_are_told(
     )
     assert "reward.top_k_fraction is 1.5" in refuse("explore", "out", *smoke, "reward.top_k_fraction=1.5")
     assert "reward.kind = 'fear': input should be 'entropy'" in refuse("explore", "out", *smoke, "reward.kind=fear")
+    backwards = ["exploration.network.epsilon_start=0.1", "exploration.network.epsilon_end=0.2"]
+    assert "epsilon_end is 0.2" in refuse("explore", "out", *smoke, *backwards)
+    ask = "exploration.learning.old_rewards=ask"
+    assert "it must be asked once" in refuse("explore", "out", *smoke, ask, "reward.kind=rf")
+    assert "it must be asked once" in refuse("explore", "out", *smoke, ask, "reward.episodic_novelty=true")
     serve = ["serve-rewards", "--world-model", world_model, *smoke]
     assert "host is 0.0.0.0 and no token is set" in refuse(*serve, "--host", "0.0.0.0")
     assert "no state directory; needed by kind 'rf'" in refuse(*serve, "reward.kind=rf")

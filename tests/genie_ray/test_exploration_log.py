@@ -1,7 +1,8 @@
 """What an exploration tells of itself: the warning where reward misleads, places, and pictures."""
 
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ import numpy as np
 import pytest
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from genie_ray.exploration_log import SettlingDetector, place_of
+from genie_ray.agents import SCORE_FILE, keep_best, latest
+from genie_ray.exploration_log import ExplorationLog, SettlingDetector, place_of
 from genie_ray.exploration_pictures import top_windows, write_pictures
 from genie_ray.exploration_report import explorer_section
 from genie_ray.metrics_log import MetricsLog
+from policies.autoexplore.algorithm import AutoExplore
 from policies.rewards import RewardAnswer
+from tests.policies.test_autoexplore import Fails, config
+from tests.policies.toys import ActionClient
 
 
 def settled(cells: Sequence[float], rewards: Sequence[float], judges: Sequence[int] | None = None) -> list[bool]:
@@ -121,3 +126,66 @@ def test_the_report_warns_of_an_explorer_that_settled(tmp_path: Path) -> None:
     (warning,) = section["warnings"]
     assert warning.startswith("Hero: the explorer settled in 1 epochs (the first is 2)")
     assert len(section["plots"]) == 2
+
+
+class NoMaps(ActionClient):
+    """Answers while playing, but not when it is asked for maps; the second one that is made never answers."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        NoMaps.made += 1
+        self.number = NoMaps.made
+
+    def submit(self, *args: Any, maps: bool = False, **kwargs: Any) -> Any:
+        return Fails() if maps or self.number == 2 else super().submit(*args, **kwargs)
+
+
+@pytest.fixture
+def algorithm(ray_session: None) -> Iterator[AutoExplore]:
+    NoMaps.made = 0
+    algorithm = config(updates=1, client=NoMaps).build_algo()
+    yield algorithm
+    algorithm.stop()
+
+
+def test_only_scores_of_one_judge_that_does_not_learn_are_compared(algorithm: AutoExplore, tmp_path: Path) -> None:
+    def kept(iteration: int, score: float, judge: str) -> int:
+        keep_best(algorithm, tmp_path, score=score, judge=judge, iteration=iteration)
+        (best,) = tmp_path.glob("best-*")
+        assert latest(tmp_path, "best") == best
+        document = json.loads((best / SCORE_FILE).read_text())
+        assert best.name == f"best-{document['iteration']:06d}"
+        return document["iteration"]
+
+    assert kept(1, np.nan, "a") == 1  # better than nothing
+    assert kept(2, 0.5, "a") == 2
+    assert kept(3, 0.4, "a") == 2
+    assert kept(4, np.nan, "b") == 2
+    assert kept(5, 0.1, "b") == 5  # a new world model is surer of everything
+    assert kept(6, 0.05, "b") == 5
+    assert kept(7, 0.1, "b") == 7
+    assert kept(8, 9.0, "rf+100") == 8
+    assert kept(9, 8.0, "rf+100") == 9
+    assert kept(10, 7.0, "rf+200") == 10
+
+
+def test_what_fails_is_told_and_the_training_goes_on(
+    algorithm: AutoExplore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = MetricsLog(tmp_path, from_iteration=0)
+    companion = ExplorationLog(tmp_path, "Toy", NoMaps)
+    for epoch in (1, 2):
+        algorithm.train()
+        figures = companion.after_iteration(algorithm, epoch, log)
+    assert "epoch 2: the evaluation failed (the service restarts)" in " ".join(capsys.readouterr().out.split())
+    assert "evaluation_return_per_step" not in figures
+    assert latest(tmp_path, "best") is None
+    algorithm.eval_env_runner._client.number = 3  # the service is there again
+    for epoch in (3, 4):
+        algorithm.train()
+        figures = companion.after_iteration(algorithm, epoch, log)
+    log.close()
+    assert "epoch 4: no pictures of the evaluation: the service restarts" in capsys.readouterr().out
+    assert 0 <= figures["evaluation_return_per_step"] <= 1
+    assert latest(tmp_path, "best") == tmp_path / "best-000004"

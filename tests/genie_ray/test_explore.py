@@ -2,16 +2,19 @@
 
 import dataclasses
 import json
+import time
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
-from genie_ray.agents import SCORE_FILE
+from genie_ray.agents import SCORE_FILE, Line
 from genie_ray.collection import Policy
 from genie_ray.envs.actions import action_names
 from genie_ray.envs.retro import EnvConfig
-from genie_ray.exploration import ExplorationConfig, explore
+from genie_ray.exploration import ExplorationConfig, exploration_epochs, explore
 from genie_ray.metrics_log import read_metrics
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.verify import verify
@@ -31,8 +34,8 @@ TRAINING = TrainingConfig(
     checkpoint_every=4,
 )  # fmt: skip
 CONFIG = ExplorationConfig(
-    epochs=6,
-    checkpoint_every=2,
+    epochs=8,
+    checkpoint_every=3,
     network=AutoExploreModuleConfig(channels=(4, 4, 8, 8), lstm_size=16),
     learning=AutoExploreLearningConfig(
         num_envs=2,
@@ -45,18 +48,53 @@ CONFIG = ExplorationConfig(
         evaluation_every=2,
         evaluation_steps=20,
     ),
-    rounds=RoundsConfig(every=2, training=TRAINING),
+    rounds=RoundsConfig(every=3, training=TRAINING),  # one round: the next would be due after the end
 )
+
+
+def train_workers() -> list[psutil.Process]:
+    """Ray Train's processes on this machine."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "RayTrainWorker" in "".join(process.info["cmdline"] or [])
+    ]
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 @pytest.mark.slow
 def test_two_games_are_explored_by_one_agent_in_rounds(
     roms: list[str], ray_session: None, world_model: Path, tmp_path: Path
 ) -> None:
-    output = tmp_path / "shared"
+    output, first = tmp_path / "shared", tmp_path / "shared" / "rounds" / "epoch-000003"
+    module = output / "module"
     rewards = RewardConfig(cpus=0.5, gpus=0.0)
     with reward_service(world_model, rewards, frame_size=64, action_names=action_names(ENV.action_set)) as service:
-        module = explore(output, GAMES, service, CONFIG, ENV, world_model=world_model)
+
+        def epochs(config: ExplorationConfig = CONFIG) -> Generator[Line, None, None]:
+            return exploration_epochs(output, GAMES, service, config, ENV, world_model=world_model)
+
+        # Cut off while the first round is learned from: the training ends with the exploration.
+        begun = epochs()
+        assert [next(begun)["iteration"] for _ in range(3)] == [1, 2, 3]
+        wait_until(first.with_suffix(".json").exists)  # the play is written beside the agent's training
+        next(begun)
+        wait_until(lambda: bool(train_workers()))
+        begun.close()
+        wait_until(lambda: not train_workers())
+        with pytest.raises(ValueError, match=r"other settings \(exploration.learning.gamma: 0.995 → 0.9\)"):
+            next(epochs(dataclasses.replace(CONFIG, learning=dataclasses.replace(CONFIG.learning, gamma=0.9))))
+        # Continued; the agent waits, as a longer one would play, until the first round's world model is there.
+        for line in epochs():
+            if line["iteration"] == 4:
+                wait_until(lambda: (first / "last" / "config.json").exists() and not (first / "resume").exists())
+                time.sleep(2)
         frames, actions = np.zeros((5, 64, 64, 3), np.uint8), np.zeros(4, np.int64)
         served = service().submit([frames], [actions], episodes=["last"]).answer(30.0).version
     assert load_module(module, epsilon=0.1, temperature=1.0).settings.lstm_size == 16
@@ -64,10 +102,11 @@ def test_two_games_are_explored_by_one_agent_in_rounds(
 
     # The best policy was kept, and is what is left as the result.
     lines = read_metrics(output / "metrics.jsonl")
-    assert [line["iteration"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["iteration"] for line in lines] == list(range(1, 9))
     scores = {line["iteration"]: line["evaluation_return_per_step"] for line in lines if line["iteration"] % 2 == 0}
     kept = json.loads((module / SCORE_FILE).read_text())
-    assert kept["score"] == max(scores.values())
+    assert kept["iteration"] in (6, 8)  # the world model that judged before judges no more
+    assert kept["score"] == max(scores[6], scores[8])
     assert scores[kept["iteration"]] == kept["score"]
     assert not list(output.glob("state-*"))
 
@@ -91,10 +130,14 @@ def test_two_games_are_explored_by_one_agent_in_rounds(
         assert np.isnan(episode.reward_env).all()
         assert np.isfinite(episode.reward_uncertainty[3:]).all()
         assert (episode.action_logp < 0).all()
-    first = checkpoint.read_description(output / "rounds" / "epoch-000002" / "best")
-    assert first["weights_sha256"] != checkpoint.read_description(world_model)["weights_sha256"]
-    assert first["tokenizer_sha256"] == checkpoint.read_description(world_model)["tokenizer_sha256"]
-    assert served == checkpoint.read_description(max(output.glob("rounds/epoch-*/best")))["weights_sha256"]
+    learned, base = checkpoint.read_description(first / "best"), checkpoint.read_description(world_model)
+    assert learned["weights_sha256"] != base["weights_sha256"]
+    assert learned["tokenizer_sha256"] == base["tokenizer_sha256"]
+    # The swap happened while the agent went on: two judges gave rewards, and the later evaluations are by the new one.
+    assert [line["judges"] for line in lines[:4]] == [1] * 4
+    assert (lines[-1]["judges"], lines[-1]["round"]) == (2, 3)
+    assert served == kept["judge"] == learned["weights_sha256"]
+    assert {"fragments_dropped", "reward_wait_s"} <= set(lines[-1])
 
 
 def test_what_cannot_be_explored_is_refused_before_anything_starts(world_model: Path, tmp_path: Path) -> None:
@@ -105,5 +148,5 @@ def test_what_cannot_be_explored_is_refused_before_anything_starts(world_model: 
         explored(CONFIG)
     small = dataclasses.replace(CONFIG.learning, replay_capacity=160)
     with pytest.raises(ValueError, match="replay_capacity is 160; allowed: more than 160, that is 2 environments"):
-        explored(dataclasses.replace(CONFIG, learning=small))
+        explored(dataclasses.replace(CONFIG, learning=small, rounds=RoundsConfig()))
     assert not (tmp_path / "agent").exists()

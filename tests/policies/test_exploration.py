@@ -141,6 +141,7 @@ def test_random_module_is_uniform_and_seeded() -> None:
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"epsilon_start": 1.5}, "epsilon_start is 1.5"),
         ({"epsilon_steps": 0}, "epsilon_steps is 0"),
+        ({"epsilon_start": 0.1, "epsilon_end": 0.2}, "epsilon_end is 0.2; allowed: at most epsilon_start"),
     ],
 )
 def test_config_is_checked(settings: dict[str, Any], message: str) -> None:

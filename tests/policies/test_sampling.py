@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from policies.autoexplore import sampling
 from policies.autoexplore.algorithm import AutoExplore
 from tests.policies.test_autoexplore import LEARNING, config
-from tests.policies.toys import ActionClient
+from tests.policies.toys import Dies, Outage
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.slow]
 BOUND = 30  # updates
@@ -45,7 +46,7 @@ def test_weights_are_never_older_than_allowed_and_the_ratio_is_exact(algorithm: 
         assert algorithm.updates == updates_of(algorithm) == explored["updates"]
         assert explored["weights_age_max"] <= BOUND
     versions = np.concatenate([e.get_extra_model_outputs(WEIGHTS_SEQ_NO) for e in algorithm.replay.episodes])
-    assert len(np.unique(versions)) > 3  # newer weights did reach the runners
+    assert len(np.unique(versions)) >= 3  # newer weights did reach the runners
 
 
 def test_the_learner_outlives_a_killed_runner_and_a_killed_emulator(algorithm: AutoExplore) -> None:
@@ -70,16 +71,35 @@ def test_the_learner_outlives_a_killed_runner_and_a_killed_emulator(algorithm: A
     assert min(steps) > 2 * EPOCH_STEPS
 
 
-class Dies(ActionClient):
-    """Takes the runner along."""
-
-    def submit(self, *args: Any, **kwargs: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_runners_that_only_die_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "MAX_DEATHS_IN_A_ROW", 0)
+    """Also those that hand on a first fragment, which is empty."""
+    monkeypatch.setattr(sampling, "MAX_DEATHS_IN_A_ROW", 1)
     algorithm = remote_config().env_runners(num_env_runners=1).training(reward_client_factory=Dies).build_algo()
-    with pytest.raises(RuntimeError, match="died 1 times in a row"):
+    with pytest.raises(RuntimeError, match="died 2 times in a row"):
         algorithm.training_step()
     algorithm.stop()
+
+
+def test_a_runner_that_hangs_is_started_again(tmp_path: Path) -> None:
+    hanging = remote_config().env_runners(num_env_runners=1, sample_timeout_s=5.0)
+    hanging.environment(env_config={"hangs": str(tmp_path / "hung")})
+    algorithm = hanging.build_algo()
+    explored = algorithm.train()["exploration"]
+    algorithm.stop()
+    assert (tmp_path / "hung").exists()
+    assert explored["runner_restarts"] == 1
+    assert explored["env_steps"] == EPOCH_STEPS // 2
+
+
+def test_stopping_does_not_wait_for_rewards() -> None:
+    algorithm = remote_config().training(reward_client_factory=Outage, reward_timeout_s=90.0).build_algo()
+    source, runners = algorithm._source, algorithm.env_runner_group
+    source._request(0)
+    while len(source._idle) < 2:
+        ready = runners.fetch_ready_async_reqs(tags=sampling.TAG, timeout_seconds=1)
+        source._idle.update(runner for runner, _ in ready)
+    source._request(0)  # which waits for the rewards of the first one
+    time.sleep(2)
+    start = time.monotonic()
+    algorithm.stop()
+    assert time.monotonic() - start < 30

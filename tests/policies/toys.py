@@ -1,12 +1,16 @@
 """Tiny environments and reward clients whose right answers are known."""
 
+import os
+import signal
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from policies.rewards import WINDOW_ACTIONS, RewardAnswer
+from policies.rewards import WINDOW_ACTIONS, RewardAnswer, RewardUnavailableError
 
 NUM_ACTIONS = 4
 SIZE = 16
@@ -15,23 +19,33 @@ SIZE = 16
 class ShowsAction(gym.Env[np.ndarray, np.int64]):
     """Its frame shows the action that led to it (red, 0 at the start) and the step of the episode (green).
 
-    `env_config`: `length` of an episode, `game_reward` per step, `terminates` (or else truncates).
+    `env_config`: `length` of an episode, `game_reward` per step, `terminates` (or else truncates), `sleep_s` in each
+    step, `hangs`: a file without which the first step, which writes it, never ends; `damaged`: no episode can start.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.length = config.get("length", 30)
         self.game_reward = config.get("game_reward", 0.0)
         self.terminates = config.get("terminates", False)
+        self.sleep_s = config.get("sleep_s", 0.0)
+        self.hangs = config.get("hangs")
+        self.damaged = config.get("damaged", False)
         self.observation_space = gym.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
         self.action_space = gym.spaces.Discrete(NUM_ACTIONS)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
+        if self.damaged:
+            raise RuntimeError("the start state is damaged")
         self.steps = 0
         return self._frame(shown=0), {"score": 0.0}
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.steps += 1
+        time.sleep(self.sleep_s)
+        if self.hangs and not Path(self.hangs).exists():
+            Path(self.hangs).touch()
+            time.sleep(1000)
         over = self.steps >= self.length
         info = {"score": self.game_reward * self.steps}
         return self._frame(shown=int(action) + 1), self.game_reward, over and self.terminates, over, info
@@ -78,6 +92,29 @@ class ActionClient:
             reward[: WINDOW_ACTIONS - 1] = np.nan
             rewards.append(reward)
         return Ready(rewards)
+
+
+class Dies(ActionClient):
+    """Takes the runner along, the second time that it is asked."""
+
+    asked = 0
+
+    def submit(self, *args: Any, **kwargs: Any) -> Ready:
+        self.asked += 1
+        if self.asked == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().submit(*args, **kwargs)
+
+
+class Outage:
+    """Whoever waits for an answer waits as long as he will, in vain."""
+
+    def submit(self, *args: Any, **kwargs: Any) -> "Outage":
+        return self
+
+    def answer(self, timeout_s: float) -> RewardAnswer:
+        time.sleep(timeout_s)
+        raise RewardUnavailableError("the service is gone")
 
 
 class Judges(ActionClient):

@@ -23,6 +23,13 @@ def test_games_are_dealt_out_and_take_turns(roms: list[str], environments: int, 
     envs.close()
 
 
+def test_with_a_seed_each_environment_begins_with_its_first_game(roms: list[str]) -> None:
+    env = GamesInTurn(GAMES, SHORT, number=1)
+    played = [env.reset(seed=seed)[1]["game"] for seed in (0, None, None, 0, None, 7)]
+    env.close()
+    assert played == [GAMES[index] for index in (1, 2, 0, 1, 2, 1)]
+
+
 def test_a_game_in_turn_is_the_game_itself(roms: list[str]) -> None:
     env = GamesInTurn(GAMES, SHORT, number=1)
     frame, info = env.reset()
