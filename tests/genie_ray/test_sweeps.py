@@ -114,7 +114,8 @@ def test_trials_of_different_length_are_refused(roms: list[str], world_model: Pa
     config = SweepConfig(world_model=str(world_model), parameters={TOP_K: [1.0]}, grace_epochs=600)
     with pytest.raises(ValueError, match="grace_epochs is 600; allowed: less than a trial's 600 epochs"):
         run_sweep(config, tmp_path / "out")
-    long = build(RunConfig, {"evaluation": {"predicted_frames": 20}, "dynamics": {"max_frames": 22}})
+    sizes = {"max_frames": 22}
+    long = build(RunConfig, {"evaluation": {"predicted_frames": 20}, "tokenizer": sizes, "dynamics": sizes})
     config = SweepConfig(world_model=str(world_model), parameters={TOP_K: [1.0]}, run=long)
     with pytest.raises(ValueError, match=r"predicted_frames = 22: .* takes at most 16 frames"):
         run_sweep(config, tmp_path / "out")
