@@ -209,6 +209,7 @@ def draw_trials(results: Sequence[TrialResult], path: Path) -> None:
         axes.plot(xs, ys, linewidth=1.1, **style)
         axes.plot(xs[-1:], ys[-1:], "o" if measured else "x", markersize=4, **style)
     axes.set(xlabel="epoch", ylabel="distinct cells seen while learning")
+    axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.25)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=7, frameon=False)

@@ -218,6 +218,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
                 below.plot(epochs, seen.mean(0), linewidth=1.4, **style)
         above.set(title=game, xlabel="step of play", ylabel="distinct cells")
         below.set(xlabel="epoch", ylabel="distinct cells seen while learning")
+        below.locator_params(axis="x", integer=True)
         for axes in (above, below):
             axes.grid(alpha=0.25)
     figure.axes[0].legend(fontsize=7, frameon=False)
