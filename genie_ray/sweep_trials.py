@@ -87,7 +87,7 @@ def trials_at_once(config: SweepConfig, trials: Sequence[Trial]) -> int:
             f"a trial takes {wanted}; the cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
         )
     console.print(
-        f"trials to run: {len(trials)}, {at_once} at once; each takes {wanted}: itself and its learner, rollout workers "
+        f"trials left: {len(trials)}, {at_once} at once; each takes {wanted}: itself and its learner, rollout workers "
         f"({runners}, each with {trials[0].run.exploration.learning.num_envs} emulators), its reward service",
         soft_wrap=True,
     )
