@@ -11,6 +11,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -212,9 +213,8 @@ def build(cls: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
         else:
             if isinstance(value, bool) and hints[key] in (int, float):
                 raise ValueError(f"{name} = {value!r}: expected a number")
-            finite = ConfigDict(allow_inf_nan=key in LIMITS)
             try:
-                arguments[key] = TypeAdapter(hints[key], config=finite).validate_python(value)
+                arguments[key] = _adapter(hints[key], may_be_infinite=key in LIMITS).validate_python(value)
             except ValidationError as error:
                 raise ValueError(f"{name} = {value!r}: {error.errors()[0]['msg'].lower()}") from None
     try:
@@ -279,6 +279,11 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(values, dict):
             raise ValueError(f"override {key!r}: {parent!r} has no settings of its own")
     values[leaf] = value
+
+
+@cache
+def _adapter(hint: Any, *, may_be_infinite: bool) -> TypeAdapter[Any]:
+    return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=may_be_infinite))
 
 
 def _default(f: dataclasses.Field[Any]) -> Any:

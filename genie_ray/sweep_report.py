@@ -13,10 +13,10 @@ from typing import Any
 
 from genie_ray.files import write_atomically
 from genie_ray.metrics_log import read_metrics
-from genie_ray.sweeps import SweepConfig, Trial, short_key, short_value
+from genie_ray.sweeps import SweepConfig, Trial, short_names, short_value
 
 RANDOM = "random"
-RESULT_FILE = "result.json"
+RESULT_FILE, STOPPED_FILE = "result.json", "stopped"
 MEASURES = {"coverage": "distinct cells of its play", "psnr": "world model's PSNR on its play (dB)"}
 
 
@@ -26,11 +26,18 @@ class TrialResult:
 
     trial: Trial
     progress: list[float]  # cells seen so far, after each epoch
-    figures: Mapping[str, Any] | None  # of a finished trial; see `sweep_trials.measure`
+    figures: Mapping[str, Any] | None  # of a trial that got to its end; see `sweep_trials.measure`
+    stopped: bool  # early, by ASHA
 
     @property
-    def finished(self) -> bool:
-        return self.figures is not None
+    def ended(self) -> bool:
+        return self.stopped or self.figures is not None
+
+    @property
+    def state(self) -> str:
+        if self.figures is not None:
+            return "measured"
+        return "stopped early" if self.stopped else "unfinished"
 
 
 def trial_directory(directory: Path, trial: Trial) -> Path:
@@ -42,9 +49,10 @@ def read_results(directory: Path, trials: Sequence[Trial]) -> list[TrialResult]:
     """What is there of each trial."""
     results = []
     for trial in trials:
-        file = trial_directory(directory, trial) / RESULT_FILE
-        figures = json.loads(file.read_text()) if file.exists() else None
-        results.append(TrialResult(trial=trial, progress=read_progress(directory, trial), figures=figures))
+        path, progress = trial_directory(directory, trial), read_progress(directory, trial)
+        figures = json.loads((path / RESULT_FILE).read_text()) if (path / RESULT_FILE).exists() else None
+        stopped = (path / STOPPED_FILE).exists()
+        results.append(TrialResult(trial=trial, progress=progress, figures=figures, stopped=stopped))
     return results
 
 
@@ -74,7 +82,7 @@ def write_report(config: SweepConfig, trials: Sequence[Trial], directory: Path) 
 
 
 def rank(results: Sequence[TrialResult], objective: str) -> list[TrialResult]:
-    """The best trial first; those that were stopped early come last, by how much they had seen."""
+    """The best trial first; those that did not get to their end come last, by how much they had seen."""
     sign = -1 if objective == "coverage" else 1
 
     def place(result: TrialResult) -> tuple[bool, float]:
@@ -90,14 +98,14 @@ def table_rows(results: Sequence[TrialResult], random: Mapping[str, Any]) -> lis
     rows = []
     for result in results:
         trial, figures = result.trial, result.figures or {}
+        names = short_names(trial.parameters)
         row: dict[str, Any] = {"trial": trial.number}
-        row |= {short_key(key): short_value(value) for key, value in trial.parameters.items()}
-        row["epochs"] = len(result.progress)
+        row |= {names[key]: short_value(value) for key, value in trial.parameters.items()}
+        row["state"], row["epochs"] = result.state, len(result.progress)
         row["cells while learning"] = int(result.progress[-1]) if result.progress else 0
-        row["ended"] = "measured" if result.finished else "early"
         rows.append(row | _measured(figures, random))
     nothing = dict.fromkeys(rows[0], "")
-    return [*rows, nothing | {"trial": "random play", "ended": "measured"} | _measured(random, random)]
+    return [*rows, nothing | {"trial": "random play", "state": "measured"} | _measured(random, random)]
 
 
 def _measured(figures: Mapping[str, Any], random: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,12 +118,20 @@ def _measured(figures: Mapping[str, Any], random: Mapping[str, Any]) -> dict[str
 
 
 def effect_rows(config: SweepConfig, results: Sequence[TrialResult]) -> list[dict[str, Any]]:
-    """For each value of each parameter: how many trials had it, and mean and range of what they came to."""
+    """For each value of each parameter: how many trials had it, and mean and range of what they came to.
+
+    Only the best trials of a value are measured where others are stopped early; what all of them had seen before any
+    could be stopped compares values without that choice.
+    """
+    epoch = config.grace_epochs if config.early_stopping else results[0].trial.epochs
     rows = []
     for key in config.parameters:
         for value, group in group_by(results, key):
             finished = [result.figures for result in group if result.figures is not None]
-            row: dict[str, Any] = {"parameter": key, "value": value, "trials": len(group), "measured": len(finished)}
+            seen = [result.progress[epoch - 1] for result in group if len(result.progress) >= epoch]
+            row: dict[str, Any] = {"parameter": key, "value": value, "trials": len(group)}
+            row[f"all: cells at epoch {epoch}"] = f"{statistics.fmean(seen):.0f}" if seen else ""
+            row["measured"] = len(finished)
             for name, digits in (("coverage", 0), ("psnr", 2)):
                 values = [figures[name] for figures in finished]
                 summary = (min(values), statistics.fmean(values), max(values)) if values else ()
@@ -129,8 +145,8 @@ def group_by(results: Sequence[TrialResult], key: str) -> list[tuple[str, list[T
     """The trials by a parameter's value, in the order of the trials."""
     groups: dict[str, list[TrialResult]] = {}
     for result in sorted(results, key=lambda result: result.trial.number):
-        groups.setdefault(short_value(result.trial.parameters[key]), []).append(result)
-    return list(groups.items())
+        groups.setdefault(json.dumps(result.trial.parameters[key]), []).append(result)
+    return [(short_value(group[0].trial.parameters[key]), group) for group in groups.values()]
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -147,7 +163,7 @@ def draw_effects(config: SweepConfig, results: Sequence[TrialResult], random: Ma
     keys = list(config.parameters)
     figure = blank_figure(1.2 + 3.6 * len(keys), 6)
     grid = figure.subplots(len(MEASURES), len(keys), squeeze=False, sharex="col", sharey="row")
-    best = next((result for result in results if result.finished), None)
+    best = next((result for result in results if result.figures is not None), None)
     for column, key in enumerate(keys):
         groups = group_by(results, key)
         for axes, (name, title) in zip(grid[:, column], MEASURES.items(), strict=True):
@@ -178,22 +194,25 @@ def draw_effects(config: SweepConfig, results: Sequence[TrialResult], random: Ma
 
 
 def draw_trials(results: Sequence[TrialResult], path: Path) -> None:
-    """Cells seen by epoch: every trial, the best one named, those stopped early ending where they were."""
+    """Cells seen by epoch: every trial, the best one named, those that were not measured ending in a cross."""
     from genie_ray.figures import blank_figure
 
     figure = blank_figure(7, 4)
     axes = figure.add_subplot()
     for place, result in enumerate(results):
         xs, ys = range(1, len(result.progress) + 1), result.progress
-        if not place:
+        measured = result.figures is not None
+        if measured and not place:
             axes.plot(xs, ys, color="C3", linewidth=2, zorder=3, label=f"best: {result.trial.label}")
             continue
-        style: dict[str, Any] = {"color": "C0", "alpha": 0.6} if result.finished else {"color": "0.6"}
+        style: dict[str, Any] = {"color": "C0", "alpha": 0.6} if measured else {"color": "0.6"}
         axes.plot(xs, ys, linewidth=1.1, **style)
-        axes.plot(xs[-1:], ys[-1:], "o" if result.finished else "x", markersize=4, **style)
+        axes.plot(xs[-1:], ys[-1:], "o" if measured else "x", markersize=4, **style)
     axes.set(xlabel="epoch", ylabel="distinct cells seen while learning")
+    axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=7, frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=7, frameon=False)
     write_atomically(path, figure.savefig)
 
 

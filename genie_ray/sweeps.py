@@ -6,8 +6,8 @@ PSNR, the newer the data is to the model; Savov et al. 2025, Tab. 6). Random pla
 
     OUT/sweep.yaml                 the sweep as it was asked for
     OUT/random/                    random play and its figures
-    OUT/trials/<number>/           settings, progress, explorers, play, result of one trial
-    OUT/tune/                      Ray Tune's own state
+    OUT/trials/<number>/           explorers and their progress, play and result of one trial, or that it was stopped
+    OUT/tune/                      Ray Tune's own files; nothing is read from them
     OUT/table.{md,csv}, effects.{csv,png}, trials.png
 
 Every trial has a reward service of its own: any reward setting may be swept, rewards that learn or remember stay apart,
@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +37,10 @@ SWEPT = ("reward.", "exploration.", "collection.explorer_epsilon", "collection.e
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """A sweep: the cross product of all lists, each point of it `samples` times, ranges drawn anew each time."""
+    """A sweep: the cross product of all lists, each point of it `samples` times.
+
+    Each sample has ranges drawn anew and, unless seeds are swept, a seed of its own: `run.seed`, `run.seed` + 1, ...
+    """
 
     world_model: str  # checkpoint directory: the judge, and whose error is measured
     # Dotted key → list of values, or a range {low:, high:} or {low:, high:, log: true}. A value may be a mapping: then
@@ -78,7 +82,8 @@ class Trial:
     @property
     def label(self) -> str:
         """The parameters in short."""
-        return ", ".join(f"{short_key(key)} {short_value(value)}" for key, value in self.parameters.items())
+        names = short_names(self.parameters)
+        return ", ".join(f"{names[key]} {short_value(value)}" for key, value in self.parameters.items())
 
     @property
     def epochs(self) -> int:
@@ -116,12 +121,12 @@ def plan_trials(config: SweepConfig) -> list[Trial]:
     base = to_dict(config.run)
     trials: list[Trial] = []
     for point in itertools.product(*lists.values()):
-        for _ in range(config.samples):
+        for sample in range(config.samples):
             chosen = dict(zip(lists, point, strict=True))
             parameters = {
                 key: chosen[key] if key in chosen else _draw(values, rng) for key, values in config.parameters.items()
             }
-            settings = base
+            settings = merge(base, {"seed": config.run.seed + sample})
             for key, value in parameters.items():
                 settings = merge(settings, _nested(key, value))
             number = len(trials)
@@ -152,27 +157,30 @@ def run_sweep(config: SweepConfig, directory: Path) -> Path:
     from genie_ray.sweep_report import read_results, write_report
 
     failed: list[str] = []
-    if not all(result.finished for result in read_results(directory, trials)):
+    results = read_results(directory, trials)
+    if not all(result.ended for result in results):
         with ray_session(config.run.ray):
             from genie_ray.sweep_trials import run_trials
 
-            failed = run_trials(config, trials, directory)
+            failed = run_trials(config, results, directory)
     table = write_report(config, trials, directory)
     if failed:
         raise ValueError(f"{len(failed)} of {len(trials)} trials failed, the same command tries again: {failed[0]}")
     return table
 
 
-def short_key(key: str) -> str:
-    """The last part of a dotted key."""
-    return key.rpartition(".")[2]
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Dotted key → its last part, or the whole of it where the last parts of several are the same."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    counts = Counter(last.values())
+    return {key: name if counts[name] == 1 else key for key, name in last.items()}
 
 
 def short_value(value: Any) -> str:
     """A parameter's value on few characters."""
     if isinstance(value, Mapping):
         return " ".join(f"{key}={short_value(item)}" for key, item in value.items())
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _check(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> None:
@@ -180,6 +188,8 @@ def _check(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> Non
     from genie_ray.envs.actions import action_names
     from genie_ray.envs.roms import require_rom, resolve_game
     from genie_ray.rewards.service import check_checkpoint
+    from world_model.checkpoint import read_config
+    from world_model.genie import GenieReduxG
 
     for game in config.run.games:
         if resolve_game(game) != game:
@@ -190,6 +200,12 @@ def _check(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> Non
         frame_size=config.run.env.frame_size,
         action_names=action_names(config.run.env.action_set),
     )
+    longest = read_config(GenieReduxG, config.world_model).dynamics.max_frames
+    if config.run.evaluation.window > longest:
+        raise ValueError(
+            f"run.evaluation.prime_frames + predicted_frames = {config.run.evaluation.window}: {config.world_model} "
+            f"takes at most {longest} frames"
+        )
     steps = {(trial.epochs, trial.steps_per_epoch) for trial in trials}
     if len(steps) > 1:
         shown = ", ".join(f"{epochs} epochs of {length}" for epochs, length in sorted(steps))

@@ -5,6 +5,9 @@ seed one world model is trained on random play of all games and then judges ever
 trained explorer plays as many steps as random play; both are counted in cells, and the world model predicts both: the
 lower its PSNR, the newer the play.
 
+"Settled" epochs are those that training warned of, where reward rises while play narrows. Play may narrow without that:
+"breadth kept" is how many distinct cells a step the last epochs of training saw, over how many the first ones did.
+
 Leaves, in OUT/seed-N, datasets, checkpoints, and one `result.json` for each explorer and game; in OUT, `results.json`,
 `results.md` and `curves.png`, written anew after each. Run again, it continues; what has its result is not done again.
 """
@@ -19,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import yaml
 
@@ -40,13 +44,16 @@ from genie_ray.session import ray_session
 from genie_ray.training import TrainingJob, train
 
 CURVE_POINTS = 100  # of a coverage curve, that a result keeps
+BREADTH_EPOCHS = 3  # at either end of a training
+COLORS = matplotlib.colormaps["tab10"].colors
 MODEL, RANDOM = "world model", "random"
 Row = dict[str, Any]
 
 
 def train_world_model(config: RunConfig, directory: Path) -> Path:
     """The seed's world model: trained on random play of all games."""
-    play, common = directory / "random", {"dataset": directory / "random", "seed": config.seed}
+    play = directory / "training-play"
+    common: dict[str, Any] = {"dataset": play, "seed": config.seed}
     steps = config.collection.random_steps
     collect(play, Policy(name=RANDOM), config.games, steps, config.collection, config.env, seed=config.seed)
     tokenizer = TrainingJob(
@@ -131,6 +138,7 @@ def run_cell(name: str, config: RunConfig, game: str, world_model: Path, directo
         "delta_psnr": models[MODEL]["all"]["delta_psnr"],
         "copy_psnr": models[COPY]["all"]["psnr"],
         "settled_epochs": sum(line.get("settled", 0.0) for line in log),  # warned of: reward rises, play narrows
+        "breadth_kept": breadth_kept(log),
         "training": [{key: line[key] for key in ("iteration", "cells", "reward_mean") if key in line} for line in log],
         "training_seconds": trained - begin,
         "seconds": time.perf_counter() - begin,
@@ -138,6 +146,14 @@ def run_cell(name: str, config: RunConfig, game: str, world_model: Path, directo
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(file, lambda path: path.write_text(json.dumps(row)))
     return row
+
+
+def breadth_kept(log: Sequence[Mapping[str, float]]) -> float | None:
+    """Distinct cells a step of a training's last epochs, each counted by itself, over those of its first."""
+    widths = [line["cells_of_epoch_per_step"] for line in log]
+    if not widths:
+        return None
+    return statistics.fmean(widths[-BREADTH_EPOCHS:]) / statistics.fmean(widths[:BREADTH_EPOCHS])
 
 
 def spread(values: Sequence[float], digits: int, sign: str = "") -> str:
@@ -154,16 +170,17 @@ def of(rows: Sequence[Row], **wanted: Any) -> list[Row]:
 def table(rows: Sequence[Row]) -> str:
     """A Markdown table for each game. Ratios are of the same seed's cells, averaged over seeds."""
     names = list(dict.fromkeys(row["explorer"] for row in rows))
-    columns = "explorer, seeds, cells, times random, each seed, PSNR, ΔPSNR, copying a frame: PSNR, epochs settled"
+    columns = ["explorer", "seeds", "cells", "times random", "each seed", "PSNR", "ΔPSNR", "copying a frame: PSNR"]
+    columns += ["epochs settled", "breadth kept"]
     lines = []
     for game in dict.fromkeys(row["game"] for row in rows):
-        lines += [f"## {game}", "", f"| {columns.replace(', ', ' | ')} |", "|" + "---|" * len(columns.split(", "))]
+        lines += [f"## {game}", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
         random = {row["seed"]: row["cells"] for row in of(rows, game=game, explorer=RANDOM)}
         for name in names:
             if not (found := of(rows, game=game, explorer=name)):
                 continue
             ratios = [row["cells"] / random[row["seed"]] for row in found]
-            settled = "" if name == RANDOM else f"{statistics.fmean(row['settled_epochs'] for row in found):.0f}"
+            trained = name != RANDOM
             cells = [
                 name,
                 str(len(found)),
@@ -173,7 +190,8 @@ def table(rows: Sequence[Row]) -> str:
                 spread([row["psnr"] for row in found], 2),
                 spread([row["delta_psnr"] for row in found], 2, "+"),
                 spread([row["copy_psnr"] for row in found], 2),
-                settled,
+                f"{statistics.fmean(row['settled_epochs'] for row in found):.0f}" if trained else "",
+                spread([row["breadth_kept"] for row in found], 2) if trained else "",
             ]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
@@ -189,7 +207,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         for index, name in enumerate(names):
             if not (found := of(rows, game=game, explorer=name)):
                 continue
-            style: dict[str, Any] = {"color": "k", "linestyle": ":"} if name == RANDOM else {"color": f"C{index - 1}"}
+            style: dict[str, Any] = {"color": "k", "linestyle": ":"} if name == RANDOM else {"color": COLORS[index - 1]}
             steps = found[0]["curve"]["steps"]
             curves = np.array([row["curve"]["cells"] for row in found])
             above.plot(steps, curves.mean(0), label=name, linewidth=1.4, **style)
@@ -200,6 +218,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
                 below.plot(epochs, seen.mean(0), linewidth=1.4, **style)
         above.set(title=game, xlabel="step of play", ylabel="distinct cells")
         below.set(xlabel="epoch", ylabel="distinct cells seen while learning")
+        below.locator_params(axis="x", integer=True)
         for axes in (above, below):
             axes.grid(alpha=0.25)
     figure.axes[0].legend(fontsize=7, frameon=False)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from genie_ray.config import differences, to_dict
 from genie_ray.replay.dataset import ReplayDataset
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "explorer_vs_random"
+TIMEOUT_S = 600
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,7 @@ def row(explorer: str, seed: int, cells: int, psnr: float) -> dict[str, object]:
         "delta_psnr": 0.25,
         "copy_psnr": 30.0,
         "settled_epochs": 2.0,
+        "breadth_kept": None if explorer == "random" else 0.5,
     }
 
 
@@ -53,14 +56,29 @@ def test_the_table_compares_within_a_seed(experiment: ModuleType) -> None:
     rows = [row("random", 1, 100, 30.0), row("random", 2, 200, 32.0), row("RF", 1, 300, 20.0), row("RF", 2, 200, 24.0)]
     lines = experiment.table(rows).splitlines()
     # 300/100 and 200/200; sample standard deviations √2/2 times the difference of two.
-    assert "| RF | 2 | 250 ± 71 | 2.00 | 3.00, 1.00 | 22.00 ± 2.83 | +0.25 ± 0.00 | 30.00 ± 0.00 | 2 |" in lines
-    assert "| random | 2 | 150 ± 71 | 1.00 | 1.00, 1.00 | 31.00 ± 1.41 | +0.25 ± 0.00 | 30.00 ± 0.00 |  |" in lines
+    assert (
+        "| RF | 2 | 250 ± 71 | 2.00 | 3.00, 1.00 | 22.00 ± 2.83 | +0.25 ± 0.00 | 30.00 ± 0.00 | 2 | 0.50 ± 0.00 |"
+        in lines
+    )
+    assert "| random | 2 | 150 ± 71 | 1.00 | 1.00, 1.00 | 31.00 ± 1.41 | +0.25 ± 0.00 | 30.00 ± 0.00 |  |  |" in lines
+
+
+def test_breadth_kept_compares_the_last_epochs_with_the_first(experiment: ModuleType) -> None:
+    log = [{"cells_of_epoch_per_step": width} for width in (0.9, 0.8, 0.7, 0.1, 0.3, 0.2, 0.1)]
+    assert experiment.breadth_kept(log) == pytest.approx(0.25)  # 0.2 / 0.8
+    assert experiment.breadth_kept([]) is None
 
 
 @pytest.mark.slow
 def test_a_tiny_one_runs_through_and_is_not_repeated(roms: list[str], tmp_path: Path) -> None:
     command = [sys.executable, str(FOLDER / "run.py"), str(FOLDER / "config.yaml"), "--tiny", "--out", str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+
+    def run() -> None:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    run()
     rows = json.loads((tmp_path / "results.json").read_text())
     assert [entry["explorer"] for entry in rows] == ["random", "RF"]
     for entry in rows:
@@ -71,5 +89,5 @@ def test_a_tiny_one_runs_through_and_is_not_repeated(roms: list[str], tmp_path: 
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "| RF | 1 |" in (tmp_path / "results.md").read_text()
     results = {path: path.stat().st_mtime_ns for path in (tmp_path / "seed-1").rglob("result.json")}
-    subprocess.run(command, check=True, capture_output=True)
+    run()
     assert {path: path.stat().st_mtime_ns for path in results} == results
