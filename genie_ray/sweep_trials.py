@@ -156,32 +156,35 @@ def trial_results(trial: Trial, world_model: Path, directory: Path) -> Generator
     path.mkdir(parents=True, exist_ok=True)
     app_name = f"{_app_prefix(directory)}{trial.number:06d}"
     _remove_services(app_name)  # of a try that crashed
-    with reward_service(
-        world_model,
-        run.reward,
-        frame_size=run.env.frame_size,
-        action_names=action_names(run.env.action_set),
-        state=path / "rewards",
-        app_name=app_name,
-    ) as rewards:
-        found = 0.0  # cells, by the agents before
-        for index, (name, games) in enumerate(run.exploration.agents(run.games).items()):
-            before = index * run.exploration.epochs
-            explorer = path / "agents" / name
-            exploration = exploration_epochs(
-                explorer,
-                games,
-                rewards,
-                run.exploration,
-                run.env,
-                world_model=world_model,
-                ray=run.ray,
-                seed=run.seed,
-            )
-            with closing(exploration) as epochs:  # who is stopped early stops playing before its service is gone
-                for line in epochs:
-                    yield {EPOCH: before + line["iteration"], CELLS: found + line["cells"]}
-            found += read_metrics(explorer / "metrics.jsonl")[-1]["cells"]
+    found = 0.0  # cells, by the agents before
+    for index, (name, games) in enumerate(run.exploration.agents(run.games).items()):
+        before = index * run.exploration.epochs
+        explorer = path / "agents" / name
+        with (
+            reward_service(
+                world_model,
+                run.reward,
+                frame_size=run.env.frame_size,
+                action_names=action_names(run.env.action_set),
+                state=explorer / "rewards",
+                app_name=app_name,
+            ) as rewards,
+            closing(  # who is stopped early stops playing before its service is gone
+                exploration_epochs(
+                    explorer,
+                    games,
+                    rewards,
+                    run.exploration,
+                    run.env,
+                    world_model=world_model,
+                    ray=run.ray,
+                    seed=run.seed,
+                )
+            ) as epochs,
+        ):
+            for line in epochs:
+                yield {EPOCH: before + line["iteration"], CELLS: found + line["cells"]}
+        found += read_metrics(explorer / "metrics.jsonl")[-1]["cells"]
     runners = run.exploration.num_env_runners
     collection = dataclasses.replace(run.collection, workers_min=runners, workers_max=runners, large_frame_every=0)
     policy = Policy(

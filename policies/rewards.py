@@ -18,7 +18,7 @@ WINDOW_ACTIONS = 4
 LOOKBACK = WINDOW_ACTIONS - 1
 
 
-class RewardUnavailableError(RuntimeError):
+class RewardUnavailableError(ConnectionError):
     """The rewards could not be had now (service restarting, timeout, network): asking again may help."""
 
 
