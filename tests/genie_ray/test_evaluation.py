@@ -66,7 +66,7 @@ def test_scores_of_a_real_model(
 
     # ΔPSNR decodes both rollouts alike: with the true actions in place of the random ones it is exactly zero.
     monkeypatch.setattr(evaluation, "random_actions", lambda actions_BT, *_: actions_BT)
-    row = evaluation._score("model", world_model, replay.root, CONFIG, RayConfig()).scores[game]
+    row = evaluation.score("model", world_model, replay.root, CONFIG, RayConfig()).scores[game]
     assert row["curves"]["delta_psnr"] == [0.0] * 10
 
 
@@ -88,7 +88,7 @@ def test_a_genie_redux_is_given_what_it_infers_and_probed(
         return actions_BT
 
     monkeypatch.setattr(evaluation, "random_actions", keep)
-    rows = evaluation._score("redux", genie_redux, replay.root, CONFIG, RayConfig()).scores
+    rows = evaluation.score("redux", genie_redux, replay.root, CONFIG, RayConfig()).scores
     assert torch.equal(torch.cat(drawn), codes_BT)
     assert rows[game]["curves"]["delta_psnr"] == [0.0] * 10  # decoded alike: no difference where nothing differs
     assert rows[game]["probe_chance"] == pytest.approx(
