@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test test-all lint clean
 
 setup: $(VENV)/ready
 	$(BIN)/genie-ray roms import --from-ale
@@ -19,6 +19,9 @@ demo: setup
 	$(BIN)/genie-ray run experiments/demo.yaml
 
 test: setup lint
+	$(BIN)/python -m pytest -m "not long"
+
+test-all: setup lint
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/ready

@@ -69,7 +69,7 @@ def test_breadth_kept_compares_the_last_epochs_with_the_first(experiment: Module
     assert experiment.breadth_kept([]) is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_tiny_one_runs_through_and_is_not_repeated(roms: list[str], tmp_path: Path) -> None:
     command = [sys.executable, str(FOLDER / "run.py"), str(FOLDER / "config.yaml"), "--tiny", "--out", str(tmp_path)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
