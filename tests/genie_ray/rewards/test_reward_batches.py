@@ -3,6 +3,7 @@ it is asked about when a real environment runner plays.
 """
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,7 @@ class ReplicaClient:
     def submit(
         self, frames: list[np.ndarray], actions: list[np.ndarray], *, episodes: Sequence[str] | None = None, **_: Any
     ) -> Ready:
-        return Ready(asyncio.run(self._replica.rewards(str(id(frames)), frames, actions)))
+        return Ready(asyncio.run(self._replica.rewards(uuid.uuid4().hex, frames, actions)))
 
 
 def test_each_transition_is_judged_by_its_own_frames_and_actions(
