@@ -28,10 +28,9 @@ import yaml
 
 from genie_ray.collection import Policy, collect
 from genie_ray.config import RunConfig, build, differences, merge, to_dict
-from genie_ray.envs.actions import action_names
 from genie_ray.envs.roms import require_rom
 from genie_ray.evaluation import evaluate
-from genie_ray.exploration import explore
+from genie_ray.explorers import train_explorers
 from genie_ray.figures import blank_figure
 from genie_ray.files import write_atomically
 from genie_ray.metrics_log import read_metrics
@@ -39,7 +38,6 @@ from genie_ray.predictors import COPY
 from genie_ray.progress import console
 from genie_ray.replay.coverage import coverage_curve
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.rewards.service import reward_service
 from genie_ray.session import ray_session
 from genie_ray.training import TrainingJob, train
 
@@ -77,24 +75,8 @@ def train_world_model(config: RunConfig, directory: Path) -> Path:
 def train_explorer(config: RunConfig, game: str, world_model: Path, directory: Path) -> Policy:
     """Trains a game's explorer; the policy it plays by."""
     agents, collection = directory / "agents", config.collection
-    if not (agents / game / "module").exists():
-        with reward_service(
-            world_model,
-            config.reward,
-            frame_size=config.env.frame_size,
-            action_names=action_names(config.env.action_set),
-            state=directory / "rewards",
-        ) as rewards:
-            explore(
-                agents / game,
-                [game],
-                rewards,
-                config.exploration,
-                config.env,
-                world_model=world_model,
-                ray=config.ray,
-                seed=config.seed,
-            )
+    for _ in train_explorers(agents, [game], world_model, config):
+        pass
     return Policy(
         name="explorer",
         directory=agents,
