@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from genie_ray.agents import Line, agent_iterations
+from genie_ray.envs.actions import action_names
 from genie_ray.envs.retro import EnvConfig
 from genie_ray.files import write_atomically
 from genie_ray.rounds import Rounds, RoundsConfig
@@ -121,7 +122,7 @@ def exploration_epochs(
     output.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(settings, sort_keys=False)
     write_atomically(output / SETTINGS_FILE, lambda path: path.write_text(text))
-    log = ExplorationLog(output, games[0], rewards)
+    log = ExplorationLog(output, games[0], rewards, action_names(env.action_set))
     try:
         if rounds is not None and not (output / "module").exists():
             rounds.begin()

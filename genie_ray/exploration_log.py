@@ -10,7 +10,7 @@ Axis letters: n actions of a fragment, H W C frame, h w the grid of a frame's to
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +78,11 @@ class ExplorationLog:
         output: directory of the training.
         game: of fragments that do not say which game they are of.
         rewards: makes a client that answers with maps of where in a frame the reward comes from.
+        action_names: of the environments, in their order.
     """
 
-    def __init__(self, output: Path, game: str, rewards: RewardClientFactory) -> None:
-        self._output, self._game, self._rewards = output, game, rewards
+    def __init__(self, output: Path, game: str, rewards: RewardClientFactory, action_names: Sequence[str]) -> None:
+        self._output, self._game, self._rewards, self._action_names = output, game, rewards, action_names
         self._cells: dict[str, set[int]] = defaultdict(set)
         self._places: dict[str, set[tuple[int, ...]]] = defaultdict(set)
         self._settling = SettlingDetector()
@@ -150,7 +151,9 @@ class ExplorationLog:
         found = {cell for episode in played.episodes for cell in cells(np.asarray(episode.get_observations())).tolist()}
         keep_best(algorithm, self._output, score=score, judge=played.version, iteration=epoch)
         try:
-            write_pictures(self._output / "pictures" / f"epoch-{epoch:06d}", played.episodes, self._rewards())
+            write_pictures(
+                self._output / "pictures" / f"epoch-{epoch:06d}", played.episodes, self._rewards(), self._action_names
+            )
         except RewardUnavailableError as error:
             _warn(f"epoch {epoch}: no pictures of the evaluation: {one_line(error)}")
         return {"evaluation_return_per_step": score, "evaluation_cells_per_step": len(found) / played.steps}

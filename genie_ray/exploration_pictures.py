@@ -10,6 +10,7 @@ Axis letters: n actions of a fragment, H W C frame, h w the grid of a frame's to
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,9 @@ def top_windows(rewards: list[NDArray[np.float32]], count: int = TOP_WINDOWS) ->
     return chosen
 
 
-def write_pictures(directory: Path, episodes: list[SingleAgentEpisode], client: RewardClient) -> None:
+def write_pictures(
+    directory: Path, episodes: list[SingleAgentEpisode], client: RewardClient, action_names: Sequence[str]
+) -> None:
     """Writes the pictures of an evaluation's episodes, which carry their rewards.
 
     Raises:
@@ -72,7 +75,9 @@ def write_pictures(directory: Path, episodes: list[SingleAgentEpisode], client: 
         start = np.full_like(maps[-1][:1], np.nan)
         panels["where"] = heat_maps(np.concatenate([start, maps[-1]]), top, size)
         (directory / "entropy_map.png").write_bytes(_mean_maps(frames[-1], maps, top))
-        (directory / "top_rewards.png").write_bytes(_strip(windows, maps, top, [values_of(rewards, p) for p in chosen]))
+        (directory / "top_rewards.png").write_bytes(
+            _strip(windows, maps, top, [values_of(rewards, p) for p in chosen], action_names)
+        )
     (directory / "episode.gif").write_bytes(labelled_clip(panels, captions, frame_ms=FRAME_MS))
 
 
@@ -86,12 +91,13 @@ def _strip(
     maps: list[NDArray[np.float32]],
     top: float,
     rewards: list[float],
+    action_names: Sequence[str],
 ) -> bytes:
     """A row for each window: the frames it is judged from, the frame that is judged, and the map of that one."""
     rows = []
     for (frames, actions), where, reward in zip(windows, maps, rewards, strict=False):
         picture = heat_maps(where[-1:], top, frames.shape[1])
-        notes = [*(f"action {action}" for action in actions), "judged", "map"]
+        notes = [*(action_names[action] for action in actions), "judged", "map"]
         rows.append(StripRow(label=f"{reward:.3f}", frames=np.concatenate([frames, picture]), notes=notes))
     heads = [*(f"t − {WINDOW_ACTIONS - i}" for i in range(WINDOW_ACTIONS)), "t", "where"]
     return labelled_strip(rows, title="windows of the highest rewards", heads=heads, heat=("value", top))

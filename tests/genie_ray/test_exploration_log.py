@@ -105,7 +105,7 @@ def episode(length: int, best: int) -> SingleAgentEpisode:
 
 def test_pictures_show_the_windows_that_were_judged(tmp_path: Path) -> None:
     client = MapClient()
-    write_pictures(tmp_path, [episode(12, best=7), episode(40, best=20)], client)
+    write_pictures(tmp_path, [episode(12, best=7), episode(40, best=20)], client, ["NOOP", "LEFT", "RIGHT", "JUMP"])
     frames, actions = client.asked[0]
     assert len(client.asked) == 4 + 1
     assert {tuple(f[:, 0, 0, 0]) for f, _ in client.asked[:2]} == {(4, 5, 6, 7, 8), (17, 18, 19, 20, 21)}
@@ -174,7 +174,7 @@ def test_what_fails_is_told_and_the_training_goes_on(
     algorithm: AutoExplore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = MetricsLog(tmp_path, from_iteration=0)
-    companion = ExplorationLog(tmp_path, "Toy", NoMaps)
+    companion = ExplorationLog(tmp_path, "Toy", NoMaps, ["left", "right"])
     for epoch in (1, 2):
         algorithm.train()
         figures = companion.after_iteration(algorithm, epoch, log)
