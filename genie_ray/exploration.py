@@ -42,6 +42,11 @@ class ExplorationConfig:
         for name in ("epochs", "checkpoint_every", "num_env_runners"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if 2 * self.rounds.every > self.epochs:
+            raise ValueError(
+                f"rounds.every = {self.rounds.every}: must be at most half of epochs = {self.epochs}, so that what is "
+                "learned in a round can judge as long as a round lasts"
+            )
         learning = self.learning
         between = self.rounds.every * self.num_env_runners * learning.num_envs * learning.steps_per_epoch
         if between > learning.replay_capacity:

@@ -149,4 +149,6 @@ def test_what_cannot_be_explored_is_refused_before_anything_starts(world_model: 
     small = dataclasses.replace(CONFIG.learning, replay_capacity=160)
     with pytest.raises(ValueError, match="replay_capacity is 160; allowed: more than 160, that is 2 environments"):
         explored(dataclasses.replace(CONFIG, learning=small, rounds=RoundsConfig()))
+    with pytest.raises(ValueError, match="every = 3: must be at most half of epochs = 5"):
+        dataclasses.replace(CONFIG, epochs=5)
     assert not (tmp_path / "agent").exists()
