@@ -1,9 +1,9 @@
 """What the reward service costs: windows per second against the bare model, latency, and environment steps per second.
 
 Rates: callers are processes that send fragments as an AutoExplore runner does (8 environments × 25 steps), each with
-`--outstanding` requests on their way. The bare model judges the same windows in this process, in batches of the same
-size, with as many threads. Play: a rollout worker of AutoExplore on a real game, with rewards and without. All are
-taken in turns; medians of several turns, ratios within a turn.
+`--outstanding` requests on their way. The bare model judges the same windows in a process of its own, as the replica is
+one, in batches of the same size, with as many threads. Play: a rollout worker of AutoExplore on a real game, with
+rewards and without. All are taken in turns; medians of several turns, ratios within a turn.
 
     python experiments/benchmarks/reward_service.py --world-model runs/demo/dynamics/best --json reward_service.json
     python experiments/benchmarks/reward_service.py --part play --game Kangaroo-Atari2600-v0
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -73,18 +74,30 @@ def fragments(model: GenieReduxG, seed: int) -> tuple[list[np.ndarray], list[np.
     return frames, [rng.integers(0, model.num_actions, steps) for _ in range(ENVIRONMENTS)]
 
 
-def bare_rate(model: GenieReduxG, config: RewardConfig, seconds: float) -> float:
-    """Windows per second of the model itself."""
-    judge, size = UncertaintyJudge(model, config, "bare"), config.batch_size
-    requests = [fragments(model, seed) for seed in range(math.ceil(size / (ENVIRONMENTS * STEPS)))]
-    windows = join([unfold(*one) for request in requests for one in zip(*request, strict=True)])
-    batches = [windows[end - size : end] for end in range(size, len(windows) + 1, size)]  # whole ones only
-    judged, begin = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - begin) < seconds:
-        for batch in batches:
-            judge.judge(batch)
-        judged += size * len(batches)
-    return judged / elapsed
+@ray.remote(num_cpus=0)
+class Bare:
+    """The model without a service. Judges in a thread, as a replica does: memory comes from another arena there."""
+
+    def __init__(self, checkpoint: Path, config: RewardConfig) -> None:
+        size = config.batch_size
+        model = load_as(GenieReduxG, checkpoint, "cuda" if config.gpus else "cpu")
+        requests = [fragments(model, seed) for seed in range(math.ceil(size / (ENVIRONMENTS * STEPS)))]
+        windows = join([unfold(*one) for request in requests for one in zip(*request, strict=True)])
+        self._judge = UncertaintyJudge(model, config, "bare")
+        self._batches = [windows[end - size : end] for end in range(size, len(windows) + 1, size)]  # whole ones only
+        self._thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(config.threads,))
+
+    def rate(self, seconds: float) -> float:
+        """Windows per second."""
+        return self._thread.submit(self._rate, seconds).result()
+
+    def _rate(self, seconds: float) -> float:
+        judged, begin = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - begin) < seconds:
+            for batch in self._batches:
+                self._judge.judge(batch)
+                judged += len(batch)
+        return judged / elapsed
 
 
 @ray.remote(num_cpus=0)
@@ -110,23 +123,26 @@ class Caller:
 
 def rates(checkpoint: Path, config: RewardConfig, arguments: argparse.Namespace) -> dict[str, Any]:
     """Windows per second and latency, bare and with 1, 2, 4 callers."""
-    torch.set_num_threads(config.threads)
-    model = load_as(GenieReduxG, checkpoint, "cuda" if config.gpus else "cpu")
-    question = fragments(model, 0)
+    question = fragments(load_as(GenieReduxG, checkpoint), 0)
     windows = ENVIRONMENTS * STEPS
     bare: list[float] = []
     shares: dict[int, list[float]] = {count: [] for count in arguments.callers}
     rates_of: dict[int, list[float]] = {count: [] for count in arguments.callers}
     latencies: dict[int, list[float]] = {count: [] for count in arguments.callers}
     described = describe_checkpoint(checkpoint)
-    names = described["action_names"] or [str(action) for action in range(model.num_actions)]
+    names = described["action_names"] or [str(action) for action in range(described["num_actions"])]
+    alone = Bare.options(num_gpus=config.gpus).remote(checkpoint, config)
+
+    def bare_rate(seconds: float) -> float:
+        return ray.get(alone.rate.remote(seconds))
+
     with reward_service(checkpoint, config, frame_size=described["frame_size"], action_names=names) as service:
         callers = [Caller.remote(service, question, arguments.outstanding) for _ in range(max(arguments.callers))]
         ray.get([caller.ask.remote(WARM_UP_S) for caller in callers])
-        bare_rate(model, config, WARM_UP_S)
+        bare_rate(WARM_UP_S)
         for turn in range(arguments.turns):
             print(f"turn {turn + 1} of {arguments.turns}", file=sys.stderr)
-            before = bare_rate(model, config, arguments.seconds / 2)
+            before = bare_rate(arguments.seconds / 2)
             rate_of_turn = {}
             for count in arguments.callers:
                 begin = time.perf_counter()
@@ -135,7 +151,7 @@ def rates(checkpoint: Path, config: RewardConfig, arguments: argparse.Namespace)
                 answered = [latency for several in answers for latency in several]
                 rate_of_turn[count] = len(answered) * windows / elapsed
                 latencies[count] += answered
-            bare.append((before + bare_rate(model, config, arguments.seconds / 2)) / 2)
+            bare.append((before + bare_rate(arguments.seconds / 2)) / 2)
             for count, rate in rate_of_turn.items():
                 rates_of[count].append(rate)
                 shares[count].append(rate / bare[-1])
@@ -225,7 +241,12 @@ def main() -> None:
     parser.add_argument("--callers", nargs="+", type=int, default=[1, 2, 4])
     parser.add_argument("--outstanding", type=int, default=2, help="requests that a caller has on their way")
     parser.add_argument("--batch", type=int, default=64, help="windows per forward pass")
-    parser.add_argument("--gpus", type=float, default=None, help="of the service; without it, one if there is one")
+    parser.add_argument(
+        "--gpus",
+        type=float,
+        default=torch.cuda.is_available() / 2,
+        help="of the service, and as many of the bare model",
+    )
     parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
     parser.add_argument("--turns", type=int, default=3, help="of which the median counts")
     parser.add_argument("--game", default="Kangaroo-Atari2600-v0")
@@ -234,8 +255,7 @@ def main() -> None:
     document: dict[str, Any] = {"batch": arguments.batch, "outstanding": arguments.outstanding}
     with tempfile.TemporaryDirectory() as scratch, ray_session():
         checkpoint = arguments.world_model or new_checkpoint(arguments.size, Path(scratch))
-        gpus = float(torch.cuda.is_available()) if arguments.gpus is None else arguments.gpus
-        config = RewardConfig(batch_size=arguments.batch, gpus=gpus)
+        config = RewardConfig(batch_size=arguments.batch, gpus=arguments.gpus)
         if "rates" in arguments.part:
             document["rates"] = measured = rates(checkpoint, config, arguments)
             bare = measured["bare_windows_per_second"]
