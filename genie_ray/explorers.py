@@ -8,7 +8,7 @@ from pathlib import Path
 from genie_ray.config import RunConfig, check_unchanged
 from genie_ray.envs.actions import action_names
 from genie_ray.exploration import explore, settings_of
-from genie_ray.rewards.service import reward_service
+from genie_ray.rewards.service import remove_services, reward_service, service_name
 from genie_ray.rounds import judge_of
 
 
@@ -21,12 +21,14 @@ def train_explorers(directory: Path, games: Sequence[str], world_model: Path, ru
         output = directory / name
         check_unchanged(output, settings_of(played, run.exploration, run.env, run.seed, run.reward, world_model))
         if not (output / "module").exists():
+            remove_services(app_name := service_name(output))  # of a run that was killed
             with reward_service(
                 judge_of(output, world_model),
                 run.reward,
                 frame_size=run.env.frame_size,
                 action_names=action_names(run.env.action_set),
                 state=output / "rewards",
+                app_name=app_name,
             ) as rewards:
                 explore(
                     output,

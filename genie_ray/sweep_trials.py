@@ -10,7 +10,6 @@ Nothing is taken up from Tune: each run gives it the trials that neither have a 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import ray
-from ray import serve, tune
+from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from genie_ray.collection import Policy, collect
@@ -36,7 +35,7 @@ from genie_ray.metrics_log import read_metrics
 from genie_ray.progress import console
 from genie_ray.replay.coverage import coverage_curve
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.rewards.service import replica_gpus, reward_service, start_serve
+from genie_ray.rewards.service import remove_services, replica_gpus, reward_service, service_name, start_serve
 from genie_ray.sweep_report import RANDOM, RESULT_FILE, STOPPED_FILE, TrialResult, trial_directory
 from genie_ray.sweeps import SweepConfig, Trial
 
@@ -52,12 +51,12 @@ def run_trials(config: SweepConfig, results: Sequence[TrialResult], directory: P
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # which would make an interrupted sweep look like a finished one
     at_once = trials_at_once(config, [result.trial for result in results if not result.ended])
     with start_serve():
-        _remove_services(_app_prefix(directory))  # of a run that was killed
+        remove_services(service_name(directory))  # of a run that was killed
         try:
             measure_random_play(config, directory)
             errors = _tuner(config, results, directory, at_once).fit().errors
         finally:
-            _remove_services(_app_prefix(directory))
+            remove_services(service_name(directory))
     # What cannot be pickled comes as the text of its traceback.
     return [error.splitlines()[-1] if isinstance(error, str) else one_line(cause_of(error)) for error in errors]
 
@@ -154,8 +153,8 @@ def trial_results(trial: Trial, world_model: Path, directory: Path) -> Generator
     """
     run, path = trial.run, trial_directory(directory, trial)
     path.mkdir(parents=True, exist_ok=True)
-    app_name = f"{_app_prefix(directory)}{trial.number:06d}"
-    _remove_services(app_name)  # of a try that crashed
+    app_name = f"{service_name(directory)}-{trial.number:06d}"
+    remove_services(app_name)  # of a try that crashed
     found = 0.0  # cells, by the agents before
     for index, (name, games) in enumerate(run.exploration.agents(run.games).items()):
         before = index * run.exploration.epochs
@@ -282,17 +281,6 @@ def _tuner(config: SweepConfig, results: Sequence[TrialResult], directory: Path,
             verbose=0,
         ),
     )
-
-
-def _app_prefix(directory: Path) -> str:
-    """Of the names of a sweep's reward services, which no other sweep on the cluster has."""
-    return f"genie-ray-sweep-{hashlib.sha256(str(directory).encode()).hexdigest()[:8]}-"
-
-
-def _remove_services(prefix: str) -> None:
-    for name in serve.status().applications:
-        if name.startswith(prefix):
-            serve.delete(name)
 
 
 def _write_result(path: Path, result: dict[str, Any]) -> None:

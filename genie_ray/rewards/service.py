@@ -8,6 +8,7 @@ and refuses it if it changed.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -233,6 +234,18 @@ def start_serve() -> Iterator[None]:
         yield
     finally:
         shut_down_if_idle()
+
+
+def service_name(directory: Path) -> str:
+    """Of the reward services of what is done in a directory; no other directory's on the cluster begin with it."""
+    return f"{APP_NAME}-{hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:8]}"
+
+
+def remove_services(prefix: str) -> None:
+    """Removes the services whose names begin so: those of a run that was killed would keep their replicas for ever."""
+    for name in serve.status().applications:
+        if name.startswith(prefix):
+            serve.delete(name)
 
 
 def serve_runs() -> bool:

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,13 @@ from genie_ray.rewards.client import ServeRewardClient
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.http import HttpConfig
 from genie_ray.rewards.judges import UncertaintyJudge
-from genie_ray.rewards.service import find_service, reward_service
+from genie_ray.rewards.service import find_service, remove_services, reward_service, service_name
 from genie_ray.rewards.serving import http_service
 from genie_ray.rewards.windows import unfold
 from policies.autoexplore.algorithm import AutoExploreConfig, AutoExploreLearningConfig
 from policies.autoexplore.module import AutoExploreModuleConfig
 from policies.baselines.curiosity import CuriosityConfig
-from policies.rewards import RewardUnavailableError
+from policies.rewards import RewardFuture, RewardUnavailableError
 from tests.genie_ray.rewards.small_world import (
     FITS,
     SCALE,
@@ -187,17 +188,21 @@ def test_a_service_comes_changes_its_weights_and_goes(
         assert "\n" not in str(told.value)
         assert_rewards(client.submit(*fragments(10)).result(timeout_s=30), models[1], *fragments(10))
         assert stats(client)["pid"] == before
-        # Nobody takes it over under its name; without a name, a run has a service of its own.
+        # Nobody takes it over under its name, but a run may remove what it left behind when it was killed.
         with (
             pytest.raises(ValueError, match=f"'{name}' runs already on this cluster"),
             reward_service(checkpoints[0], CONFIG, app_name=name, **FITS),
         ):
             pass
         doubled = dataclasses.replace(CONFIG, scale=2 * SCALE, cpus=0.1)
-        with reward_service(checkpoints[0], doubled, **FITS) as other:
+        with reward_service(checkpoints[0], doubled, app_name=f"{service_name(tmp_path)}-1", **FITS) as other:
             twice = other().submit(*fragments(10)).result(timeout_s=30)
             assert_rewards([twice[0] / 2], models[0], *fragments(10))
+            remove_services(service_name(tmp_path / "other"))
             assert_rewards(client.submit(*fragments(10)).result(timeout_s=30), models[1], *fragments(10))
+            assert len(serve.status().applications) == 3
+            remove_services(service_name(tmp_path))
+            assert set(serve.status().applications) == {APP, name}
     # Only what was started is stopped.
     assert set(serve.status().applications) == {APP}
     with pytest.raises(RewardUnavailableError):
@@ -216,6 +221,24 @@ def test_what_was_learned_is_kept_though_the_run_fails(url: str, checkpoints: li
     with pytest.raises(KeyError, match="of the run"):
         run()
     assert torch.load(tmp_path / "rf.pt", weights_only=True)["state"]["updates"] == 1
+
+
+@pytest.mark.long
+def test_replicas_are_added_under_load(url: str, checkpoints: list[Path], models: list[GenieReduxG]) -> None:
+    config = dataclasses.replace(CONFIG, max_replicas=2, cpus=0.1)
+    frames, actions = fragments(10)
+    many = [frames * 30, actions * 30]
+    with reward_service(checkpoints[0], config, **FITS) as service:
+        client, asked, judges = service(), deque[RewardFuture](), set[int]()
+        deadline = time.monotonic() + 120
+        while len(judges) < 2 and time.monotonic() < deadline:
+            while len(asked) < 12:  # above what one replica should have in flight
+                asked.append(client.submit(*many))
+            assert_rewards(asked.popleft().result(timeout_s=60)[:1], models[0], frames, actions)
+            judges.add(stats(client)["pid"])
+        assert len(judges) == 2
+        for late in asked:
+            assert_rewards(late.result(timeout_s=60)[-1:], models[0], frames, actions)
 
 
 def test_another_serve_is_left_alone(url: str, checkpoints: list[Path]) -> None:
