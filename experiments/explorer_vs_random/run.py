@@ -1,9 +1,9 @@
 """Explorers against random play: distinct cells at equal steps, and how new their play is to the world model (Tab. 6).
 
-Reads a YAML file with `seeds`, `base` (settings as in any preset) and `explorers` (name → what it changes). For each
-seed one world model is trained on random play of all games and then judges every explorer's training, game by game. A
-trained explorer plays as many steps as random play; both are counted in cells, and the world model predicts both: the
-lower its PSNR, the newer the play.
+Reads a YAML file with `seeds`, `base` (settings as in any preset) and `explorers` (name → what it changes; its `games`
+may be fewer than the base's). For each seed one world model is trained on random play of all games and then judges
+every explorer's training, game by game. A trained explorer plays as many steps as random play; both are counted in
+cells, and the world model predicts both: the lower its PSNR, the newer the play.
 
 "Settled" epochs are those that training warned of, where reward rises while play narrows. Play may narrow without that:
 "breadth kept" is how many distinct cells a step the last epochs of training saw, over how many the first ones did.
@@ -243,7 +243,7 @@ def main() -> None:
     base = next(iter(configs.values()))[RANDOM]
     for game in base.games:
         require_rom(game)
-    cells = [(seed, name, game) for seed, named in configs.items() for name in named for game in base.games]
+    cells = [(seed, name, game) for seed, named in configs.items() for name in named for game in named[name].games]
     rows: list[Row] = []
     with ray_session(base.ray):
         for seed, name, game in cells:
