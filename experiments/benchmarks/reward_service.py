@@ -41,6 +41,7 @@ from genie_ray.rewards.service import reward_service
 from genie_ray.rewards.state import describe_checkpoint
 from genie_ray.rewards.windows import join, unfold
 from genie_ray.session import ray_session
+from policies.memory import keep_freed_memory
 from policies.rewards import LOOKBACK
 from world_model.checkpoint import load_as, save
 from world_model.dynamics import DynamicsConfig
@@ -76,7 +77,7 @@ def fragments(model: GenieReduxG, seed: int) -> tuple[list[np.ndarray], list[np.
 
 @ray.remote(num_cpus=0)
 class Bare:
-    """The model without a service. Judges in a thread, as a replica does: memory comes from another arena there."""
+    """The model without a service, in a thread and with memory as a replica has them."""
 
     def __init__(self, checkpoint: Path, config: RewardConfig) -> None:
         size = config.batch_size
@@ -84,6 +85,7 @@ class Bare:
         requests = [fragments(model, seed) for seed in range(math.ceil(size / (ENVIRONMENTS * STEPS)))]
         windows = join([unfold(*one) for request in requests for one in zip(*request, strict=True)])
         self._judge = UncertaintyJudge(model, config, "bare")
+        keep_freed_memory()
         self._batches = [windows[end - size : end] for end in range(size, len(windows) + 1, size)]  # whole ones only
         self._thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(config.threads,))
 

@@ -27,6 +27,7 @@ from genie_ray.rewards.batches import Request, digest, next_batch
 from genie_ray.rewards.judges import Judge, Judgement
 from genie_ray.rewards.state import build_judge, describe_checkpoint, save_state
 from genie_ray.rewards.windows import Windows, check_fragments, join, unfold
+from policies.memory import keep_freed_memory
 from policies.rewards import RewardAnswer
 
 T = TypeVar("T")
@@ -249,6 +250,8 @@ def _build(user_config: dict[str, Any]) -> Judge:
     torch.set_num_threads(config.threads)
     state = user_config["state"] and Path(user_config["state"])
     device = torch.device("cuda" if user_config["gpus"] else "cpu")
+    if device.type == "cpu":
+        keep_freed_memory()
     return build_judge(config, user_config["checkpoint"], user_config["version"], state, device)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from policies.autoexplore.losses import LossTerms, VTrace, actor_critic_terms, kl_divergence, masked_mean, vtrace
 from policies.autoexplore.replay import LEARNED
+from policies.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from policies.autoexplore.algorithm import AutoExploreConfig
@@ -22,6 +23,8 @@ class AutoExploreLearner(TorchLearner):
 
     def build(self) -> None:
         super().build()
+        if self._device.type == "cpu":
+            keep_freed_memory()
         self._earlier_weights: dict[str, Tensor] | None = None  # those of an epoch ago
 
     def compute_loss_for_module(
