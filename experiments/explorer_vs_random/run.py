@@ -243,7 +243,12 @@ def main() -> None:
     base = next(iter(configs.values()))[RANDOM]
     for game in base.games:
         require_rom(game)
-    cells = [(seed, name, game) for seed, named in configs.items() for name in named for game in named[name].games]
+    cells = [
+        (seed, name, game)
+        for name in next(iter(configs.values()))
+        for seed, named in configs.items()
+        for game in named[name].games
+    ]
     rows: list[Row] = []
     with ray_session(base.ray):
         for seed, name, game in cells:
