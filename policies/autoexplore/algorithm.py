@@ -27,7 +27,7 @@ from ray.rllib.utils.metrics import (
 
 from policies.autoexplore.config import AutoExploreLearningConfig
 from policies.autoexplore.env_runner import CuriosityEnvRunner, PlayedFragment
-from policies.autoexplore.judging import JUDGE, ReplayJudge
+from policies.autoexplore.judging import SCALE, ReplayJudge
 from policies.autoexplore.learner import AutoExploreLearner
 from policies.autoexplore.module import AutoExploreModule, AutoExploreModuleConfig
 from policies.autoexplore.normalizer import reward_figures
@@ -221,8 +221,8 @@ class AutoExplore(Algorithm):
             learning.sequences_per_update, length=learning.sequence_length, burn_in=learning.burn_in
         )
         for sequence in sequences:
-            judges = sequence.extra_model_outputs.pop(JUDGE)
-            rewards = self.judge.scale.normalize(sequence.rewards.data, judges.data)
+            scales = sequence.extra_model_outputs.pop(SCALE)
+            rewards = self.judge.scale.normalize(sequence.rewards.data, scales.data)
             sequence.rewards = InfiniteLookbackBuffer(rewards, lookback=sequence.rewards.lookback)
         return sequences
 

@@ -1,7 +1,7 @@
 """Whose rewards the replay buffer holds, and what they are worth to the learner.
 
-A fragment's rewards are marked with their judge. When a new one takes over, the earlier ones' rewards stay, each scaled
-by the moments of its own judge, or everything that is stored is judged anew (`old_rewards`).
+A fragment's rewards are marked with the scale of their judge. When a new judge takes over, earlier ones' rewards stay,
+each scaled by the moments of its own judge, or everything that is stored is judged anew (`old_rewards`).
 """
 
 import logging
@@ -19,12 +19,12 @@ from policies.rewards import RewardClientFactory, RewardUnavailableError
 
 logger = logging.getLogger(__name__)
 
-JUDGE = "judge"  # column of an episode: the number of each reward's judge
+SCALE = "scale"  # column of an episode: the number of each reward's scale
 REQUEST_STEPS = 500  # that one request asks about; more only if one episode is longer
 
 
 class ReplayJudge:
-    """Marks rewards with their judges and keeps the judges' scales."""
+    """Marks rewards with their scales, and keeps those."""
 
     def __init__(
         self,
@@ -40,10 +40,7 @@ class ReplayJudge:
     def mark(self, episodes: list[SingleAgentEpisode], version: str) -> None:
         """Marks new rewards, and takes them into their judge's scale."""
         judges = self.scale.judges
-        judge = self.scale.judge(version)
-        for episode in episodes:
-            _mark(episode, judge)
-            self.scale.moments(judge).update(episode.get_rewards())
+        self._mark(episodes, version)
         if self._asks_again and 0 < judges < self.scale.judges:
             try:
                 self._ask_again()
@@ -59,13 +56,17 @@ class ReplayJudge:
                 episodes=[episode.id_ for episode in episodes],
             )
             answer = future.answer(self._timeout_s)
-            judge = self.scale.judge(answer.version)
             for episode, rewards in zip(episodes, answer.rewards, strict=True):
                 episode.rewards = InfiniteLookbackBuffer(
                     np.asarray(rewards, np.float32), lookback=episode.actions.lookback
                 )
-                _mark(episode, judge)
-                self.scale.moments(judge).update(episode.get_rewards())
+            self._mark(episodes, answer.version)
+
+    def _mark(self, episodes: list[SingleAgentEpisode], version: str) -> None:
+        scale = self.scale.add(version, [episode.get_rewards() for episode in episodes])
+        for episode in episodes:
+            numbers = np.full(len(episode.actions.data), scale, np.int32)
+            episode.extra_model_outputs[SCALE] = InfiniteLookbackBuffer(numbers, lookback=episode.actions.lookback)
 
     def _requests(self) -> Iterator[list[SingleAgentEpisode]]:
         """The stored episodes, as many at a time as are asked about at once."""
@@ -83,8 +84,3 @@ class ReplayJudge:
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.scale.set_state(state)
-
-
-def _mark(episode: SingleAgentEpisode, judge: int) -> None:
-    numbers = np.full(len(episode.actions.data), judge, np.int32)
-    episode.extra_model_outputs[JUDGE] = InfiniteLookbackBuffer(numbers, lookback=episode.actions.lookback)

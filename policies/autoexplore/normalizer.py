@@ -8,6 +8,8 @@ A world model that was trained on is another *judge*: it is surer of everything.
 judge and compared with that one's only.
 """
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -73,10 +75,11 @@ class RunningMoments:
 
 
 class RewardScale:
-    """Running moments of each judge's rewards.
+    """By what rewards are scaled: running moments of their judge's.
 
-    A judge is known by the version that answers carry; what stands behind a "+" there counts the small steps of one
-    that learns while it judges, and makes no other judge of it.
+    A judge is known by the version that answers carry. One that learns while it judges counts its steps behind a "+",
+    and its rewards shrink as it learns: those are scaled for good by the moments at the time when they came. The
+    others' are scaled by the moments as they are now.
     """
 
     def __init__(self, horizon: int) -> None:
@@ -84,35 +87,52 @@ class RewardScale:
         horizon: as for `RunningMoments`.
         """
         self._horizon = horizon
-        self._moments: dict[str, RunningMoments] = {}
+        self._judges: dict[str, RunningMoments] = {}
+        self._numbers: dict[str, int] = {}  # of judges that do not learn
+        self._scales: list[RunningMoments] = []
 
-    def judge(self, version: str) -> int:
-        """A number for the judge of that version: 0 for the first that was seen, then 1, …"""
-        name = version.partition("+")[0]
-        self._moments.setdefault(name, RunningMoments(self._horizon))
-        return list(self._moments).index(name)
-
-    def moments(self, judge: int) -> RunningMoments:
-        """The moments of a judge's rewards."""
-        return list(self._moments.values())[judge]
+    def add(self, version: str, rewards: Sequence[np.ndarray]) -> int:
+        """Takes in rewards that a judge gave; the number of their scale."""
+        name, learns, _ = version.partition("+")
+        moments = self._judges.setdefault(name, RunningMoments(self._horizon))
+        for values in rewards:
+            moments.update(values)
+        if learns:
+            self._scales.append(copy.copy(moments))
+            return len(self._scales) - 1
+        if name not in self._numbers:
+            self._numbers[name] = len(self._scales)
+            self._scales.append(moments)
+        return self._numbers[name]
 
     @property
     def judges(self) -> int:
         """How many judges there have been."""
-        return len(self._moments)
+        return len(self._judges)
 
-    def normalize(self, values: np.ndarray, judges: np.ndarray) -> np.ndarray:
-        """Rewards [T], each in terms of its own judge's [T] moments (`RunningMoments.normalize`)."""
+    def normalize(self, values: np.ndarray, scales: np.ndarray) -> np.ndarray:
+        """Rewards [T], each by the scale of its number [T] (`RunningMoments.normalize`)."""
         normalized = np.zeros(len(values), np.float32)
-        for judge in np.unique(judges):
-            given = judges == judge
-            normalized[given] = self.moments(judge).normalize(values[given])
+        for number in np.unique(scales):
+            given = scales == number
+            normalized[given] = self._scales[number].normalize(values[given])
         return normalized
 
     def get_state(self) -> dict[str, Any]:
-        return {name: moments.get_state() for name, moments in self._moments.items()}
+        return {
+            "judges": {name: moments.get_state() for name, moments in self._judges.items()},
+            "numbers": dict(self._numbers),
+            "scales": [moments.get_state() for moments in self._scales],
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self._moments = {name: RunningMoments(self._horizon) for name in state}
-        for name, moments in self._moments.items():
-            moments.set_state(state[name])
+        self._judges = {name: self._restored(moments) for name, moments in state["judges"].items()}
+        self._numbers = dict(state["numbers"])
+        self._scales = [self._restored(moments) for moments in state["scales"]]
+        for name, number in self._numbers.items():
+            self._scales[number] = self._judges[name]
+
+    def _restored(self, state: dict[str, float]) -> RunningMoments:
+        moments = RunningMoments(self._horizon)
+        moments.set_state(state)
+        return moments

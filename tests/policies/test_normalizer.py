@@ -59,15 +59,34 @@ def test_horizon_is_checked() -> None:
 
 
 def test_each_judges_rewards_are_scaled_by_its_own() -> None:
-    """A judge that only learned a little on is the same one; another's rewards don't touch its scale."""
+    """Another judge's rewards don't touch its scale."""
     scale = RewardScale(1_000)
     rng = np.random.default_rng(0)
     small, large = rng.normal(1, 0.1, 500).astype(np.float32), rng.normal(50, 7, 500).astype(np.float32)
-    for version, rewards in (("sha-a", small[:250]), ("sha-b+1", large), ("sha-a+7", small[250:])):
-        scale.moments(scale.judge(version)).update(rewards)
+    given = [("sha-a", small[:250]), ("sha-b", large), ("sha-a", small[250:])]
+    assert [scale.add(version, [rewards]) for version, rewards in given] == [0, 1, 0]
     assert scale.judges == 2
     again = RewardScale(1_000)
     again.set_state(scale.get_state())
     normalized = again.normalize(np.concatenate([large, small]), np.repeat([1, 0], 500))
     np.testing.assert_allclose(normalized[:500], (large - large.mean()) / large.std(), atol=1e-4)
     np.testing.assert_allclose(normalized[500:], (small - small.mean()) / small.std(), atol=1e-4)
+    assert again.add("sha-a", [large]) == 0
+    assert abs(again.normalize(large, np.zeros(500, int)).mean()) < 2  # the restored judge goes on with it
+
+
+def test_rewards_of_a_judge_that_learns_keep_the_scale_of_their_time() -> None:
+    """They shrink: by one scale for all, the first would be enormous and the last without any difference."""
+    scale, rng = RewardScale(400), np.random.default_rng(0)
+    parts = [rng.normal(size, size / 10, 200).astype(np.float32) for size in 0.925 ** np.arange(60)]
+    numbers = [scale.add(f"rf+0.{step}", [part]) for step, part in enumerate(parts)]
+    assert numbers == list(range(60))
+    assert scale.judges == 1
+    again = RewardScale(400)
+    again.set_state(scale.get_state())
+    first, *_, last = (again.normalize(part, np.full(200, number)) for part, number in zip(parts, numbers, strict=True))
+    np.testing.assert_allclose(first, (parts[0] - parts[0].mean()) / parts[0].std(), atol=1e-4)
+    assert np.abs(last).max() < 6
+    assert last.std() > 0.2
+    everything = np.concatenate(parts)
+    assert parts[-1].std() / everything.std() < 0.02

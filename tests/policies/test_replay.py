@@ -9,7 +9,7 @@ import pytest
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from policies.autoexplore.config import AutoExploreLearningConfig
-from policies.autoexplore.judging import JUDGE, REQUEST_STEPS, ReplayJudge
+from policies.autoexplore.judging import REQUEST_STEPS, SCALE, ReplayJudge
 from policies.autoexplore.replay import LEARNED, SequenceReplayBuffer
 from policies.rewards import LOOKBACK, RewardAnswer, RewardUnavailableError
 from tests.policies.toys import Ready
@@ -99,7 +99,7 @@ def test_stored_rewards_are_asked_for_in_requests_of_bounded_size() -> None:
     assert client.steps == [400, 400, 200, REQUEST_STEPS + 1]
     for episode in replay.episodes:
         assert (episode.get_rewards() == 5).all()
-        assert (episode.get_extra_model_outputs(JUDGE) == 1).all()
+        assert (episode.get_extra_model_outputs(SCALE) == 1).all()
 
 
 @pytest.mark.parametrize("answers", [0, 1])
@@ -110,5 +110,5 @@ def test_rewards_that_cannot_be_asked_for_stay_and_keep_their_judge(
     for number, episode in enumerate(replay.episodes):
         new = number < answers
         np.testing.assert_array_equal(episode.get_rewards(), np.full(300, 5.0) if new else np.arange(300))
-        assert (episode.get_extra_model_outputs(JUDGE) == int(new)).all()
+        assert (episode.get_extra_model_outputs(SCALE) == int(new)).all()
     assert "stored rewards stay as their own judges gave them" in caplog.text
