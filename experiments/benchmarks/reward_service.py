@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import ray
@@ -34,6 +34,7 @@ sys.path.remove(str(Path(__file__).parent))  # where world_model.py would pass f
 
 from genie_ray.envs.actions import action_names
 from genie_ray.envs.retro import EnvConfig, register_rllib_env
+from genie_ray.precision import Precision
 from genie_ray.rewards.client import ServeRewardClient
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.judges import UncertaintyJudge
@@ -243,6 +244,7 @@ def main() -> None:
     parser.add_argument("--callers", nargs="+", type=int, default=[1, 2, 4])
     parser.add_argument("--outstanding", type=int, default=2, help="requests that a caller has on their way")
     parser.add_argument("--batch", type=int, default=64, help="windows per forward pass")
+    parser.add_argument("--precision", choices=get_args(Precision), default="auto", help="of the model")
     parser.add_argument(
         "--gpus",
         type=float,
@@ -254,10 +256,10 @@ def main() -> None:
     parser.add_argument("--game", default="Kangaroo-Atari2600-v0")
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
-    document: dict[str, Any] = {"batch": arguments.batch, "outstanding": arguments.outstanding}
+    document: dict[str, Any] = {name: getattr(arguments, name) for name in ("batch", "outstanding", "precision")}
     with tempfile.TemporaryDirectory() as scratch, ray_session():
         checkpoint = arguments.world_model or new_checkpoint(arguments.size, Path(scratch))
-        config = RewardConfig(batch_size=arguments.batch, gpus=arguments.gpus)
+        config = RewardConfig(batch_size=arguments.batch, precision=arguments.precision, gpus=arguments.gpus)
         if "rates" in arguments.part:
             document["rates"] = measured = rates(checkpoint, config, arguments)
             bare = measured["bare_windows_per_second"]
