@@ -178,7 +178,12 @@ def algorithm_config(
             evaluation_num_env_runners=1, evaluation_config=AlgorithmConfig.overrides(num_cpus_per_env_runner=0)
         )
         .learners(num_gpus_per_learner=int(ray.use_gpu))
-        .training(learning=config.learning, network=config.network, reward_client_factory=rewards)
+        .training(
+            learning=config.learning,
+            network=config.network,
+            reward_client_factory=rewards,
+            learner_threads=ray.torch_threads(2),  # half of the cores are for emulators and reward model
+        )
         .debugging(seed=seed, log_level="ERROR")
     )
 

@@ -86,7 +86,8 @@ class Bare:
         requests = [fragments(model, seed) for seed in range(math.ceil(size / (ENVIRONMENTS * STEPS)))]
         windows = join([unfold(*one) for request in requests for one in zip(*request, strict=True)])
         self._judge = UncertaintyJudge(model, config, "bare")
-        keep_freed_memory()
+        if not config.gpus:
+            keep_freed_memory()
         self._batches = [windows[end - size : end] for end in range(size, len(windows) + 1, size)]  # whole ones only
         self._thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(config.threads,))
 
@@ -134,6 +135,8 @@ def rates(checkpoint: Path, config: RewardConfig, arguments: argparse.Namespace)
     latencies: dict[int, list[float]] = {count: [] for count in arguments.callers}
     described = describe_checkpoint(checkpoint)
     names = described["action_names"] or [str(action) for action in range(described["num_actions"])]
+    if 2 * (config.gpus or 0) > (there := ray.cluster_resources().get("GPU", 0)):
+        raise ValueError(f"--gpus is {config.gpus:g}; allowed: at most {there / 2:g}, as the bare model takes as many")
     alone = Bare.options(num_gpus=config.gpus).remote(checkpoint, config)
 
     def bare_rate(seconds: float) -> float:
@@ -192,7 +195,7 @@ def play(checkpoint: Path, config: RewardConfig, arguments: argparse.Namespace) 
     env = EnvConfig(frame_size=describe_checkpoint(checkpoint)["frame_size"])
     names = action_names(env.action_set)
     learning = AutoExploreLearningConfig(num_envs=ENVIRONMENTS, fragment_length=STEPS)
-    network = AutoExploreModuleConfig(channels=(16, 16, 32, 32), lstm_size=128)  # experiments/demo.yaml
+    network = AutoExploreModuleConfig(channels=(8, 16, 32, 32), lstm_size=128)  # experiments/demo.yaml
     torch.set_num_threads(1)
     measured: dict[str, list[float]] = {"with": [], "without": []}
     with reward_service(checkpoint, config, frame_size=env.frame_size, action_names=names) as service:

@@ -224,6 +224,10 @@ def read_configs(path: Path, *, tiny: bool) -> dict[int, dict[str, RunConfig]]:
     if tiny:
         described = {**merge(described, described["tiny"]), "explorers": described["tiny"]["explorers"]}
     explorers = {RANDOM: {}, **described["explorers"]}
+    known = described["base"]["games"]
+    for name, changes in explorers.items():
+        if not set(changes.get("games", known)) <= set(known):
+            raise ValueError(f"{path}: games of {name!r} are {changes['games']}; allowed: some of {known}")
     return {
         seed: {
             name: build(RunConfig, merge(described["base"], {**changes, "seed": seed}))

@@ -237,8 +237,8 @@ def start_serve() -> Iterator[None]:
 
 
 def service_name(directory: Path) -> str:
-    """Of the reward services of what is done in a directory; no other directory's on the cluster begin with it."""
-    return f"{APP_NAME}-{hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:8]}"
+    """Of the reward services of what is done in a directory, by one run at a time; no other's begin with it."""
+    return f"{APP_NAME}-{hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:8]}"
 
 
 def remove_services(prefix: str) -> None:

@@ -50,6 +50,7 @@ class AutoExploreConfig(AlgorithmConfig):
         self.network = AutoExploreModuleConfig()
         self.reward_client_factory: RewardClientFactory | None = None
         self.reward_timeout_s = 60.0
+        self.learner_threads = 0
         self.sample_timeout_s = 300.0  # for a fragment and the rewards of the one before
         self.env_runner_cls = CuriosityEnvRunner
         self.gym_env_vectorize_mode = "async"
@@ -80,6 +81,7 @@ class AutoExploreConfig(AlgorithmConfig):
         network: AutoExploreModuleConfig = NotProvided,
         reward_client_factory: RewardClientFactory = NotProvided,
         reward_timeout_s: float = NotProvided,
+        learner_threads: int = NotProvided,
         **kwargs: Any,
     ) -> "AutoExploreConfig":
         """Sets the run's parameters.
@@ -89,6 +91,8 @@ class AutoExploreConfig(AlgorithmConfig):
             network: network and acting.
             reward_client_factory: makes the client that answers with rewards; called once per environment runner.
             reward_timeout_s: seconds to wait for a fragment's rewards before it is dropped.
+            learner_threads: of PyTorch, in the process of a learner without GPU; 0 leaves them as they are. Threads
+                that wait for a core which emulators or the reward model have are slower than fewer.
         """
         super().training(**kwargs)
         if learning is not NotProvided:
@@ -99,6 +103,8 @@ class AutoExploreConfig(AlgorithmConfig):
             self.reward_client_factory = reward_client_factory
         if reward_timeout_s is not NotProvided:
             self.reward_timeout_s = reward_timeout_s
+        if learner_threads is not NotProvided:
+            self.learner_threads = learner_threads
         return self
 
     def validate(self) -> None:

@@ -34,11 +34,6 @@ class AutoExploreLearningConfig:
     # Loss.
     gamma: float = 0.995
     lambda_: float = 0.95
-    # Whether nothing is to be had after an episode's end. Rewards are centred on their mean, so that an end without any
-    # is worth as much as average play, and who expects less than that would look for death. Otherwise the last frame
-    # has the value that it would have if play went on from it, and death is worth nothing either way; compare the
-    # non-episodic returns of Burda et al. 2018 (1810.12894, section 2.3). Ours.
-    episodic_returns: bool = False
     rho_clip: float = 1.0  # Espeholt et al. 2018
     value_weight: float = 0.5  # Espeholt et al. 2018
     entropy_weight: float = 0.001
@@ -46,9 +41,6 @@ class AutoExploreLearningConfig:
     learning_rate: float = 1e-4
     gradient_norm: float = 10.0
     reward_horizon: int = 100_000  # ours: rewards that the running mean and spread are taken over
-    # Of PyTorch, for a learner without GPU; None: one for each core. Threads that wait for a core which emulators or
-    # the reward model have are slower than one alone.
-    threads: int | None = None
     # Evaluation: the policy with the highest return per step is kept.
     evaluation_every: int = 20  # epochs
     evaluation_steps: int = 200  # per environment; ours: as many as in an epoch
@@ -62,8 +54,6 @@ class AutoExploreLearningConfig:
         check_at_least(WINDOW_ACTIONS, self, "fragment_length", "evaluation_steps")
         check_unit_interval(self, "gamma", "lambda_")
         check_positive(self, "rho_clip", "learning_rate", "gradient_norm", "evaluation_temperature")
-        if self.threads is not None:
-            check_at_least(1, self, "threads")
         if self.old_rewards not in ("mark", "ask"):
             raise ValueError(f"old_rewards is {self.old_rewards!r}; allowed: 'mark' or 'ask'")
         if self.steps_per_epoch % self.fragment_length:

@@ -25,8 +25,8 @@ class AutoExploreLearner(TorchLearner):
         super().build()
         if self._device.type == "cpu":
             keep_freed_memory()
-            if threads := self.config.learning.threads:
-                torch.set_num_threads(threads)
+            if self.config.learner_threads:
+                torch.set_num_threads(self.config.learner_threads)
         self._earlier_weights: dict[str, Tensor] | None = None  # those of an epoch ago
 
     def compute_loss_for_module(
@@ -39,12 +39,12 @@ class AutoExploreLearner(TorchLearner):
         values_BS = self.module[module_id].unwrapped().compute_values(batch, embeddings=fwd_out[Columns.EMBEDDINGS])
 
         log_probs_BTA = torch.log_softmax(logits_BTA, dim=-1)
-        ended_BT = batch[Columns.TERMINATEDS][:, :-1].float() * learning.episodic_returns
         returns = vtrace(
             log_probs_BT=log_probs_BTA.gather(-1, actions_BT.unsqueeze(-1)).squeeze(-1),
             behaviour_log_probs_BT=batch[Columns.ACTION_LOGP][:, :-1],
             rewards_BT=batch[Columns.REWARDS][:, :-1],
-            discounts_BT=learning.gamma * (1 - ended_BT),
+            # Rewards are centred: after an end, worth 0, average play is expected.
+            discounts_BT=learning.gamma * (1 - batch[Columns.TERMINATEDS][:, :-1].float()),
             values_BS=values_BS,
             mask_BT=mask_BT,
             lambda_=learning.lambda_,

@@ -8,7 +8,6 @@ A world model that was trained on is another *judge*: it is surer of everything.
 judge and compared with that one's only.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,11 +74,11 @@ class RunningMoments:
 
 
 class RewardScale:
-    """By what rewards are scaled: running moments of their judge's.
+    """By what rewards are scaled.
 
-    A judge is known by the version that answers carry. One that learns while it judges counts its steps behind a "+",
-    and its rewards shrink as it learns: those are scaled for good by the moments at the time when they came. The
-    others' are scaled by the moments as they are now.
+    A judge is known by the version that answers carry. Its rewards are scaled by the moments of all of them. One that
+    learns while it judges counts its steps behind a "+", and its rewards shrink as it learns: those that it gave
+    together are scaled by their own moments, or in the replay the first ones would drown all others.
     """
 
     def __init__(self, horizon: int) -> None:
@@ -87,28 +86,24 @@ class RewardScale:
         horizon: as for `RunningMoments`.
         """
         self._horizon = horizon
-        self._judges: dict[str, RunningMoments] = {}
-        self._numbers: dict[str, int] = {}  # of judges that do not learn
         self._scales: list[RunningMoments] = []
+        self._latest: dict[str, int] = {}  # number of each judge's latest scale
 
     def add(self, version: str, rewards: Sequence[np.ndarray]) -> int:
-        """Takes in rewards that a judge gave; the number of their scale."""
+        """Takes in rewards that a judge gave together; the number of their scale."""
         name, learns, _ = version.partition("+")
-        moments = self._judges.setdefault(name, RunningMoments(self._horizon))
+        if learns or name not in self._latest:
+            self._latest[name] = len(self._scales)
+            self._scales.append(RunningMoments(self._horizon))
+        number = self._latest[name]
         for values in rewards:
-            moments.update(values)
-        if learns:
-            self._scales.append(copy.copy(moments))
-            return len(self._scales) - 1
-        if name not in self._numbers:
-            self._numbers[name] = len(self._scales)
-            self._scales.append(moments)
-        return self._numbers[name]
+            self._scales[number].update(values)
+        return number
 
     @property
     def judges(self) -> int:
         """How many judges there have been."""
-        return len(self._judges)
+        return len(self._latest)
 
     def normalize(self, values: np.ndarray, scales: np.ndarray) -> np.ndarray:
         """Rewards [T], each by the scale of its number [T] (`RunningMoments.normalize`)."""
@@ -119,20 +114,10 @@ class RewardScale:
         return normalized
 
     def get_state(self) -> dict[str, Any]:
-        return {
-            "judges": {name: moments.get_state() for name, moments in self._judges.items()},
-            "numbers": dict(self._numbers),
-            "scales": [moments.get_state() for moments in self._scales],
-        }
+        return {"scales": [moments.get_state() for moments in self._scales], "latest": dict(self._latest)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self._judges = {name: self._restored(moments) for name, moments in state["judges"].items()}
-        self._numbers = dict(state["numbers"])
-        self._scales = [self._restored(moments) for moments in state["scales"]]
-        for name, number in self._numbers.items():
-            self._scales[number] = self._judges[name]
-
-    def _restored(self, state: dict[str, float]) -> RunningMoments:
-        moments = RunningMoments(self._horizon)
-        moments.set_state(state)
-        return moments
+        self._scales = [RunningMoments(self._horizon) for _ in state["scales"]]
+        for moments, values in zip(self._scales, state["scales"], strict=True):
+            moments.set_state(values)
+        self._latest = dict(state["latest"])

@@ -11,11 +11,9 @@ import pytest
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.tune import register_env
 
-from policies.autoexplore import learner
 from policies.autoexplore.algorithm import AutoExplore, AutoExploreConfig
 from policies.autoexplore.config import AutoExploreLearningConfig
 from policies.autoexplore.env_runner import CuriosityEnvRunner, PlayedFragment
-from policies.autoexplore.losses import VTrace, vtrace
 from policies.autoexplore.module import AutoExploreModuleConfig
 from policies.exploration import load_module
 from policies.rewards import RewardAnswer, RewardUnavailableError
@@ -72,26 +70,6 @@ def trained() -> Iterator[AutoExplore]:
         algorithm.train()
     yield algorithm
     algorithm.stop()
-
-
-@pytest.mark.parametrize(("episodic", "discounts"), [(False, {0.5}), (True, {0.0, 0.5})])
-def test_returns_end_with_an_episode_only_if_they_are_episodic(
-    monkeypatch: pytest.MonkeyPatch, episodic: bool, discounts: set[float]
-) -> None:
-    seen: set[float] = set()
-
-    def noting(**arguments: Any) -> VTrace:
-        seen.update(arguments["discounts_BT"][arguments["mask_BT"]].tolist())
-        return vtrace(**arguments)
-
-    monkeypatch.setattr(learner, "vtrace", noting)
-    algorithm = config(terminates=True)
-    algorithm = algorithm.training(
-        learning=replace(algorithm.learning, gamma=0.5, episodic_returns=episodic)
-    ).build_algo()
-    algorithm.train()
-    algorithm.stop()
-    assert seen == discounts
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from policies.memory import HAS_GLIBC
+
 PROGRAM = """
 import resource, torch
 from policies.memory import keep_freed_memory
@@ -18,8 +20,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.parametrize(("keeps", "least", "most"), [(False, 5 * 24_000, 6 * 25_000), (True, 0, 2_000)])
-def test_freed_memory_is_kept(keeps: bool, least: int, most: int) -> None:
+def pages(keeps: bool) -> int:
     command = [sys.executable, "-c", PROGRAM.format(keeps=keeps)]
-    faults = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert least <= faults <= most
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(not HAS_GLIBC, reason="does nothing without glibc")
+def test_freed_memory_is_kept() -> None:
+    assert pages(keeps=True) < 0.1 * pages(keeps=False)
