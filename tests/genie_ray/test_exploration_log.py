@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from genie_ray import exploration_pictures
 from genie_ray.agents import SCORE_FILE, keep_best, latest
 from genie_ray.exploration_log import ExplorationLog, SettlingDetector, place_of
 from genie_ray.exploration_pictures import top_windows, write_pictures
 from genie_ray.exploration_report import explorer_section
+from genie_ray.figures import StripRow, labelled_strip
 from genie_ray.metrics_log import MetricsLog
 from policies.autoexplore.algorithm import AutoExplore
 from policies.rewards import RewardAnswer
@@ -103,13 +105,21 @@ def episode(length: int, best: int) -> SingleAgentEpisode:
     ).to_numpy()
 
 
-def test_pictures_show_the_windows_that_were_judged(tmp_path: Path) -> None:
-    client = MapClient()
+def test_pictures_show_the_windows_that_were_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, strips = MapClient(), dict[str, Any]()
+
+    def noting(rows: list[StripRow], *, title: str, **how: Any) -> bytes:
+        strips[title] = rows
+        return labelled_strip(rows, title=title, **how)
+
+    monkeypatch.setattr(exploration_pictures, "labelled_strip", noting)
     write_pictures(tmp_path, [episode(12, best=7), episode(40, best=20)], client, ["NOOP", "LEFT", "RIGHT", "JUMP"])
     frames, actions = client.asked[0]
     assert len(client.asked) == 4 + 1
     assert {tuple(f[:, 0, 0, 0]) for f, _ in client.asked[:2]} == {(4, 5, 6, 7, 8), (17, 18, 19, 20, 21)}
     assert actions.tolist() == [step % 4 for step in frames[:4, 0, 0, 0]]
+    # The highest reward is of the transition from frame 20 on.
+    assert strips["windows of the highest rewards"][0].notes[:4] == ["LEFT", "RIGHT", "JUMP", "NOOP"]
     clip = imageio.imread(tmp_path / "episode.gif", index=None)
     assert len(clip) == 12 + 1  # the episode of the higher return per step
     for name in ("top_rewards.png", "entropy_map.png"):
