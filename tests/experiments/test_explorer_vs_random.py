@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 from genie_ray.config import differences, to_dict
 from genie_ray.replay.dataset import ReplayDataset
@@ -27,6 +28,15 @@ def experiment() -> ModuleType:
     return module
 
 
+CHANGED = {
+    "games",
+    "reward.kind",
+    "reward.episodic_novelty",
+    "exploration.rounds.every",
+    "exploration.learning.old_rewards",
+}
+
+
 def test_explorers_differ_in_their_reward_alone(experiment: ModuleType) -> None:
     configs = experiment.read_configs(FOLDER / "config.yaml", tiny=False)
     assert len(configs) >= 3
@@ -35,7 +45,15 @@ def test_explorers_differ_in_their_reward_alone(experiment: ModuleType) -> None:
         assert len(named["random"].games) >= 3
         for name, config in named.items():
             changed = {line.partition(":")[0] for line in differences(to_dict(named["random"]), to_dict(config))}
-            assert changed <= {"reward.kind", "reward.episodic_novelty", "exploration.rounds.every"}, name
+            assert changed <= CHANGED, name
+
+
+def test_games_that_no_world_model_learned_are_refused(experiment: ModuleType, tmp_path: Path) -> None:
+    described = yaml.safe_load((FOLDER / "config.yaml").read_text())
+    described["explorers"]["entropy"]["games"] = ["Pong-Atari2600-v0"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(described))
+    with pytest.raises(ValueError, match=r"games of 'entropy' are \['Pong-Atari2600-v0'\]; allowed: some of"):
+        experiment.read_configs(tmp_path / "config.yaml", tiny=False)
 
 
 def row(explorer: str, seed: int, cells: int, psnr: float) -> dict[str, object]:
