@@ -2,7 +2,7 @@
 
 The reward is a means. What is wanted is new play, which is counted in cells (`replay.coverage`) and, where a game's
 integration reads them from memory, in the player's positions. A policy can collect reward without exploring, by staying
-where the world model never gets sure; then reward rises while play narrows, and that is warned of.
+where the world model never gets sure; play that narrows is warned of.
 
 Axis letters: n actions of a fragment, H W C frame, h w the grid of a frame's tokens.
 """
@@ -21,6 +21,7 @@ from genie_ray.errors import one_line
 from genie_ray.exploration_pictures import write_pictures
 from genie_ray.progress import console
 from genie_ray.replay.coverage import cells
+from genie_ray.settling import SettlingDetector
 from policies.rewards import RewardClientFactory, RewardUnavailableError
 
 if TYPE_CHECKING:
@@ -34,41 +35,6 @@ if TYPE_CHECKING:
 PLACES = ("x", "y", "screen", "screen_x", "screen_y", "room", "level", "levello", "levelhi", "zone", "act", "stage")
 PLACE_SIZE = 16  # emulator pixels that count as one place
 QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
-
-
-class SettlingDetector:
-    """Tells when reward rises while play narrows: the policy settled where the reward is, instead of exploring.
-
-    Play is narrow when an epoch's distinct cells per step, over the last `WINDOW` epochs, are fewer than `NARROW` times
-    those of the first `WINDOW` epochs, when the policy was close to random. Cells are counted anew in each epoch: how
-    many are new to the whole training falls for any policy. Rewards are compared with those of the judge's first epoch.
-    """
-
-    WINDOW = 3
-    NARROW = 1 / 3
-
-    def __init__(self) -> None:
-        self._cells: list[float] = []  # per step, of each epoch
-        self._rewards: list[float] = []  # of each of the judge's epochs
-        self._judges = 0
-
-    def update(self, *, cells_per_step: float, reward: float, judges: int) -> bool:
-        """Takes an epoch in; whether it is settled."""
-        if judges != self._judges:
-            self._judges, self._rewards = judges, []
-        self._cells.append(cells_per_step)
-        self._rewards.append(reward)
-        if len(self._cells) < 2 * self.WINDOW or len(self._rewards) < self.WINDOW:
-            return False
-        early, late = np.mean(self._cells[: self.WINDOW]), np.mean(self._cells[-self.WINDOW :])
-        return bool(late < self.NARROW * early and np.mean(self._rewards[-self.WINDOW :]) > self._rewards[0])
-
-    def get_state(self) -> dict[str, Any]:
-        return {"cells": self._cells, "rewards": self._rewards, "judges": self._judges}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        self._cells, self._rewards = list(state["cells"]), list(state["rewards"])
-        self._judges = state["judges"]
 
 
 class ExplorationLog:
@@ -98,18 +64,15 @@ class ExplorationLog:
             figures |= {f"reward_{name}": float(np.quantile(known, q)) for name, q in QUANTILES.items()}
             log.histogram("rewards", known, epoch)
             settled = self._settling.update(
-                cells_per_step=figures["cells_of_epoch_per_step"],
-                reward=float(known.mean()),
-                judges=algorithm.judge.scale.judges,
+                cells_per_step=figures["cells_of_epoch_per_step"], reward=float(known.mean())
             )
             figures["settled"] = float(settled)
             if settled and not self._warned:
                 self._warned = True
-                narrow = figures["cells_of_epoch_per_step"]
                 _warn(
-                    f"epoch {epoch}: the reward rises while play narrows, to {narrow:.3f} distinct cells a step: the "
-                    "policy may have settled where the world model cannot learn. exploration.rounds, another "
-                    "reward.kind or exploration.learning.prior_weight may help"
+                    f"epoch {epoch}: {self._settling.describe()}: the policy may have settled where the world model "
+                    "cannot learn. More exploration.learning.entropy_weight, exploration.rounds or another reward.kind "
+                    "may help"
                 )
         if algorithm.evaluation_error:
             _warn(

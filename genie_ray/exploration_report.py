@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genie_ray.metrics_log import read_metrics
+from genie_ray.settling import SettlingDetector
 
 CURVES = {
     "reward_mean": "mean reward",
@@ -45,15 +46,18 @@ def explorer_section(run: Path) -> dict[str, Any]:
 
 
 def _warning(game: str, lines: list[dict[str, float]]) -> str:
-    """Whether, and since when, a policy collected reward instead of exploring; empty if it did not."""
-    settled = [int(line["iteration"]) for line in lines if line.get("settled")]
+    """Whether, and since when, a policy stayed in one spot instead of exploring; empty if it did not."""
+    detector, settled, described = SettlingDetector(), [], ""
+    for line in lines:
+        if "reward_mean" in line and detector.update(
+            cells_per_step=line["cells_of_epoch_per_step"], reward=line["reward_mean"]
+        ):
+            settled.append(int(line["iteration"]))
+            described = detector.describe()
     if not settled:
         return ""
-    first, last = lines[0]["cells_of_epoch_per_step"], lines[-1]["cells_of_epoch_per_step"]
-    return (
-        f"{game}: the explorer settled in {len(settled)} epochs (the first is {settled[0]}): its reward rose while its "
-        f"play narrowed, from {first:.3f} distinct cells a step in the first epoch to {last:.3f} in the last."
-    )
+    epochs = "1 epoch" if len(settled) == 1 else f"{len(settled)} epochs"
+    return f"{game}: the explorer settled in {epochs} (the first is {settled[0]}, the last {settled[-1]}): {described}."
 
 
 def _pictures(agent: Path) -> list[dict[str, str]]:

@@ -1,21 +1,24 @@
 """Explorers against random play: distinct cells at equal steps, and how new their play is to the world model (Tab. 6).
 
-Reads a YAML file with `seeds`, `base` (settings as in any preset) and `explorers` (name → what it changes; its `games`
-may be fewer than the base's). For each seed one world model is trained on random play of all games and then judges
-every explorer's training, game by game. A trained explorer plays as many steps as random play; both are counted in
-cells, and the world model predicts both: the lower its PSNR, the newer the play.
+Reads a YAML file with `seeds`, `base` (settings as in any preset), `explorers` (name → what it changes; its `games` may
+be fewer than the base's) and `variants` (name → changes of `base` and `seeds`, and other `explorers`). For each seed
+one world model is trained on random play of all games and then judges every explorer's training, game by game. A
+trained explorer plays as many steps as random play; both are counted in cells, and the world model predicts both: the
+lower its PSNR, the newer the play.
 
-"Settled" epochs are those that training warned of, where reward rises while play narrows. Play may narrow without that:
-"breadth kept" is how many distinct cells a step the last epochs of training saw, over how many the first ones did.
+"Settled" epochs are those that a training warns of, where play narrows to less than a third (`genie_ray.settling`);
+"breadth kept" is how many distinct cells a step the last epochs of training saw, over how many the widest ones did.
 
 Leaves, in OUT/seed-N, datasets, checkpoints, and one `result.json` for each explorer and game; in OUT, `results.json`,
-`results.md` and `curves.png`, written anew after each. Run again, it continues; what has its result is not done again.
+`results.md` and `results.png` (a variant's are named after it), written anew after each. Run again, it continues; what
+has its result is not done again. A variant that leaves the world model as it is may share OUT.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -42,7 +45,7 @@ from genie_ray.session import ray_session
 from genie_ray.training import TrainingJob, train
 
 CURVE_POINTS = 100  # of a coverage curve, that a result keeps
-BREADTH_EPOCHS = 3  # at either end of a training
+BREADTH_EPOCHS = 3  # in a row
 COLORS = matplotlib.colormaps["tab10"].colors
 MODEL, RANDOM = "world model", "random"
 Row = dict[str, Any]
@@ -94,7 +97,8 @@ def run_cell(name: str, config: RunConfig, game: str, world_model: Path, directo
     file, settings = directory / "result.json", to_dict(config)
     if file.exists():
         row = json.loads(file.read_text())
-        changed = [line for line in differences(row["settings"], settings) if not line.startswith("ray.")]
+        without = ("ray.", "exploration.", "reward.") if name == RANDOM else ("ray.",)  # no part of the result
+        changed = [line for line in differences(row["settings"], settings) if not line.startswith(without)]
         if changed:
             raise ValueError(f"{file} was made with other settings ({'; '.join(changed[:3])}): give another --out")
         return row
@@ -119,7 +123,7 @@ def run_cell(name: str, config: RunConfig, game: str, world_model: Path, directo
         "psnr": models[MODEL]["all"]["psnr"],
         "delta_psnr": models[MODEL]["all"]["delta_psnr"],
         "copy_psnr": models[COPY]["all"]["psnr"],
-        "settled_epochs": sum(line.get("settled", 0.0) for line in log),  # warned of: reward rises, play narrows
+        "settled_epochs": sum(line.get("settled", 0.0) for line in log),  # warned of
         "breadth_kept": breadth_kept(log),
         "training": [{key: line[key] for key in ("iteration", "cells", "reward_mean") if key in line} for line in log],
         "training_seconds": trained - begin,
@@ -131,11 +135,12 @@ def run_cell(name: str, config: RunConfig, game: str, world_model: Path, directo
 
 
 def breadth_kept(log: Sequence[Mapping[str, float]]) -> float | None:
-    """Distinct cells a step of a training's last epochs, each counted by itself, over those of its first."""
+    """Distinct cells a step of a training's last epochs, each counted by itself, over those of its widest ones."""
     widths = [line["cells_of_epoch_per_step"] for line in log]
     if not widths:
         return None
-    return statistics.fmean(widths[-BREADTH_EPOCHS:]) / statistics.fmean(widths[:BREADTH_EPOCHS])
+    averages = [statistics.fmean(widths[max(end - BREADTH_EPOCHS, 0) : end]) for end in range(1, len(widths) + 1)]
+    return averages[-1] / max(averages[BREADTH_EPOCHS - 1 :] or averages)
 
 
 def spread(values: Sequence[float], digits: int, sign: str = "") -> str:
@@ -207,22 +212,26 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     write_atomically(path, figure.savefig)
 
 
-def write_results(rows: Sequence[Row], out: Path) -> None:
+def write_results(rows: Sequence[Row], out: Path, name: str) -> None:
     """All that is there so far."""
-    write_atomically(out / "results.json", lambda path: path.write_text(json.dumps(rows)))
-    write_atomically(out / "results.md", lambda path: path.write_text(table(rows)))
-    draw(rows, out / "curves.png")
+    write_atomically(out / f"{name}.json", lambda path: path.write_text(json.dumps(rows)))
+    write_atomically(out / f"{name}.md", lambda path: path.write_text(table(rows)))
+    draw(rows, out / f"{name}.png")
 
 
-def read_configs(path: Path, *, tiny: bool) -> dict[int, dict[str, RunConfig]]:
+def read_configs(path: Path, variant: str | None = None) -> dict[int, dict[str, RunConfig]]:
     """seed → explorer → settings; random play has the base's.
 
     Raises:
         ValueError: settings that cannot work.
     """
     described: Mapping[str, Any] = yaml.safe_load(path.read_text())
-    if tiny:
-        described = {**merge(described, described["tiny"]), "explorers": described["tiny"]["explorers"]}
+    if variant is not None:
+        variants = described.get("variants", {})
+        if variant not in variants:
+            raise ValueError(f"{path}: variant is {variant!r}; allowed: one of {sorted(variants)}")
+        changes = variants[variant]
+        described = {**merge(described, changes), "explorers": changes["explorers"]}
     explorers = {RANDOM: {}, **described["explorers"]}
     known = described["base"]["games"]
     for name, changes in explorers.items():
@@ -239,28 +248,39 @@ def read_configs(path: Path, *, tiny: bool) -> dict[int, dict[str, RunConfig]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("config", type=Path, help="YAML file with seeds, base and explorers")
+    parser.add_argument("config", type=Path, help="YAML file with seeds, base, explorers and variants")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
-    parser.add_argument("--tiny", action="store_true", help="see that every part runs, in a minute or two")
+    parser.add_argument(
+        "--variant", help="of the file's variants; `tiny` shows that every part runs, in a minute or two"
+    )
     arguments = parser.parse_args()
-    configs, out = read_configs(arguments.config, tiny=arguments.tiny), arguments.out.resolve()
-    base = next(iter(configs.values()))[RANDOM]
+    configs, out, variant = (
+        read_configs(arguments.config, arguments.variant),
+        arguments.out.resolve(),
+        arguments.variant,
+    )
+    named = next(iter(configs.values()))
+    base = named[RANDOM]
     for game in base.games:
         require_rom(game)
+    compared = [
+        game for game in base.games if any(game in config.games for name, config in named.items() if name != RANDOM)
+    ]
     cells = [
         (seed, name, game)
-        for name in next(iter(configs.values()))
-        for seed, named in configs.items()
-        for game in named[name].games
+        for name, config in named.items()
+        for seed in configs
+        for game in (compared if name == RANDOM else config.games)
     ]
     rows: list[Row] = []
     with ray_session(base.ray):
         for seed, name, game in cells:
             directory = out / f"seed-{seed}"
             world_model = train_world_model(configs[seed][RANDOM], directory)
-            path = directory / name.replace(" ", "-") / game
+            group = directory if variant is None or name == RANDOM else directory / variant
+            path = group / re.sub(r"\W+", "-", name) / game
             rows.append(run_cell(name, configs[seed][name], game, world_model, path))
-            write_results(rows, out)
+            write_results(rows, out, variant or "results")
             done = f"{len(rows)} of {len(cells)}: seed {seed}, {name}, {game}"
             console.print(
                 f"{done}: {rows[-1]['cells']:,} cells, {rows[-1]['psnr']:.2f} dB, {rows[-1]['seconds']:.0f} s"

@@ -28,24 +28,44 @@ def experiment() -> ModuleType:
     return module
 
 
-CHANGED = {
-    "games",
-    "reward.kind",
-    "reward.episodic_novelty",
-    "exploration.rounds.every",
-    "exploration.learning.old_rewards",
+ALLOWED = {
+    None: {"reward.kind"},
+    "settling": {
+        "games",
+        "reward.kind",
+        "reward.episodic_novelty",
+        "exploration.rounds.every",
+        "exploration.learning.old_rewards",
+        "exploration.learning.entropy_weight",
+        "exploration.learning.prior_weight",
+    },
 }
 
 
-def test_explorers_differ_in_their_reward_alone(experiment: ModuleType) -> None:
-    configs = experiment.read_configs(FOLDER / "config.yaml", tiny=False)
+@pytest.mark.parametrize("variant", ALLOWED)
+def test_explorers_differ_in_what_their_name_says(experiment: ModuleType, variant: str | None) -> None:
+    configs = experiment.read_configs(FOLDER / "config.yaml", variant)
     assert len(configs) >= 3
     for seed, named in configs.items():
         assert named["random"].seed == seed
         assert len(named["random"].games) >= 3
         for name, config in named.items():
             changed = {line.partition(":")[0] for line in differences(to_dict(named["random"]), to_dict(config))}
-            assert changed <= CHANGED, name
+            assert changed <= ALLOWED[variant], name
+
+
+def test_a_variant_judges_by_the_same_world_model(experiment: ModuleType) -> None:
+    base, settling = (
+        experiment.read_configs(FOLDER / "config.yaml", variant)[1]["random"] for variant in (None, "settling")
+    )
+    changed = differences(to_dict(base), to_dict(settling))
+    assert changed
+    assert all(line.startswith("exploration.") for line in changed)
+
+
+def test_an_unknown_variant_is_refused(experiment: ModuleType) -> None:
+    with pytest.raises(ValueError, match=r"variant is 'none'; allowed: one of \['settling', 'tiny'\]"):
+        experiment.read_configs(FOLDER / "config.yaml", "none")
 
 
 def test_games_that_no_world_model_learned_are_refused(experiment: ModuleType, tmp_path: Path) -> None:
@@ -53,7 +73,7 @@ def test_games_that_no_world_model_learned_are_refused(experiment: ModuleType, t
     described["explorers"]["entropy"]["games"] = ["Pong-Atari2600-v0"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(described))
     with pytest.raises(ValueError, match=r"games of 'entropy' are \['Pong-Atari2600-v0'\]; allowed: some of"):
-        experiment.read_configs(tmp_path / "config.yaml", tiny=False)
+        experiment.read_configs(tmp_path / "config.yaml")
 
 
 def row(explorer: str, seed: int, cells: int, psnr: float) -> dict[str, object]:
@@ -81,15 +101,24 @@ def test_the_table_compares_within_a_seed(experiment: ModuleType) -> None:
     assert "| random | 2 | 150 ± 71 | 1.00 | 1.00, 1.00 | 31.00 ± 1.41 | +0.25 ± 0.00 | 30.00 ± 0.00 |  |  |" in lines
 
 
-def test_breadth_kept_compares_the_last_epochs_with_the_first(experiment: ModuleType) -> None:
-    log = [{"cells_of_epoch_per_step": width} for width in (0.9, 0.8, 0.7, 0.1, 0.3, 0.2, 0.1)]
+def test_breadth_kept_compares_the_last_epochs_with_the_widest(experiment: ModuleType) -> None:
+    log = [{"cells_of_epoch_per_step": width} for width in (0.1, 0.1, 0.9, 0.8, 0.7, 0.1, 0.3, 0.2, 0.1)]
     assert experiment.breadth_kept(log) == pytest.approx(0.25)  # 0.2 / 0.8
+    assert experiment.breadth_kept(log[:2]) == pytest.approx(1)
     assert experiment.breadth_kept([]) is None
 
 
 @pytest.mark.long
 def test_a_tiny_one_runs_through_and_is_not_repeated(roms: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, str(FOLDER / "run.py"), str(FOLDER / "config.yaml"), "--tiny", "--out", str(tmp_path)]
+    command = [
+        sys.executable,
+        str(FOLDER / "run.py"),
+        str(FOLDER / "config.yaml"),
+        "--variant",
+        "tiny",
+        "--out",
+        str(tmp_path),
+    ]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
 
     def run() -> None:
@@ -97,15 +126,16 @@ def test_a_tiny_one_runs_through_and_is_not_repeated(roms: list[str], tmp_path: 
         assert done.returncode == 0, done.stderr[-3000:]
 
     run()
-    rows = json.loads((tmp_path / "results.json").read_text())
+    rows = json.loads((tmp_path / "tiny.json").read_text())
     assert [entry["explorer"] for entry in rows] == ["random", "RF"]
     for entry in rows:
-        play = ReplayDataset(tmp_path / "seed-1" / entry["explorer"] / entry["game"] / "play")
+        group = tmp_path / "seed-1" if entry["explorer"] == "random" else tmp_path / "seed-1" / "tiny"
+        play = ReplayDataset(group / entry["explorer"] / entry["game"] / "play")
         assert sum(episode.length for episode in play.episodes) == 200
         assert entry["cells"] == entry["curve"]["cells"][-1]
     assert len(rows[1]["training"]) == 2
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert "| RF | 1 |" in (tmp_path / "results.md").read_text()
+    assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
+    assert "| RF | 1 |" in (tmp_path / "tiny.md").read_text()
     results = {path: path.stat().st_mtime_ns for path in (tmp_path / "seed-1").rglob("result.json")}
     run()
     assert {path: path.stat().st_mtime_ns for path in results} == results

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from genie_ray import exploration_pictures
 from genie_ray.agents import SCORE_FILE, keep_best, latest
-from genie_ray.exploration_log import ExplorationLog, SettlingDetector, place_of
+from genie_ray.exploration_log import ExplorationLog, place_of
 from genie_ray.exploration_pictures import top_windows, write_pictures
 from genie_ray.exploration_report import explorer_section
 from genie_ray.figures import StripRow, labelled_strip
@@ -22,46 +22,6 @@ from policies.autoexplore.algorithm import AutoExplore
 from policies.rewards import RewardAnswer
 from tests.policies.test_autoexplore import Fails, config
 from tests.policies.toys import ActionClient
-
-
-def settled(cells: Sequence[float], rewards: Sequence[float], judges: Sequence[int] | None = None) -> list[bool]:
-    detector = SettlingDetector()
-    told = []
-    for i, (cells_per_step, reward) in enumerate(zip(cells, rewards, strict=True)):
-        state = detector.get_state()
-        detector = SettlingDetector()
-        detector.set_state(state)  # as after a crash
-        number = judges[i] if judges else 1
-        told.append(detector.update(cells_per_step=cells_per_step, reward=reward, judges=number))
-    return told
-
-
-RISES = [0.2, 0.2, 0.2, 0.3, 0.3, 0.3, 0.3]
-NARROWS = [0.3, 0.3, 0.3, 0.01, 0.01, 0.01, 0.01]
-
-
-def test_reward_that_rises_while_play_narrows_is_told() -> None:
-    """From the first epoch on in which three narrow ones stand against the first three."""
-    assert settled(NARROWS, RISES) == [False] * 5 + [True] * 2
-
-
-@pytest.mark.parametrize(
-    ("cells", "rewards"),
-    [
-        (NARROWS, RISES[::-1]),  # the reward falls: that is being lost, not settled
-        ([0.3] * 7, RISES),  # play stays wide
-        ([0.3, 0.3, 0.3, 0.15, 0.15, 0.15, 0.15], RISES),  # narrower, but not by two thirds
-    ],
-)
-def test_other_play_is_not(cells: Sequence[float], rewards: Sequence[float]) -> None:
-    assert not any(settled(cells, rewards))
-
-
-def test_rewards_of_another_judge_are_not_compared() -> None:
-    """A new judge pays more for everything; only what rises under it counts."""
-    higher = [0.2, 0.2, 0.2, 0.9, 0.9, 0.9, 0.9]
-    assert not any(settled(NARROWS, higher, judges=[1, 1, 1, 2, 2, 2, 2]))
-    assert settled(NARROWS, [*higher[:4], 1.0, 1.0, 1.0], judges=[1, 1, 1, 2, 2, 2, 2])[-1]
 
 
 def test_places_are_those_of_the_emulators_variables() -> None:
@@ -127,14 +87,17 @@ def test_pictures_show_the_windows_that_were_judged(tmp_path: Path, monkeypatch:
 
 
 def test_the_report_warns_of_an_explorer_that_settled(tmp_path: Path) -> None:
-    for game, settles in (("Hero", 1.0), ("Kangaroo", 0.0)):
+    for game, late in (("Hero", 0.03), ("Kangaroo", 0.3)):
         log = MetricsLog(tmp_path / "agent" / game, from_iteration=0)
-        log.write(1, {"reward_mean": 0.2, "cells_of_epoch_per_step": 0.3, "settled": 0.0})
-        log.write(2, {"reward_mean": 0.3, "cells_of_epoch_per_step": 0.01, "settled": settles})
+        for epoch in range(1, 8):
+            wide = epoch < 5
+            log.write(epoch, {"reward_mean": 0.2 if wide else 0.3, "cells_of_epoch_per_step": 0.3 if wide else late})
         log.close()
     section = explorer_section(tmp_path)
-    (warning,) = section["warnings"]
-    assert warning.startswith("Hero: the explorer settled in 1 epochs (the first is 2)")
+    assert section["warnings"] == [
+        "Hero: the explorer settled in 1 epoch (the first is 7, the last 7): play narrowed from 0.300 distinct cells a "
+        "step (epochs 1 to 3) to 0.030, while the mean reward went from 0.2 to 0.3."
+    ]
     assert len(section["plots"]) == 2
 
 
