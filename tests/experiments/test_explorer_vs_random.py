@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import yaml
 
@@ -18,14 +19,19 @@ FOLDER = Path(__file__).parents[2] / "experiments" / "explorer_vs_random"
 TIMEOUT_S = 600
 
 
-@pytest.fixture(scope="module")
-def experiment() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("explorer_vs_random_run", FOLDER / "run.py")
+def load(script: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"explorer_vs_random_{script}", FOLDER / f"{script}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # dataclasses look themselves up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def experiment() -> ModuleType:
+    return load("run")
 
 
 ALLOWED = {
@@ -106,6 +112,23 @@ def test_breadth_kept_compares_the_last_epochs_with_the_widest(experiment: Modul
     assert experiment.breadth_kept(log) == pytest.approx(0.25)  # 0.2 / 0.8
     assert experiment.breadth_kept(log[:2]) == pytest.approx(1)
     assert experiment.breadth_kept([]) is None
+
+
+def test_fixed_ways_of_playing_do_what_they_are_called() -> None:
+    headroom = load("headroom")
+    rng = np.random.default_rng(0)
+    names = ["NOOP", "LEFT", "RIGHT", "UP", "DOWN"]
+    for way in headroom.ways(names):
+        actions = way.actions(20_000, len(names), rng)
+        shares = np.bincount(actions, minlength=len(names)) / len(actions)
+        expected = np.full(len(names), 0.2)
+        if way.favourite is not None:
+            assert names[way.favourite] in way.name
+            expected[:], expected[way.favourite] = 0.125, 0.5
+        np.testing.assert_allclose(shares, expected, atol=0.05)
+        # A held action is followed by another one when it is let go and the next draw differs.
+        changes = np.count_nonzero(np.diff(actions)) / (len(actions) - 1)
+        assert changes == pytest.approx((1 - np.square(expected).sum()) / way.held, abs=0.02)
 
 
 @pytest.mark.long
