@@ -2,8 +2,8 @@
 
 Every so many epochs the play that has come in since is added to a replay dataset, the world model is fine-tuned on all
 of it beside the agent's training, and takes over as judge when it is done. What could be learned then pays no more, and
-the agent has to look further. A round that is due while the one before still learns begins when that one is done, with
-all that was played until it was due. The published protocol is a single round: there the world model stays as it is.
+the agent has to look further. The judge is never more than one round behind: when a round is due, the agent waits for
+the world model of the one before. The published protocol is a single round: there the world model stays as it is.
 
 <output>/rounds/dataset/             all play so far, one shard per round and game
 <output>/rounds/epoch-000020/        the fine-tuning that began at that epoch (see `genie_ray.training`)
@@ -85,7 +85,7 @@ class Rounds:
         self._config, self._world_model, self._service = config, world_model.resolve(), service
         self._epochs, self._game, self._env, self._ray, self._seed = epochs, game, env, ray, seed
         self._epoch = 0  # of the latest round that began to learn
-        self._waiting = 0  # of the latest round that is due and did not yet; 0: none
+        self._waiting = 0  # of the round that waits until its play is written; 0: none
         self._writer = ThreadPoolExecutor(max_workers=1)  # of datasets: the agent's learner does not wait for it
         self._writing: Future[None] | None = None
         self._training: Any = None  # Ray's reference to the fine-tuning that is under way
@@ -102,14 +102,16 @@ class Rounds:
 
         self._note_games(algorithm)
         if epoch % self._config.every == 0 and epoch + self._config.every <= self._epochs:
+            self._begin_waiting()
+            if self._training is not None:
+                console.print(f"epoch {epoch}: the next round waits for the world model of epoch {self._epoch}")
+            self.finish()
             self._export(epoch, algorithm)
             self._waiting = epoch
-        if self._training is not None and ray.wait([self._training], timeout=0)[0]:
+        elif self._training is not None and ray.wait([self._training], timeout=0)[0]:
             self.finish()
-        if self._waiting and self._training is None and (self._writing is None or self._writing.done()):
-            self._wait_for_writing()
-            self._epoch, self._waiting = self._waiting, 0
-            self._train(self._epoch)
+        if self._writing is None or self._writing.done():
+            self._begin_waiting()
         return {"round": float(epoch_number(self._swapped) if self._swapped else 0)}
 
     def finish(self) -> None:
@@ -133,6 +135,13 @@ class Rounds:
         if self._training is not None:
             ray.cancel(self._training, force=True)
             self._training = None
+
+    def _begin_waiting(self) -> None:
+        """Lets the round that waits for its play, if any, learn from it."""
+        if self._waiting and self._training is None:
+            self._wait_for_writing()
+            self._epoch, self._waiting = self._waiting, 0
+            self._train(self._epoch)
 
     def _train(self, epoch: int) -> None:
         """Starts a round's fine-tuning beside us, or continues it; if it is complete, it only takes over."""
