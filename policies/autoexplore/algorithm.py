@@ -4,6 +4,7 @@ One training iteration is one of the paper's epochs (`AutoExploreLearningConfig`
 replay buffer, and the learner makes its updates on sequences from it. Rewards come from outside (`policies.rewards`).
 """
 
+import time
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from policies.autoexplore.learner import AutoExploreLearner
 from policies.autoexplore.module import AutoExploreModule, AutoExploreModuleConfig
 from policies.autoexplore.normalizer import reward_figures
 from policies.autoexplore.replay import SequenceReplayBuffer
-from policies.autoexplore.sampling import FragmentSource
+from policies.autoexplore.sampling import FragmentSource, end_runner
 from policies.rewards import LOOKBACK, RewardClientFactory, RewardUnavailableError
 
 EXPLORATION = "exploration"  # where an iteration's result holds the figures about rewards and actions
@@ -281,12 +282,20 @@ class AutoExplore(Algorithm):
 def evaluate(algorithm: AutoExplore, runners: EnvRunnerGroup) -> tuple[dict[str, Any], int, int]:
     """RLlib's hook: lets an evaluation runner play, and takes in its figures. Keeps what was played, or why nothing."""
     learning = algorithm.config.learning
+    fragments = -(-learning.evaluation_steps // learning.fragment_length)
+    timeout_s = algorithm.config.sample_timeout_s * fragments
+    begin = time.monotonic()
     played = runners.foreach_env_runner(
         lambda runner: runner.evaluate(steps=learning.evaluation_steps, temperature=learning.evaluation_temperature),
         local_env_runner=not runners.num_remote_env_runners(),
+        timeout_seconds=timeout_s,
     )
-    # A runner that died is started again by RLlib for the next time.
-    algorithm.evaluation_error = played[0].error if played else "the runner died"
+    # A runner that died, or is ended here, is started again by RLlib for the next time.
+    if not played and time.monotonic() - begin >= timeout_s:
+        for runner in runners.healthy_env_runner_ids():
+            end_runner(runners, runner)
+            runners._worker_manager.set_actor_state(runner, healthy=False)
+    algorithm.evaluation_error = played[0].error if played else f"the runner died, or took more than {timeout_s:g} s"
     if algorithm.evaluation_error:
         return {}, 0, 0
     (algorithm.evaluated,) = played

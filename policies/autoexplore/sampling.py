@@ -109,7 +109,7 @@ class FragmentSource:
         for runner, asked_at in self._asked_at.items():
             if time.monotonic() - asked_at > self._timeout_s:
                 self._asked_at[runner] = time.monotonic()
-                ray.kill(self._runners._worker_manager.actors()[runner], no_restart=False)
+                end_runner(self._runners, runner)
 
     def _bring_back_the_dead(self) -> None:
         dead = set(self._played_by) - set(self._runners.healthy_env_runner_ids())
@@ -123,3 +123,8 @@ class FragmentSource:
         if self._runners.num_healthy_remote_env_runners() < runners and time.monotonic() > self._probed_at:
             self._probed_at = time.monotonic() + PROBE_EVERY_S
             self._idle.update(self._runners.probe_unhealthy_env_runners(timeout_seconds=PROBE_TIMEOUT_S))
+
+
+def end_runner(runners: EnvRunnerGroup, runner: int) -> None:
+    """Ends a remote runner that hangs; Ray starts it again."""
+    ray.kill(runners._worker_manager.actors()[runner], no_restart=False)

@@ -91,6 +91,24 @@ def test_a_runner_that_hangs_is_started_again(tmp_path: Path) -> None:
     assert explored["env_steps"] == EPOCH_STEPS // 2
 
 
+def test_an_evaluation_that_hangs_is_given_up_and_the_next_one_plays(tmp_path: Path) -> None:
+    hanging = remote_config(evaluation_every=1).env_runners(num_env_runners=1, sample_timeout_s=3.0)
+    hanging.evaluation(
+        evaluation_num_env_runners=1, evaluation_config={"env_config": {"length": 100, "hangs": str(tmp_path / "hung")}}
+    )
+    algorithm = hanging.build_algo()
+    algorithm.train()
+    assert (tmp_path / "hung").exists()
+    assert algorithm.evaluation_error.startswith("the runner died, or took more than")
+    assert algorithm.evaluated is None
+    end = time.monotonic() + 120
+    while algorithm.evaluated is None:  # the runner is there again after a while
+        assert time.monotonic() < end
+        algorithm.train()
+    assert algorithm.evaluation_error == ""
+    algorithm.stop()
+
+
 def test_stopping_does_not_wait_for_rewards() -> None:
     algorithm = remote_config().training(reward_client_factory=Outage, reward_timeout_s=90.0).build_algo()
     source, runners = algorithm._source, algorithm.env_runner_group
