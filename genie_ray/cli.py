@@ -165,6 +165,7 @@ def explore(
                 typer.echo(path)
             return
         assert reward_service is not None
+        explorers.check_room(settings, replicas=0)
         names = action_names(settings.env.action_set)
         rewards = find_service(reward_service, frame_size=settings.env.frame_size, action_names=names)
         for name, played in settings.exploration.agents(games).items():

@@ -69,15 +69,14 @@ def write_pictures(
     values = rewards[shown]
     captions = ["start", *(f"reward {v:.3f}" if v == v else "no reward yet" for v in values)]
     panels = {"play": frames[-1]}
+    top = 1.0 if maps is None else _top(maps)
+    strip = _strip(windows, maps, top, [values_of(rewards, place) for place in chosen], action_names)
+    (directory / "top_rewards.png").write_bytes(strip)
     if maps is not None:
-        top = _top(maps)
         size = frames[-1].shape[1]
         start = np.full_like(maps[-1][:1], np.nan)
         panels["where"] = heat_maps(np.concatenate([start, maps[-1]]), top, size)
         (directory / "entropy_map.png").write_bytes(_mean_maps(frames[-1], maps, top))
-        (directory / "top_rewards.png").write_bytes(
-            _strip(windows, maps, top, [values_of(rewards, p) for p in chosen], action_names)
-        )
     (directory / "episode.gif").write_bytes(labelled_clip(panels, captions, frame_ms=FRAME_MS))
 
 
@@ -88,19 +87,23 @@ def values_of(rewards: list[NDArray[np.float32]], place: tuple[int, int]) -> flo
 
 def _strip(
     windows: list[tuple[NDArray[np.uint8], NDArray[np.int64]]],
-    maps: list[NDArray[np.float32]],
+    maps: list[NDArray[np.float32]] | None,
     top: float,
     rewards: list[float],
     action_names: Sequence[str],
 ) -> bytes:
-    """A row for each window: the frames it is judged from, the frame that is judged, and the map of that one."""
+    """A row for each window: the frames it is judged from, the frame that is judged and, if known, its map."""
     rows = []
-    for (frames, actions), where, reward in zip(windows, maps, rewards, strict=False):
-        picture = heat_maps(where[-1:], top, frames.shape[1])
-        notes = [*(action_names[action] for action in actions), "judged", "map"]
-        rows.append(StripRow(label=f"{reward:.3f}", frames=np.concatenate([frames, picture]), notes=notes))
-    heads = [*(f"t − {WINDOW_ACTIONS - i}" for i in range(WINDOW_ACTIONS)), "t", "where"]
-    return labelled_strip(rows, title="windows of the highest rewards", heads=heads, heat=("value", top))
+    for number, ((frames, actions), reward) in enumerate(zip(windows, rewards, strict=True)):
+        notes = [*(action_names[action] for action in actions), "judged"]
+        if maps is not None:
+            frames = np.concatenate([frames, heat_maps(maps[number][-1:], top, frames.shape[1])])
+            notes.append("map")
+        rows.append(StripRow(label=f"{reward:.3f}", frames=frames, notes=notes))
+    heads = [*(f"t − {WINDOW_ACTIONS - i}" for i in range(WINDOW_ACTIONS)), "t"]
+    if maps is None:
+        return labelled_strip(rows, title="windows of the highest rewards", heads=heads)
+    return labelled_strip(rows, title="windows of the highest rewards", heads=[*heads, "where"], heat=("value", top))
 
 
 def _mean_maps(frames: NDArray[np.uint8], maps: list[NDArray[np.float32]], top: float) -> bytes:
@@ -114,7 +117,9 @@ def _mean_maps(frames: NDArray[np.uint8], maps: list[NDArray[np.float32]], top: 
 
 
 def _top(maps: list[NDArray[np.float32]]) -> float:
-    return max(float(np.nanmax(m)) for m in maps) or 1.0
+    """The highest value, or 1 where none is above 0 (of learning progress, say, before anything was learned)."""
+    highest = max(float(np.nanmax(m)) for m in maps)
+    return highest if highest > 0 else 1.0
 
 
 def _mean(values: NDArray[np.float32]) -> float:

@@ -28,7 +28,7 @@ from genie_ray.errors import cause_of
 from genie_ray.files import write_atomically
 from genie_ray.progress import console
 from genie_ray.session import RayConfig
-from genie_ray.training import TrainingConfig, TrainingJob, train
+from genie_ray.training import TrainingConfig, TrainingJob, check_batch_size, train
 
 if TYPE_CHECKING:
     from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -243,6 +243,26 @@ class Rounds:
         self._swapped = state["swapped"]
         if self._epoch and (self._swapped is None or epoch_number(self._swapped) < self._epoch):
             self._train(self._epoch)
+
+
+def check_rounds(config: RoundsConfig, world_model: Path, ray: RayConfig) -> None:
+    """Refuses rounds whose training would fail when the first one is due.
+
+    Raises:
+        ValueError: its windows are too long for the world model, or its batches cannot be divided.
+    """
+    from world_model.checkpoint import read_config
+    from world_model.genie import GenieReduxG
+
+    if not config.every:
+        return
+    check_batch_size(config.training, ray.train_workers)
+    longest = read_config(GenieReduxG, world_model).dynamics.max_frames
+    if config.training.window > longest:
+        raise ValueError(
+            f"exploration.rounds.training.window = {config.training.window}: {world_model} takes at most {longest} "
+            "frames"
+        )
 
 
 def judge_of(output: Path, world_model: Path) -> Path:

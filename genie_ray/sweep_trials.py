@@ -30,12 +30,13 @@ from genie_ray.envs.actions import action_names
 from genie_ray.errors import cause_of, one_line
 from genie_ray.evaluation import score
 from genie_ray.exploration import exploration_epochs
+from genie_ray.explorers import cluster_needs
 from genie_ray.files import write_atomically
 from genie_ray.metrics_log import read_metrics
 from genie_ray.progress import console
 from genie_ray.replay.coverage import coverage_curve
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.rewards.service import remove_services, replica_gpus, reward_service, service_name, start_serve
+from genie_ray.rewards.service import remove_services, reward_service, service_name, start_serve
 from genie_ray.sweep_report import RANDOM, RESULT_FILE, STOPPED_FILE, TrialResult, trial_directory
 from genie_ray.sweeps import SweepConfig, Trial
 
@@ -67,16 +68,13 @@ def trials_at_once(config: SweepConfig, trials: Sequence[Trial]) -> int:
     Raises:
         ValueError: for none.
     """
-    cluster, runners = config.run.ray, rollout_workers(trials)
-    replicas = [(trial.run.reward, trial.run.reward.max_replicas or trial.run.reward.replicas) for trial in trials]
-    trainers = cluster.train_workers if any(trial.run.exploration.rounds.every for trial in trials) else 0
-    needs = {
-        "CPU": 1
-        + runners
-        + max(reward.cpus * count for reward, count in replicas)
-        + trainers * cluster.cpus_per_worker,
-        "GPU": int(cluster.use_gpu) * (1 + trainers) + max(replica_gpus(reward) * count for reward, count in replicas),
-    }
+    runners = rollout_workers(trials)
+    own = {"CPU": 1, "GPU": int(config.run.ray.use_gpu)}
+    explorers = [
+        cluster_needs(trial.run, replicas=trial.run.reward.max_replicas or trial.run.reward.replicas)
+        for trial in trials
+    ]
+    needs = {name: own[name] + max(sum(explorer[name].values()) for explorer in explorers) for name in own}
     there = ray.cluster_resources()
     room = {name: int(there.get(name, 0) // wanted) for name, wanted in needs.items() if wanted}
     at_once = min(*room.values(), len(trials), config.max_concurrent or len(trials))

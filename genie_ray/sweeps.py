@@ -5,6 +5,7 @@ depend on how its rewards are scaled: the distinct cells of that play, and the w
 PSNR, the newer the data is to the model; Savov et al. 2025, Tab. 6). Random play of equal length stands beside.
 
     OUT/sweep.yaml                 the sweep as it was asked for
+    OUT/world_model.sha256         which weights judge
     OUT/random/                    random play and its figures
     OUT/trials/<number>/           explorers and their progress, play and result of one trial, or that it was stopped
     OUT/tune/                      Ray Tune's own files; nothing is read from them
@@ -33,6 +34,8 @@ from policies.checks import check_at_least
 
 SWEPT = ("reward.", "exploration.", "collection.explorer_epsilon", "collection.explorer_temperature", "seed")
 """What has a say in a trial."""
+
+WEIGHTS_FILE = "world_model.sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +151,9 @@ def run_sweep(config: SweepConfig, directory: Path) -> Path:
     directory = directory.resolve()
     config = dataclasses.replace(config, world_model=str(Path(config.world_model).resolve()))
     trials = plan_trials(config)
-    _check(config, trials, directory)
+    weights = _check(config, trials, directory)
     directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(directory / WEIGHTS_FILE, lambda path: path.write_text(weights))
     text = yaml.safe_dump(to_dict(config), sort_keys=False)
     write_atomically(directory / "sweep.yaml", lambda path: path.write_text(text))
 
@@ -183,11 +187,12 @@ def short_value(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _check(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> None:
-    """Refuses what would fail later, before anything starts."""
+def _check(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> str:
+    """Refuses what would fail later, before anything starts; returns the world model's hash."""
     from genie_ray.envs.actions import action_names
     from genie_ray.envs.roms import require_rom, resolve_game
     from genie_ray.rewards.service import check_checkpoint
+    from genie_ray.rounds import check_rounds
     from world_model.checkpoint import read_config
     from world_model.genie import GenieReduxG
 
@@ -195,11 +200,13 @@ def _check(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> Non
         if resolve_game(game) != game:
             raise ValueError(f"run.games: {game!r} must be written in full, as {resolve_game(game)!r}")
         require_rom(game)
-    check_checkpoint(
+    weights = check_checkpoint(
         config.world_model,
         frame_size=config.run.env.frame_size,
         action_names=action_names(config.run.env.action_set),
     )
+    for trial in trials:
+        check_rounds(trial.run.exploration.rounds, Path(config.world_model), trial.run.ray)
     longest = read_config(GenieReduxG, config.world_model).dynamics.max_frames
     if config.run.evaluation.window > longest:
         raise ValueError(
@@ -221,6 +228,13 @@ def _check(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> Non
         changed = [line for line in changed if not line.startswith(("run.ray.", "max_concurrent", "objective"))]
         if changed:
             raise ValueError(f"{directory} holds another sweep ({'; '.join(changed[:3])}): give another --out")
+    judged = directory / WEIGHTS_FILE
+    if judged.exists() and judged.read_text() != weights:
+        raise ValueError(
+            f"{directory} holds trials that another world model judged: {config.world_model} was made anew since; give "
+            "another --out"
+        )
+    return weights
 
 
 def _check_values(key: str, values: Any) -> None:

@@ -170,16 +170,21 @@ def _check(job: TrainingJob, ray_config: RayConfig) -> None:
     from genie_ray.training_tasks import TASKS
 
     config, workers = job.config, ray_config.train_workers
-    if config.batch_size % (workers * config.accumulate):
-        raise ValueError(
-            f"batch_size = {config.batch_size}: must be a multiple of ray.train_workers × accumulate = "
-            f"{workers} × {config.accumulate}"
-        )
+    check_batch_size(config, workers)
     task, replay = TASKS[job.kind](job), open_mix(job.dataset)
     for dataset in replay.datasets:
         task.check(dataset)
     task.batches(replay, batch_size=config.batch_size // workers // config.accumulate, rank=0, world_size=workers)
     next(iter(task.validation_batches(replay, batch_size=1)))
+
+
+def check_batch_size(config: TrainingConfig, workers: int) -> None:
+    """Raises ValueError where a batch cannot be divided among so many workers."""
+    if config.batch_size % (workers * config.accumulate):
+        raise ValueError(
+            f"batch_size = {config.batch_size}: must be a multiple of ray.train_workers × accumulate = "
+            f"{workers} × {config.accumulate}"
+        )
 
 
 def require_fit(metadata: DatasetMetadata, *, frame_size: int, num_actions: int | None = None) -> None:

@@ -71,7 +71,7 @@ class RewardClient(Protocol):
             frames: uint8 [n + 1, H, W, C] per fragment.
             actions: int64 [n] per fragment.
             episodes: the fragments' episodes, any names; needed by rewards that remember an episode. Its fragments
-                are asked about in their order.
+                are asked about in their order, but for one that is asked again while the next is under way.
             maps: whether the answer shall have maps.
         """
         ...

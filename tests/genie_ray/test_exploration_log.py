@@ -21,7 +21,7 @@ from genie_ray.metrics_log import MetricsLog
 from policies.autoexplore.algorithm import AutoExplore
 from policies.rewards import RewardAnswer
 from tests.policies.test_autoexplore import Fails, config
-from tests.policies.toys import ActionClient
+from tests.policies.toys import ActionClient, Ready
 
 
 def test_places_are_those_of_the_emulators_variables() -> None:
@@ -84,6 +84,18 @@ def test_pictures_show_the_windows_that_were_judged(tmp_path: Path, monkeypatch:
     assert len(clip) == 12 + 1  # the episode of the higher return per step
     for name in ("top_rewards.png", "entropy_map.png"):
         assert imageio.imread(io.BytesIO((tmp_path / name).read_bytes()), extension=".png").std() > 0
+
+
+class MaplessClient(ActionClient):
+    """Answers, as a reward does that is not of tokens."""
+
+    def submit(self, *args: Any, **kwargs: Any) -> Ready:
+        return Ready([])
+
+
+def test_rewards_without_maps_have_their_strip_and_clip(tmp_path: Path) -> None:
+    write_pictures(tmp_path, [episode(12, best=7)], MaplessClient(), ["NOOP", "LEFT", "RIGHT", "JUMP"])
+    assert {path.name for path in tmp_path.iterdir()} == {"top_rewards.png", "episode.gif"}
 
 
 def test_the_report_warns_of_an_explorer_that_settled(tmp_path: Path) -> None:

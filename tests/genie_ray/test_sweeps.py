@@ -259,3 +259,6 @@ def test_a_killed_sweep_goes_on_where_it_was(roms: list[str], world_model: Path,
     assert nowhere.wait(timeout=DEADLINE_S) == 0, log.read_text()[-3000:]  # nothing is left to do, so no Ray is needed
     with pytest.raises(ValueError, match="holds another sweep \\(samples: 1 → 2\\)"):
         run_sweep(load_sweep(file, ["samples=2"]), out)
+    (out / "world_model.sha256").write_text("of weights that were there before")
+    with pytest.raises(ValueError, match="another world model judged"):
+        run_sweep(config, out)

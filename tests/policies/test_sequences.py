@@ -11,6 +11,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 
 from policies.autoexplore.algorithm import AutoExplore
+from policies.autoexplore.judging import SCALE
 from policies.autoexplore.replay import LEARNED
 from tests.policies.test_autoexplore import LEARNING, config, weights
 from tests.policies.toys import Judges
@@ -177,6 +178,11 @@ def test_rewards_of_an_earlier_judge(old_rewards: str) -> None:
     rewards = np.concatenate([episode.get_rewards() for episode in algorithm.replay.episodes])
     known = rewards[~np.isnan(rewards)]
     assert set(known) == ({0.0, 10.0} if old_rewards == "ask" else {0.0, 1.0, 10.0})
+    # Of those that a judge gave a share p was rewarded: 0 and a reward have mean p and spread √(p(1 − p)) of it.
+    scales = np.concatenate([episode.get_extra_model_outputs(SCALE) for episode in algorithm.replay.episodes])
+    shares = [(known[scales[~np.isnan(rewards)] == scale] > 0).mean() for scale in np.unique(scales)]
     normalised = np.concatenate([sequence.get_rewards() for sequence in algorithm.sample_sequences()])
-    assert np.abs(normalised).max() < 3
+    highest = max(np.sqrt((1 - share) / share) for share in shares)
+    # What is asked again was counted once before, in part.
+    assert normalised.max() == pytest.approx(highest, rel=0.01 if old_rewards == "mark" else 0.2)
     assert algorithm.judge.scale.judges == 2
