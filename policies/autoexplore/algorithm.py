@@ -205,7 +205,8 @@ class AutoExplore(Algorithm):
                     f"the latest {MAX_DROPPED_IN_A_ROW} fragments got no rewards; is the reward service running?"
                 )
             if fragment.episodes:
-                self.judge.mark(fragment.episodes, fragment.version)
+                games = [str(infos[0].get("game", "")) for infos in fragment.infos]
+                self.judge.mark(fragment.episodes, fragment.version, games)
                 self.replay.add(fragment.episodes)
                 self.env_steps += fragment.steps
                 self.arrived.append(fragment)

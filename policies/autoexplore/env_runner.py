@@ -37,7 +37,9 @@ class PlayedFragment:
     """What a runner hands on: pieces of episodes with their rewards. Empty at first, or if there were no rewards."""
 
     episodes: list[SingleAgentEpisode] = field(default_factory=list)
-    infos: list[list[dict[str, Any]]] = field(default_factory=list)  # of each episode's frames; for logs, not to learn
+    infos: list[list[dict[str, Any]]] = field(
+        default_factory=list
+    )  # of each episode's frames; for logs; the learner gets none
     version: str = ""  # of the rewards' judge
     statistics: dict[str, float] = field(default_factory=dict)  # means of what the rewards are made of
     metrics: dict[str, Any] = field(default_factory=dict)  # RLlib's, of the runner

@@ -5,7 +5,7 @@ each scaled by the moments of its own judge, or everything that is stored is jud
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,10 @@ class ReplayJudge:
         self._asks_again = learning.old_rewards == "ask"
         self.scale = RewardScale(learning.reward_horizon)
 
-    def mark(self, episodes: list[SingleAgentEpisode], version: str) -> None:
-        """Marks new rewards, and takes them into their judge's scale."""
+    def mark(self, episodes: list[SingleAgentEpisode], version: str, games: Sequence[str] | None = None) -> None:
+        """Marks new rewards, and takes them into their judge's scales; `games` are the episodes', if of several."""
         judges = self.scale.judges
-        self._mark(episodes, version)
+        self._mark(episodes, version, games or [""] * len(episodes))
         if self._asks_again and 0 < judges < self.scale.judges:
             try:
                 self._ask_again()
@@ -60,13 +60,18 @@ class ReplayJudge:
                 episode.rewards = InfiniteLookbackBuffer(
                     np.asarray(rewards, np.float32), lookback=episode.actions.lookback
                 )
-            self._mark(episodes, answer.version)
+            games = [self.scale.game(episode.extra_model_outputs[SCALE].data[-1]) for episode in episodes]
+            self._mark(episodes, answer.version, games)
 
-    def _mark(self, episodes: list[SingleAgentEpisode], version: str) -> None:
-        scale = self.scale.add(version, [episode.get_rewards() for episode in episodes])
-        for episode in episodes:
-            numbers = np.full(len(episode.actions.data), scale, np.int32)
-            episode.extra_model_outputs[SCALE] = InfiniteLookbackBuffer(numbers, lookback=episode.actions.lookback)
+    def _mark(self, episodes: list[SingleAgentEpisode], version: str, games: Sequence[str]) -> None:
+        of_game: dict[str, list[SingleAgentEpisode]] = {}
+        for episode, game in zip(episodes, games, strict=True):
+            of_game.setdefault(game, []).append(episode)
+        for game, played in of_game.items():
+            scale = self.scale.add(version, [episode.get_rewards() for episode in played], game)
+            for episode in played:
+                numbers = np.full(len(episode.actions.data), scale, np.int32)
+                episode.extra_model_outputs[SCALE] = InfiniteLookbackBuffer(numbers, lookback=episode.actions.lookback)
 
     def _requests(self) -> Iterator[list[SingleAgentEpisode]]:
         """The stored episodes, as many at a time as are asked about at once."""

@@ -76,9 +76,10 @@ class RunningMoments:
 class RewardScale:
     """By what rewards are scaled.
 
-    A judge is known by the version that answers carry. Its rewards are scaled by the moments of all of them. One that
-    learns while it judges counts its steps behind a "+", and its rewards shrink as it learns: those that it gave
-    together are scaled by their own moments, or in the replay the first ones would drown all others.
+    A judge is known by the version that answers carry. Its rewards are scaled by the moments of all that it gave for
+    the same game: a world model is surer of one game than of another, which says nothing of what to do in either. A
+    judge that learns counts its steps behind a "+", and its rewards shrink as it learns: those that it gave together
+    are scaled by their own moments, or in the replay the first ones would drown all others.
     """
 
     def __init__(self, horizon: int) -> None:
@@ -87,15 +88,17 @@ class RewardScale:
         """
         self._horizon = horizon
         self._scales: list[RunningMoments] = []
-        self._latest: dict[str, int] = {}  # number of each judge's latest scale
+        self._games: list[str] = []  # of each scale
+        self._latest: dict[tuple[str, str], int] = {}  # number of the latest scale of each judge and game
 
-    def add(self, version: str, rewards: Sequence[np.ndarray]) -> int:
-        """Takes in rewards that a judge gave together; the number of their scale."""
+    def add(self, version: str, rewards: Sequence[np.ndarray], game: str = "") -> int:
+        """Takes in rewards that a judge gave together for play of one game; the number of their scale."""
         name, learns, _ = version.partition("+")
-        if learns or name not in self._latest:
-            self._latest[name] = len(self._scales)
+        if learns or (name, game) not in self._latest:
+            self._latest[name, game] = len(self._scales)
             self._scales.append(RunningMoments(self._horizon))
-        number = self._latest[name]
+            self._games.append(game)
+        number = self._latest[name, game]
         for values in rewards:
             self._scales[number].update(values)
         return number
@@ -103,7 +106,11 @@ class RewardScale:
     @property
     def judges(self) -> int:
         """How many judges there have been."""
-        return len(self._latest)
+        return len({name for name, _ in self._latest})
+
+    def game(self, number: int) -> str:
+        """The game of a scale."""
+        return self._games[number]
 
     def normalize(self, values: np.ndarray, scales: np.ndarray) -> np.ndarray:
         """Rewards [T], each by the scale of its number [T] (`RunningMoments.normalize`)."""
@@ -114,10 +121,14 @@ class RewardScale:
         return normalized
 
     def get_state(self) -> dict[str, Any]:
-        return {"scales": [moments.get_state() for moments in self._scales], "latest": dict(self._latest)}
+        return {
+            "scales": [moments.get_state() for moments in self._scales],
+            "games": list(self._games),
+            "latest": dict(self._latest),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._scales = [RunningMoments(self._horizon) for _ in state["scales"]]
         for moments, values in zip(self._scales, state["scales"], strict=True):
             moments.set_state(values)
-        self._latest = dict(state["latest"])
+        self._games, self._latest = list(state["games"]), dict(state["latest"])

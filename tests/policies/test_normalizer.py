@@ -88,3 +88,18 @@ def test_rewards_of_a_judge_that_learns_are_scaled_by_those_of_their_time() -> N
         expected = (part - part.mean()) / part.std()
         np.testing.assert_allclose(again.normalize(part, np.full(200, number)), expected, atol=1e-3)
     assert again.add("rf+1.0", [parts[0]]) == 60
+
+
+def test_each_games_rewards_are_scaled_by_its_own() -> None:
+    """What a world model is less sure of throughout is no reason to prefer one action to another."""
+    scale, rng = RewardScale(1_000), np.random.default_rng(0)
+    sure, unsure = rng.normal(0.2, 0.01, 500).astype(np.float32), rng.normal(0.6, 0.1, 500).astype(np.float32)
+    assert [scale.add("sha", [sure], "Kangaroo"), scale.add("sha", [unsure], "Hero")] == [0, 1]
+    assert [scale.game(number) for number in (0, 1)] == ["Kangaroo", "Hero"]
+    assert scale.judges == 1
+    again = RewardScale(1_000)
+    again.set_state(scale.get_state())
+    for number, rewards in enumerate((sure, unsure)):
+        expected = (rewards - rewards.mean()) / rewards.std()
+        np.testing.assert_allclose(again.normalize(rewards, np.full(500, number)), expected, atol=1e-3)
+    assert again.add("sha", [unsure], "Hero") == 1
