@@ -32,7 +32,8 @@ from genie_ray.rewards.windows import join, unfold
 from world_model.checkpoint import load_as
 from world_model.genie import GenieReduxG
 
-FRAGMENT = 25  # steps; each is judged by its windows
+FRAGMENT = 25  # steps
+JUDGED_EVERY = 6  # fragments
 BATCH = 64  # windows
 
 
@@ -57,12 +58,8 @@ class Way:
 
 def ways(names: Sequence[str]) -> list[Way]:
     """Those that are compared; the first one is random play."""
-    held = [Way(name=f"by chance, held {steps} steps", held=steps) for steps in (2, 5, 10, 20)]
-    leaning = [
-        Way(name=f"half {name}, held {steps} steps", favourite=index, held=steps)
-        for index, name in enumerate(names)
-        for steps in (1, 5)
-    ]
+    held = [Way(name=f"by chance, held {steps} steps", held=steps) for steps in (5, 10)]
+    leaning = [Way(name=f"half {name}, held 5 steps", favourite=index, held=5) for index, name in enumerate(names)]
     return [Way(name="by chance"), *held, *leaning]
 
 
@@ -82,8 +79,8 @@ def play(game: str, config: EnvConfig, way: Way, steps: int, seed: int) -> tuple
 
 
 def mean_reward(judge: UncertaintyJudge, frames: np.ndarray, actions: np.ndarray, ends: Sequence[int]) -> float:
-    """Of the windows of every other fragment that is within an episode."""
-    starts = range(0, len(actions) - FRAGMENT + 1, 2 * FRAGMENT)
+    """Of the windows of every `JUDGED_EVERY`th fragment, where it is within an episode."""
+    starts = range(0, len(actions) - FRAGMENT + 1, JUDGED_EVERY * FRAGMENT)
     windows = join(
         [
             unfold(frames[start : start + FRAGMENT + 1], actions[start : start + FRAGMENT])
@@ -98,20 +95,21 @@ def mean_reward(judge: UncertaintyJudge, frames: np.ndarray, actions: np.ndarray
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("results", type=Path, help="--out of explorer_vs_random's run.py: its world models judge")
+    parser.add_argument("--seeds", type=int, nargs="+", help="some of the YAML file's; all of them if not given")
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "config.yaml", help="its YAML file")
     arguments = parser.parse_args()
     described = yaml.safe_load(arguments.config.read_text())
     config, steps = build(RunConfig, described["base"]), described["base"]["collection"]["finetune_steps"]
-    names = action_names(config.env.action_set)
-    compared = ways(names)
+    seeds = arguments.seeds or described["seeds"]
+    compared = ways(action_names(config.env.action_set))
     lines = [
         "| game | way of playing | cells, times random | each seed's | reward, times random |",
         "|---|---|---|---|---|",
     ]
     remarks = []
     for game in config.games:
-        wide, paid = (np.zeros((len(described["seeds"]), len(compared))) for _ in range(2))
-        for row, seed in enumerate(described["seeds"]):
+        wide, paid = (np.zeros((len(seeds), len(compared))) for _ in range(2))
+        for row, seed in enumerate(seeds):
             model = load_as(GenieReduxG, arguments.results / f"seed-{seed}" / "dynamics" / "best")
             judge = UncertaintyJudge(model, RewardConfig(precision="bf16"), f"seed {seed}")
             for column, way in enumerate(compared):
