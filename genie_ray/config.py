@@ -125,7 +125,7 @@ class RunConfig:
             raise ValueError(f"exploration.learning.{error}") from None
         if exploration.learning.old_rewards == "ask" and self.reward.remembers:
             raise ValueError(
-                "exploration.learning.old_rewards = 'ask': reward.kind and reward.episodic_novelty are of a judge that "
+                "exploration.learning.old_rewards = 'ask': reward.kind or reward.novelty is of a judge that "
                 "remembers what it was asked, so it must be asked once: use 'mark'"
             )
         for name, part in (

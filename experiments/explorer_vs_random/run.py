@@ -4,7 +4,8 @@ Reads a YAML file with `seeds`, `base` (settings as in any preset), `explorers` 
 be fewer than the base's) and `variants` (name → changes of `base` and `seeds`, and other `explorers`). For each seed
 one world model is trained on random play of all games and then judges every explorer's training, game by game. A
 trained explorer plays as many steps as random play; both are counted in cells, and the world model predicts both: the
-lower its PSNR, the newer the play.
+lower its PSNR, the newer the play. "While learning" compares what a training saw with the random play that the world
+model learned from, at as many steps as both have.
 
 "Settled" epochs are those that a training warns of, where play narrows to less than a third (`genie_ray.settling`);
 "breadth kept" is how many distinct cells a step the last epochs of training saw, over how many the widest ones did.
@@ -45,6 +46,7 @@ from genie_ray.session import ray_session
 from genie_ray.training import TrainingJob, train
 
 CURVE_POINTS = 100  # of a coverage curve, that a result keeps
+CURVE_STEPS = 100  # between two of them, for play that a world model learned from
 BREADTH_EPOCHS = 3  # in a row
 COLORS = matplotlib.colormaps["tab10"].colors
 MODEL, RANDOM = "world model", "random"
@@ -88,7 +90,16 @@ def train_explorer(config: RunConfig, game: str, world_model: Path, directory: P
     )
 
 
-def run_cell(name: str, config: RunConfig, game: str, world_model: Path, directory: Path) -> Row:
+def cells_by_chance(game: str, play: Path) -> list[dict[str, float]]:
+    """Distinct cells after every `CURVE_STEPS` steps of a game's random play, in the form of a training's log."""
+    dataset = ReplayDataset(play)
+    curve = coverage_curve(dataset.read(episode) for episode in dataset.episodes if episode.game == game)
+    return [
+        {"env_steps": step, "cells": int(curve[step - 1])} for step in range(CURVE_STEPS, len(curve) + 1, CURVE_STEPS)
+    ]
+
+
+def run_cell(name: str, config: RunConfig, game: str, world_model: Path, training_play: Path, directory: Path) -> Row:
     """One explorer (or random play) on one game under one seed; at once, if its result is there.
 
     Raises:
@@ -113,6 +124,7 @@ def run_cell(name: str, config: RunConfig, game: str, world_model: Path, directo
     curve = coverage_curve(dataset.read(episode) for episode in dataset.episodes)
     points = np.unique(np.linspace(1, len(curve), CURVE_POINTS).astype(int))
     log = read_metrics(directory / "agents" / game / "metrics.jsonl")
+    training = [{key: line[key] for key in ("env_steps", "cells", "reward_mean") if key in line} for line in log]
     row = {
         "explorer": name,
         "game": game,
@@ -125,7 +137,7 @@ def run_cell(name: str, config: RunConfig, game: str, world_model: Path, directo
         "copy_psnr": models[COPY]["all"]["psnr"],
         "settled_epochs": sum(line.get("settled", 0.0) for line in log),  # warned of
         "breadth_kept": breadth_kept(log),
-        "training": [{key: line[key] for key in ("iteration", "cells", "reward_mean") if key in line} for line in log],
+        "training": cells_by_chance(game, training_play) if name == RANDOM else training,
         "training_seconds": trained - begin,
         "seconds": time.perf_counter() - begin,
     }
@@ -143,6 +155,17 @@ def breadth_kept(log: Sequence[Mapping[str, float]]) -> float | None:
     return averages[-1] / max(averages[BREADTH_EPOCHS - 1 :] or averages)
 
 
+def learning_ratio(row: Row, random: Row) -> float | None:
+    """Distinct cells that a training saw over those of random play, after the most steps of which both are known."""
+    steps, cells = (
+        [[line[key] for line in each["training"]] for each in (row, random)] for key in ("env_steps", "cells")
+    )
+    if not (steps[0] and steps[1]):
+        return None
+    last = min(steps[0][-1], steps[1][-1])
+    return float(np.interp(last, steps[0], cells[0]) / np.interp(last, steps[1], cells[1]))
+
+
 def spread(values: Sequence[float], digits: int, sign: str = "") -> str:
     """Mean ± standard deviation over seeds."""
     mean = f"{statistics.fmean(values):{sign}.{digits}f}"
@@ -158,15 +181,16 @@ def table(rows: Sequence[Row]) -> str:
     """A Markdown table for each game. Ratios are of the same seed's cells, averaged over seeds."""
     names = list(dict.fromkeys(row["explorer"] for row in rows))
     columns = ["explorer", "seeds", "cells", "times random", "each seed", "PSNR", "ΔPSNR", "copying a frame: PSNR"]
-    columns += ["epochs settled", "breadth kept"]
+    columns += ["while learning, times random", "epochs settled", "breadth kept"]
     lines = []
     for game in dict.fromkeys(row["game"] for row in rows):
         lines += [f"## {game}", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-        random = {row["seed"]: row["cells"] for row in of(rows, game=game, explorer=RANDOM)}
+        random = {row["seed"]: row for row in of(rows, game=game, explorer=RANDOM)}
         for name in names:
             if not (found := of(rows, game=game, explorer=name)):
                 continue
-            ratios = [row["cells"] / random[row["seed"]] for row in found]
+            ratios = [row["cells"] / random[row["seed"]]["cells"] for row in found]
+            learning = [ratio for row in found if (ratio := learning_ratio(row, random[row["seed"]])) is not None]
             trained = name != RANDOM
             cells = [
                 name,
@@ -177,6 +201,7 @@ def table(rows: Sequence[Row]) -> str:
                 spread([row["psnr"] for row in found], 2),
                 spread([row["delta_psnr"] for row in found], 2, "+"),
                 spread([row["copy_psnr"] for row in found], 2),
+                ", ".join(f"{ratio:.2f}" for ratio in learning) if trained else "",
                 f"{statistics.fmean(row['settled_epochs'] for row in found):.0f}" if trained else "",
                 spread([row["breadth_kept"] for row in found], 2) if trained else "",
             ]
@@ -186,7 +211,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Per game: cells by step of the trained policies' play (mean and range over seeds), and by epoch of learning."""
+    """Per game: cells by step of the trained policies' play (mean and range over seeds), and by step of learning."""
     games = list(dict.fromkeys(row["game"] for row in rows))
     names = list(dict.fromkeys(row["explorer"] for row in rows))
     figure = blank_figure(1 + 4.4 * len(games), 7)
@@ -199,13 +224,12 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             curves = np.array([row["curve"]["cells"] for row in found])
             above.plot(steps, curves.mean(0), label=name, linewidth=1.4, **style)
             above.fill_between(steps, curves.min(0), curves.max(0), color=style["color"], alpha=0.12, linewidth=0)
-            if name != RANDOM:
-                epochs = [line["iteration"] for line in found[0]["training"]]
-                seen = np.array([[line["cells"] for line in row["training"]] for row in found])
-                below.plot(epochs, seen.mean(0), linewidth=1.4, **style)
+            steps = [line["env_steps"] for line in found[0]["training"]]
+            seen = np.array([[line["cells"] for line in row["training"]] for row in found])
+            below.plot(steps, seen.mean(0), linewidth=1.4, **style)
         above.set(title=game, xlabel="step of play", ylabel="distinct cells")
-        below.set(xlabel="epoch", ylabel="distinct cells seen while learning")
-        below.locator_params(axis="x", integer=True)
+        below.set(xlabel="step of learning (of play that the world model learned from, for random)")
+        below.set(ylabel="distinct cells seen while learning")
         for axes in (above, below):
             axes.grid(alpha=0.25)
     figure.axes[0].legend(fontsize=7, frameon=False)
@@ -279,7 +303,7 @@ def main() -> None:
             world_model = train_world_model(configs[seed][RANDOM], directory)
             group = directory if variant is None or name == RANDOM else directory / variant
             path = group / re.sub(r"\W+", "-", name) / game
-            rows.append(run_cell(name, configs[seed][name], game, world_model, path))
+            rows.append(run_cell(name, configs[seed][name], game, world_model, directory / "training-play", path))
             write_results(rows, out, variant or "results")
             done = f"{len(rows)} of {len(cells)}: seed {seed}, {name}, {game}"
             console.print(

@@ -28,8 +28,8 @@ class RewardConfig:
     scale: float = 1.0  # the published code multiplies by 2
     # Learning progress: share of the older weights that the lagged copy keeps at a swap; 0: it is what was swapped out.
     lag: float = 0.0
-    # Any reward may be multiplied by n^−½ for the n-th visit of an episode to what frame t shows (novelty.py).
-    episodic_novelty: bool = False
+    # Any reward may be multiplied by n^−½ for the n-th visit, of its episode or of all play, to what frame t shows.
+    novelty: Literal["none", "episodic", "lifelong"] = "none"
     novelty_tolerance: float = 0.05  # share of tokens in which two frames differ that still show the same; ours
     curiosity: CuriosityConfig = field(default_factory=CuriosityConfig)  # of "rf" and "vae"
     disagreement: DisagreementConfig = field(default_factory=DisagreementConfig)
@@ -53,7 +53,7 @@ class RewardConfig:
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(f"max_replicas is {self.max_replicas}; allowed: replicas ({self.replicas}) or more")
         if self.remembers and (self.max_replicas or self.replicas) > 1:
-            reason = "episodic_novelty" if self.episodic_novelty else f"kind {self.kind!r}"
+            reason = f"novelty {self.novelty!r}" if self.novelty != "none" else f"kind {self.kind!r}"
             raise ValueError(
                 f"replicas and max_replicas are {self.replicas} and {self.max_replicas}; allowed with {reason}, "
                 "which remembers what it has seen: 1"
@@ -62,7 +62,7 @@ class RewardConfig:
     @property
     def remembers(self) -> bool:
         """Whether answers depend on what was asked before."""
-        return self.episodic_novelty or self.kind in LEARNING_KINDS
+        return self.novelty != "none" or self.kind in LEARNING_KINDS
 
     @property
     def stateful(self) -> bool:

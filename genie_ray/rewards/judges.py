@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genie_ray.precision import autocast
 from genie_ray.rewards.config import RewardConfig
-from genie_ray.rewards.novelty import EpisodicNovelty
+from genie_ray.rewards.novelty import Novelty
 from genie_ray.rewards.windows import Windows
 from world_model.genie import GenieReduxG
 from world_model.tokenizer import Tokenizer
@@ -115,9 +115,9 @@ def lagged_name(version: str) -> str:
 
 
 class NoveltyJudge(Judge):
-    """Another judge's rewards times the episodic novelty of frame t."""
+    """Another judge's rewards times the novelty of frame t."""
 
-    def __init__(self, judge: Judge, tokenizer: Tokenizer, novelty: EpisodicNovelty) -> None:
+    def __init__(self, judge: Judge, tokenizer: Tokenizer, novelty: Novelty) -> None:
         self._judge, self._tokenizer, self._novelty = judge, tokenizer, novelty
 
     @property
@@ -142,7 +142,7 @@ class NoveltyJudge(Judge):
         self._judge.learn()
 
     def get_state(self) -> dict[str, Any]:
-        return {**self._judge.get_state(), "episodic_novelty": self._novelty.get_state()}
+        return {**self._judge.get_state(), "novelty": self._novelty.get_state()}
 
 
 def question(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -121,9 +121,9 @@ class RewardModel:
     ) -> asyncio.Future[RewardAnswer]:
         sizes = {name: self._served[name] for name in ("frame_size", "num_actions")}
         check_fragments(frames, actions, episodes, **sizes)
-        if self._config.episodic_novelty and episodes is None:
-            raise ValueError("no episodes were named; allowed with episodic_novelty: one per fragment")
-        names = episodes if self._config.episodic_novelty and episodes is not None else [None] * len(frames)
+        if self._config.novelty != "none" and episodes is None:
+            raise ValueError(f"no episodes were named; allowed with novelty {self._config.novelty!r}: one per fragment")
+        names = episodes if self._config.novelty != "none" and episodes is not None else [None] * len(frames)
         parts = (unfold(*fragment) for fragment in zip(frames, actions, names, strict=True))
         assert self._judge is not None
         request = Request(
@@ -224,7 +224,7 @@ class RewardModel:
         assert self._judge is not None
         return {
             "kind": self._config.kind,
-            "episodic_novelty": self._config.episodic_novelty,
+            "novelty": self._config.novelty,
             **self._served,
             "version": self._judge.version,
         }

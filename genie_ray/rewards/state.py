@@ -2,7 +2,7 @@
 
 What a judge remembers lies in a directory of the run, one file per thing: weights and optimiser of what it learns
 (`rf.pt`, `vae.pt`, `disagreement.pt`), the weights served last (`learning_progress.pt`) and the lagged copy of each
-version that was served (`learning_progress-<version>.pt`), what episodes have shown (`episodic_novelty.pt`). Each is
+version that was served (`learning_progress-<version>.pt`), what play has shown (`novelty.pt`). Each is
 written atomically.
 """
 
@@ -21,7 +21,7 @@ from genie_ray.files import write_atomically
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.judges import Judge, NoveltyJudge, ProgressJudge, UncertaintyJudge, lagged_name
 from genie_ray.rewards.learned import CuriosityJudge, DisagreementJudge
-from genie_ray.rewards.novelty import EpisodicNovelty
+from genie_ray.rewards.novelty import Novelty
 from genie_ray.rewards.windows import WINDOW_FRAMES
 from world_model.checkpoint import load_as, read_config, read_description, weights_hash
 from world_model.genie import GenieReduxG, GenieReduxGConfig
@@ -52,7 +52,7 @@ def build_judge(
             device=device,
             state=_load(state, config.kind),
         )
-        tokenizer = _world_model(checkpoint, version, device).tokenizer if config.episodic_novelty else None
+        tokenizer = _world_model(checkpoint, version, device).tokenizer if config.novelty != "none" else None
     else:
         model = _world_model(checkpoint, version, device)
         tokenizer = model.tokenizer
@@ -62,10 +62,10 @@ def build_judge(
             judge = _progress_judge(model, config, version, state)
         else:
             judge = DisagreementJudge(model, config, version, _load(state, config.kind))
-    if tokenizer is None or not config.episodic_novelty:
+    if tokenizer is None or config.novelty == "none":
         return judge
-    novelty = EpisodicNovelty(config.novelty_tolerance)
-    if (remembered := _load(state, "episodic_novelty")) is not None:
+    novelty = Novelty(config.novelty_tolerance, lifelong=config.novelty == "lifelong")
+    if (remembered := _load(state, "novelty")) is not None:
         novelty.set_state(remembered)
     return NoveltyJudge(judge, tokenizer, novelty)
 

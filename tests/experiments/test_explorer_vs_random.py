@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -39,11 +40,20 @@ ALLOWED = {
     "settling": {
         "games",
         "reward.kind",
-        "reward.episodic_novelty",
+        "reward.novelty",
         "exploration.rounds.every",
         "exploration.learning.old_rewards",
         "exploration.learning.entropy_weight",
         "exploration.learning.prior_weight",
+    },
+    "novelty": {
+        "games",
+        "reward.novelty",
+        "reward.novelty_tolerance",
+        "exploration.learning.updates_per_epoch",
+        "exploration.learning.learning_rate",
+        "exploration.learning.entropy_weight",
+        "exploration.learning.replay_capacity",
     },
 }
 
@@ -70,7 +80,7 @@ def test_a_variant_judges_by_the_same_world_model(experiment: ModuleType) -> Non
 
 
 def test_an_unknown_variant_is_refused(experiment: ModuleType) -> None:
-    with pytest.raises(ValueError, match=r"variant is 'none'; allowed: one of \['settling', 'tiny'\]"):
+    with pytest.raises(ValueError, match=r"variant is 'none'; allowed: one of \['novelty', 'settling', 'tiny'\]"):
         experiment.read_configs(FOLDER / "config.yaml", "none")
 
 
@@ -82,7 +92,7 @@ def test_games_that_no_world_model_learned_are_refused(experiment: ModuleType, t
         experiment.read_configs(tmp_path / "config.yaml")
 
 
-def row(explorer: str, seed: int, cells: int, psnr: float) -> dict[str, object]:
+def row(explorer: str, seed: int, cells: int, psnr: float, seen: Mapping[int, int]) -> dict[str, object]:
     return {
         "explorer": explorer,
         "game": "Kangaroo",
@@ -91,20 +101,29 @@ def row(explorer: str, seed: int, cells: int, psnr: float) -> dict[str, object]:
         "psnr": psnr,
         "delta_psnr": 0.25,
         "copy_psnr": 30.0,
+        "training": [{"env_steps": steps, "cells": cells} for steps, cells in seen.items()],
         "settled_epochs": 2.0,
         "breadth_kept": None if explorer == "random" else 0.5,
     }
 
 
 def test_the_table_compares_within_a_seed(experiment: ModuleType) -> None:
-    rows = [row("random", 1, 100, 30.0), row("random", 2, 200, 32.0), row("RF", 1, 300, 20.0), row("RF", 2, 200, 24.0)]
+    by_chance, seen = {100: 7, 200: 9, 300: 11}, {240: 15, 440: 35}  # after 300 steps: 11 and 21
+    rows = [
+        row("random", 1, 100, 30.0, by_chance),
+        row("random", 2, 200, 32.0, by_chance),
+        row("RF", 1, 300, 20.0, seen),
+        row("RF", 2, 200, 24.0, {100: 7, 250: 15}),
+    ]
     lines = experiment.table(rows).splitlines()
     # 300/100 and 200/200; sample standard deviations √2/2 times the difference of two.
     assert (
-        "| RF | 2 | 250 ± 71 | 2.00 | 3.00, 1.00 | 22.00 ± 2.83 | +0.25 ± 0.00 | 30.00 ± 0.00 | 2 | 0.50 ± 0.00 |"
+        "| RF | 2 | 250 ± 71 | 2.00 | 3.00, 1.00 | 22.00 ± 2.83 | +0.25 ± 0.00 | 30.00 ± 0.00 | 1.91, 1.50 | 2 | 0.50 ± 0.00 |"
         in lines
     )
-    assert "| random | 2 | 150 ± 71 | 1.00 | 1.00, 1.00 | 31.00 ± 1.41 | +0.25 ± 0.00 | 30.00 ± 0.00 |  |  |" in lines
+    assert (
+        "| random | 2 | 150 ± 71 | 1.00 | 1.00, 1.00 | 31.00 ± 1.41 | +0.25 ± 0.00 | 30.00 ± 0.00 |  |  |  |" in lines
+    )
 
 
 def test_breadth_kept_compares_the_last_epochs_with_the_widest(experiment: ModuleType) -> None:

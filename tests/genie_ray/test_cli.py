@@ -148,7 +148,7 @@ def test_wrong_reward_settings_are_told(
     assert "epsilon_end is 0.2" in refuse("explore", "out", *smoke, *backwards)
     ask = "exploration.learning.old_rewards=ask"
     assert "it must be asked once" in refuse("explore", "out", *smoke, ask, "reward.kind=rf")
-    assert "it must be asked once" in refuse("explore", "out", *smoke, ask, "reward.episodic_novelty=true")
+    assert "it must be asked once" in refuse("explore", "out", *smoke, ask, "reward.novelty=episodic")
     serve = ["serve-rewards", "--world-model", world_model, *smoke]
     assert "host is 0.0.0.0 and no token is set" in refuse(*serve, "--host", "0.0.0.0")
     assert "no state directory; needed by kind 'rf'" in refuse(*serve, "reward.kind=rf")

@@ -11,7 +11,7 @@ import torch
 from genie_ray.rewards.config import RewardConfig, from_dict
 from genie_ray.rewards.judges import Judge
 from genie_ray.rewards.learned import DisagreementJudge
-from genie_ray.rewards.novelty import EpisodicNovelty
+from genie_ray.rewards.novelty import Novelty
 from genie_ray.rewards.state import build_judge, save_state
 from genie_ray.rewards.windows import Windows, join, unfold
 from policies.baselines.curiosity import CuriosityConfig
@@ -144,28 +144,42 @@ def test_codes_of_a_grid_keep_their_lengths(checkpoints: list[Path], models: lis
 
 
 def test_novelty_by_hand() -> None:
-    novelty = EpisodicNovelty(tolerance=0.25)
+    novelty = Novelty(tolerance=0.25)
     tokens_MN = np.array([[1, 2, 3, 4], [1, 2, 3, 9], [1, 2, 8, 9], [1, 2, 3, 4]])
     # The second differs from the first in a quarter of its tokens, the third from the second, the fourth from neither
     # of the first two by more than that.
     np.testing.assert_allclose(novelty.factors(tokens_MN, ["a"] * 4), [1, 2**-0.5, 2**-0.5, 3**-0.5])
     np.testing.assert_allclose(novelty.factors(tokens_MN[:1], ["b"]), [1])
     np.testing.assert_allclose(novelty.factors(tokens_MN[:1], ["a"]), [4**-0.5])
+    lifelong = Novelty(tolerance=0.25, lifelong=True)
+    np.testing.assert_allclose(lifelong.factors(tokens_MN, ["a", "b", "c", "d"]), [1, 2**-0.5, 2**-0.5, 3**-0.5])
 
 
 def test_novelty_multiplies_and_survives_a_restart(checkpoints: list[Path], tmp_path: Path) -> None:
     windows = noise_windows(6, episode="a")
     plain = judge(checkpoints[0]).judge(windows)
-    with_novelty = judge(checkpoints[0], episodic_novelty=True, novelty_tolerance=0.0)
+    with_novelty = judge(checkpoints[0], novelty="episodic", novelty_tolerance=0.0)
     first = with_novelty.judge(windows)
     np.testing.assert_allclose(first.rewards_M, plain.rewards_M * first.statistics["novelty"])
     save_state(with_novelty, tmp_path)
-    restarted = judge(checkpoints[0], tmp_path, episodic_novelty=True, novelty_tolerance=0.0)
+    restarted = judge(checkpoints[0], tmp_path, novelty="episodic", novelty_tolerance=0.0)
     second = restarted.judge(windows)
     # Each place was seen before: its count is at least 2, and 1 more than the first time where it was seen once.
     assert (second.statistics["novelty"] < first.statistics["novelty"]).all()
     other = restarted.judge(dataclasses.replace(windows, episodes=["b"] * 6))
     np.testing.assert_array_equal(other.statistics["novelty"], first.statistics["novelty"])
+
+
+def test_lifelong_novelty_remembers_other_episodes_and_before_a_restart(
+    checkpoints: list[Path], tmp_path: Path
+) -> None:
+    windows = noise_windows(6, episode="a")
+    lifelong = judge(checkpoints[0], novelty="lifelong", novelty_tolerance=0.0)
+    first = lifelong.judge(windows)
+    save_state(lifelong, tmp_path)
+    restarted = judge(checkpoints[0], tmp_path, novelty="lifelong", novelty_tolerance=0.0)
+    other = restarted.judge(dataclasses.replace(windows, episodes=["b"] * 6))
+    assert (other.statistics["novelty"] < first.statistics["novelty"]).all()
 
 
 def test_a_checkpoint_that_changed_is_refused(checkpoints: list[Path]) -> None:
@@ -184,7 +198,7 @@ def test_a_checkpoint_that_changed_is_refused(checkpoints: list[Path]) -> None:
         ({"lag": 1.1}, "lag is 1.1"),
         ({"replicas": 2, "max_replicas": 1}, r"max_replicas is 1; allowed: replicas \(2\) or more"),
         ({"kind": "vae", "replicas": 2}, "allowed with kind 'vae'"),
-        ({"episodic_novelty": True, "max_replicas": 2}, "allowed with episodic_novelty"),
+        ({"novelty": "episodic", "max_replicas": 2}, "allowed with novelty 'episodic'"),
     ],
 )
 def test_config_is_checked(settings: dict[str, Any], message: str) -> None:
