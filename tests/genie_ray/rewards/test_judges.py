@@ -170,9 +170,7 @@ def test_novelty_multiplies_and_survives_a_restart(checkpoints: list[Path], tmp_
     np.testing.assert_array_equal(other.statistics["novelty"], first.statistics["novelty"])
 
 
-def test_lifelong_novelty_remembers_other_episodes_and_before_a_restart(
-    checkpoints: list[Path], tmp_path: Path
-) -> None:
+def test_lifelong_novelty_is_of_all_episodes_and_survives_a_restart(checkpoints: list[Path], tmp_path: Path) -> None:
     windows = noise_windows(6, episode="a")
     lifelong = judge(checkpoints[0], novelty="lifelong", novelty_tolerance=0.0)
     first = lifelong.judge(windows)
