@@ -228,7 +228,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             seen = np.array([[line["cells"] for line in row["training"]] for row in found])
             below.plot(steps, seen.mean(0), linewidth=1.4, **style)
         above.set(title=game, xlabel="step of play", ylabel="distinct cells")
-        below.set(xlabel="step of learning (of play that the world model learned from, for random)")
+        below.set(xlabel="step of learning (random: of as much play)")
         below.set(ylabel="distinct cells seen while learning")
         for axes in (above, below):
             axes.grid(alpha=0.25)
