@@ -124,7 +124,8 @@ def keep_best(algorithm: Any, output: Path, *, score: float, judge: str, iterati
     without a score (NaN) is kept only if there is no other.
 
     Args:
-        judge: version of who gave the score (`policies.rewards.RewardAnswer`); with a "+" if it learns.
+        judge: version of who gave the score (`policies.rewards.RewardAnswer`), with a "+" if it learns or counts all
+            play.
     """
     from ray.rllib.core import DEFAULT_MODULE_ID
 

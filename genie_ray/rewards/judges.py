@@ -115,14 +115,20 @@ def lagged_name(version: str) -> str:
 
 
 class NoveltyJudge(Judge):
-    """Another judge's rewards times the novelty of frame t."""
+    """Another judge's rewards times the novelty of frame t.
+
+    Where that is lifelong, rewards shrink as play goes on: the version tells by a "+", as that of a judge that learns.
+    """
 
     def __init__(self, judge: Judge, tokenizer: Tokenizer, novelty: Novelty) -> None:
         self._judge, self._tokenizer, self._novelty = judge, tokenizer, novelty
 
     @property
     def version(self) -> str:
-        return self._judge.version
+        inner = self._judge.version
+        if not self._novelty.lifelong or "+" in inner:
+            return inner
+        return f"{inner}+{self._novelty.incarnation}.{self._novelty.visits}"
 
     @torch.no_grad()
     def judge(self, windows: Windows) -> Judgement:

@@ -1,61 +1,103 @@
 """Novelty: a factor that falls with each return to what has been shown already.
 
-    factor = n^−½ for the n-th visit of this episode ("episodic"), or of all play ("lifelong")
+    factor = n^−½ for the n-th visit of a place, by this episode ("episodic") or by all play ("lifelong")
 
 The count is of Bellemare et al. 2016 (1606.01868), there over all play; the memory of one episode and the place as a
-factor are of NGU (Badia et al. 2020, 2002.06038). What counts as the same place is ours: two frames show the same if at
-most a share `tolerance` of their tokens differ (0: an exact count). So a place that the model will never predict stops
-paying: for the episode, which forgets at a death, or for good.
+factor are of NGU (Badia et al. 2020, 2002.06038). What counts as the same place is ours: a frame is the place whose
+tokens differ least from its own, if no more than a share `tolerance` of them do (0: an exact count), else a new one. So
+a place that the model will never predict stops paying: for the episode, which forgets at a death, or for good.
 
-Axis letters: M windows, N tokens of a frame, V visits so far.
+Axis letters: M windows, N tokens of a frame, P places so far.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 MAX_EPISODES = 256  # remembered at once; those unseen for longest are forgotten
-MAX_VISITS = 10_000  # remembered of one episode, or of all play; the oldest are forgotten
+MAX_PLACES = 10_000  # remembered of one episode, or of all play; the one first found is forgotten first
 ALL_PLAY = ""  # stands for every episode where novelty is lifelong
 
 
+class Places:
+    """Places and how often each was visited."""
+
+    def __init__(self, tokens_PN: np.ndarray, visits_P: np.ndarray) -> None:
+        self._tokens_PN, self._visits_P, self._number = tokens_PN, visits_P, len(visits_P)
+
+    def visit(self, tokens_N: np.ndarray, tolerance: float) -> int:
+        """How often the frame's place was visited, with this time."""
+        if self._number:
+            differing_P = np.count_nonzero(self._tokens_PN[: self._number] != tokens_N, axis=1)
+            nearest = int(differing_P.argmin())
+            if differing_P[nearest] <= tolerance * len(tokens_N):
+                self._visits_P[nearest] += 1
+                return int(self._visits_P[nearest])
+        self._add(tokens_N)
+        return 1
+
+    def _add(self, tokens_N: np.ndarray) -> None:
+        if self._number == MAX_PLACES:
+            kept = slice(MAX_PLACES // 10, None)  # forgets many at once, since that moves all others
+            self._tokens_PN, self._visits_P = self._tokens_PN[kept], self._visits_P[kept]
+            self._number = len(self._visits_P)
+        if self._number == len(self._visits_P):
+            room = min(max(2 * self._number, 64), MAX_PLACES)
+            self._tokens_PN = np.resize(self._tokens_PN, (room, len(tokens_N)))
+            self._visits_P = np.resize(self._visits_P, room)
+        self._tokens_PN[self._number], self._visits_P[self._number] = tokens_N, 1
+        self._number += 1
+
+    def get_state(self) -> dict[str, torch.Tensor]:
+        """Tokens int32 [P, N] and visits int64 [P]."""
+        known = {"tokens": self._tokens_PN, "visits": self._visits_P}
+        return {name: torch.from_numpy(values[: self._number].copy()) for name, values in known.items()}
+
+
 class Novelty:
-    """Remembers the tokens that each episode has shown, or all of them together.
+    """Remembers the places that each episode has shown, or all of them together.
 
     Args:
-        tolerance: share of tokens in which two frames may differ and still show the same.
+        tolerance: share of tokens in which a frame may differ from the place that it shows.
         lifelong: whether all episodes count as one.
     """
 
     def __init__(self, tolerance: float, *, lifelong: bool = False) -> None:
         self.tolerance, self.lifelong = tolerance, lifelong
-        self._visits: OrderedDict[str, np.ndarray] = OrderedDict()  # int32 [V, N] of each episode
+        self.visits = 0  # of all places
+        self.incarnation = 0  # times that a state was taken up
+        self._episodes: OrderedDict[str, Places] = OrderedDict()
 
     def factors(self, tokens_MN: np.ndarray, episodes: Sequence[str]) -> np.ndarray:
         """The frames' factors, float32 [M] in (0, 1]; remembers them, in this order."""
         names = [ALL_PLAY] * len(episodes) if self.lifelong else episodes
-        return np.array(
-            [self._visit(tokens_N, name) for tokens_N, name in zip(tokens_MN, names, strict=True)], np.float32
-        )
+        visits = [self._visit(tokens_N, name) for tokens_N, name in zip(tokens_MN, names, strict=True)]
+        return np.array(visits, np.float32) ** -0.5
 
-    def _visit(self, tokens_N: np.ndarray, episode: str) -> float:
-        earlier_VN = self._visits.pop(episode, np.empty((0, len(tokens_N)), np.int32))
-        same = int(((earlier_VN != tokens_N).mean(axis=1) <= self.tolerance).sum())
-        kept_VN = np.concatenate([earlier_VN[-MAX_VISITS + 1 :], tokens_N[None].astype(np.int32)])
-        self._visits[episode] = kept_VN  # at the end of the order
-        if len(self._visits) > MAX_EPISODES:
-            self._visits.popitem(last=False)
-        return (same + 1) ** -0.5
+    def _visit(self, tokens_N: np.ndarray, episode: str) -> int:
+        if episode in self._episodes:
+            self._episodes.move_to_end(episode)
+        else:
+            self._episodes[episode] = Places(np.empty((0, len(tokens_N)), np.int32), np.empty(0, np.int64))
+            if len(self._episodes) > MAX_EPISODES:
+                self._episodes.popitem(last=False)
+        self.visits += 1
+        return self._episodes[episode].visit(tokens_N, self.tolerance)
 
-    def get_state(self) -> dict[str, Tensor]:
+    def get_state(self) -> dict[str, Any]:
         """What is remembered, the episode unseen for longest first."""
-        return {episode: torch.from_numpy(visits_VN) for episode, visits_VN in self._visits.items()}
+        episodes = {name: places.get_state() for name, places in self._episodes.items()}
+        return {"episodes": episodes, "visits": self.visits, "incarnation": self.incarnation}
 
-    def set_state(self, state: dict[str, Tensor]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Takes up a state of `get_state`."""
-        self._visits = OrderedDict((episode, visits_VN.numpy()) for episode, visits_VN in state.items())
+        self.visits, self.incarnation = state["visits"], state["incarnation"] + 1
+        self._episodes = OrderedDict(
+            (name, Places(places["tokens"].numpy().copy(), places["visits"].numpy().copy()))
+            for name, places in state["episodes"].items()
+        )

@@ -26,7 +26,7 @@ from genie_ray.rewards.windows import WINDOW_FRAMES
 from world_model.checkpoint import load_as, read_config, read_description, weights_hash
 from world_model.genie import GenieReduxG, GenieReduxGConfig
 
-FORMAT = 2
+FORMAT = 3
 
 
 def build_judge(

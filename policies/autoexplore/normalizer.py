@@ -78,8 +78,8 @@ class RewardScale:
 
     A judge is known by the version that answers carry. Its rewards are scaled by the moments of all that it gave for
     the same game: a world model is surer of one game than of another, which says nothing of what to do in either. A
-    judge that learns counts its steps behind a "+", and its rewards shrink as it learns: those that it gave together
-    are scaled by their own moments, or in the replay the first ones would drown all others.
+    judge that learns, or counts all play, counts its steps behind a "+", and its rewards shrink meanwhile: those that
+    it gave together are scaled by their own moments, or in the replay the first ones would drown all others.
     """
 
     def __init__(self, horizon: int) -> None:

@@ -146,13 +146,25 @@ def test_codes_of_a_grid_keep_their_lengths(checkpoints: list[Path], models: lis
 def test_novelty_by_hand() -> None:
     novelty = Novelty(tolerance=0.25)
     tokens_MN = np.array([[1, 2, 3, 4], [1, 2, 3, 9], [1, 2, 8, 9], [1, 2, 3, 4]])
-    # The second differs from the first in a quarter of its tokens, the third from the second, the fourth from neither
-    # of the first two by more than that.
-    np.testing.assert_allclose(novelty.factors(tokens_MN, ["a"] * 4), [1, 2**-0.5, 2**-0.5, 3**-0.5])
+    # The second differs from the first in a quarter of its tokens: the same place. The third, in half: a new one.
+    np.testing.assert_allclose(novelty.factors(tokens_MN, ["a"] * 4), [1, 2**-0.5, 1, 3**-0.5])
     np.testing.assert_allclose(novelty.factors(tokens_MN[:1], ["b"]), [1])
     np.testing.assert_allclose(novelty.factors(tokens_MN[:1], ["a"]), [4**-0.5])
     lifelong = Novelty(tolerance=0.25, lifelong=True)
-    np.testing.assert_allclose(lifelong.factors(tokens_MN, ["a", "b", "c", "d"]), [1, 2**-0.5, 2**-0.5, 3**-0.5])
+    np.testing.assert_allclose(lifelong.factors(tokens_MN, ["a", "b", "c", "d"]), [1, 2**-0.5, 1, 3**-0.5])
+
+
+def test_novelty_forgets_the_places_found_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genie_ray.rewards.novelty.MAX_PLACES", 100)
+    novelty = Novelty(tolerance=0.0, lifelong=True)
+    tokens_MN = np.stack([np.arange(105), np.zeros(105)], axis=1)
+    assert (novelty.factors(tokens_MN, ["a"] * 105) == 1).all()
+    # The 101st found all full: the first ten were forgotten.
+    restarted = Novelty(tolerance=0.0, lifelong=True)
+    restarted.set_state(novelty.get_state())
+    np.testing.assert_allclose(restarted.factors(tokens_MN[10:20], ["b"] * 10), 2**-0.5)
+    assert (restarted.factors(tokens_MN[:1], ["b"]) == 1).all()
+    assert (restarted.visits, restarted.incarnation) == (116, 1)
 
 
 def test_novelty_multiplies_and_survives_a_restart(checkpoints: list[Path], tmp_path: Path) -> None:
@@ -175,7 +187,9 @@ def test_lifelong_novelty_is_of_all_episodes_and_survives_a_restart(checkpoints:
     lifelong = judge(checkpoints[0], novelty="lifelong", novelty_tolerance=0.0)
     first = lifelong.judge(windows)
     save_state(lifelong, tmp_path)
+    assert lifelong.version.endswith("+0.6")
     restarted = judge(checkpoints[0], tmp_path, novelty="lifelong", novelty_tolerance=0.0)
+    assert restarted.version.endswith("+1.6")  # rewards so far are not comparable with later ones
     other = restarted.judge(dataclasses.replace(windows, episodes=["b"] * 6))
     assert (other.statistics["novelty"] < first.statistics["novelty"]).all()
 
