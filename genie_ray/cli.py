@@ -158,6 +158,8 @@ def explore(
 
     if (world_model is None) == (reward_service is None):
         raise ValueError("who gives the rewards? Name one of --world-model and --reward-service")
+    if reward_service is not None and (own := [each for each in overrides or [] if each.startswith("reward.")]):
+        raise ValueError(f"{own[0]}: a service that runs has its own settings; give them to `genie-ray serve-rewards`")
     games = choose_games(settings, game)
     with ray_session(settings.ray):
         if world_model is not None:
@@ -167,7 +169,8 @@ def explore(
         assert reward_service is not None
         explorers.check_room(settings, replicas=0)
         names = action_names(settings.env.action_set)
-        rewards = find_service(reward_service, frame_size=settings.env.frame_size, action_names=names)
+        ask = settings.exploration.learning.old_rewards == "ask"
+        rewards = find_service(reward_service, frame_size=settings.env.frame_size, action_names=names, asked_again=ask)
         for name, played in settings.exploration.agents(games).items():
             path = exploration.explore(
                 output / name,

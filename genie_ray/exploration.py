@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from genie_ray.agents import Line, agent_iterations
+from genie_ray.agents import Companion, Line, agent_iterations
 from genie_ray.envs.actions import action_names
 from genie_ray.envs.retro import EnvConfig
 from genie_ray.files import write_atomically
@@ -102,6 +102,7 @@ def exploration_epochs(
     """As `explore`, but yields what each epoch logs and can be ended early (`genie_ray.agents.agent_iterations`)."""
     from genie_ray.config import SETTINGS_FILE, check_unchanged
     from genie_ray.exploration_log import ExplorationLog
+    from genie_ray.rewards.memory import RewardMemory
     from genie_ray.rewards.service import RewardService
 
     ray = ray or RayConfig()
@@ -127,7 +128,12 @@ def exploration_epochs(
     output.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(settings, sort_keys=False)
     write_atomically(output / SETTINGS_FILE, lambda path: path.write_text(text))
-    log = ExplorationLog(output, games[0], rewards, action_names(env.action_set))
+    companions: list[Companion] = [ExplorationLog(output, games[0], rewards, action_names(env.action_set))]
+    if reward is not None and reward.remembers:
+        assert isinstance(rewards, RewardService)
+        companions.append(RewardMemory(rewards))
+    if rounds is not None:
+        companions.append(rounds)
     try:
         if rounds is not None and not (output / "module").exists():
             rounds.begin()
@@ -139,7 +145,7 @@ def exploration_epochs(
             title=f"explore {', '.join(games)}",
             figures=_figures,
             shown=("reward_mean", "entropy", "cells"),
-            companions=[log] if rounds is None else [log, rounds],
+            companions=companions,
         )
         if rounds is not None:
             rounds.finish()
@@ -171,12 +177,13 @@ def algorithm_config(
         name = games_in_turn.register_rllib_games()
         algorithm.environment(name, env_config={"games": list(games), "env": env})
         algorithm.env_runners(gym_env_vectorize_mode=games_in_turn.VECTORIZE_MODE)
+    evaluation = AlgorithmConfig.overrides(
+        num_cpus_per_env_runner=0,  # it is short and rare
+        num_envs_per_env_runner=max(config.learning.num_envs, len(games)),  # an episode of each game, or more
+    )
     return (
         algorithm.env_runners(num_env_runners=config.num_env_runners)
-        # An evaluation is short and rare: its runner claims no CPU for itself.
-        .evaluation(
-            evaluation_num_env_runners=1, evaluation_config=AlgorithmConfig.overrides(num_cpus_per_env_runner=0)
-        )
+        .evaluation(evaluation_num_env_runners=1, evaluation_config=evaluation)
         .learners(num_gpus_per_learner=int(ray.use_gpu))
         .training(
             learning=config.learning,

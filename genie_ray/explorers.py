@@ -7,9 +7,11 @@ from pathlib import Path
 
 import ray
 
+from genie_ray.agents import saved_companions
 from genie_ray.config import RunConfig, check_unchanged
 from genie_ray.envs.actions import action_names
 from genie_ray.exploration import explore, settings_of
+from genie_ray.rewards.memory import restore
 from genie_ray.rewards.service import remove_services, replica_gpus, reward_service, service_name
 from genie_ray.rounds import check_rounds, judge_of
 
@@ -63,6 +65,7 @@ def train_explorers(directory: Path, games: Sequence[str], world_model: Path, ru
         check_unchanged(output, settings_of(played, run.exploration, run.env, run.seed, run.reward, world_model))
         if not (output / "module").exists():
             remove_services(app_name := service_name(output))  # of a run that was killed
+            restore(output / "rewards", saved_companions(output), run.reward)
             with reward_service(
                 judge_of(output, world_model),
                 run.reward,

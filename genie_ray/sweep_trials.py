@@ -24,6 +24,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
+from genie_ray.agents import saved_companions
 from genie_ray.collection import Policy, collect
 from genie_ray.config import RunConfig
 from genie_ray.envs.actions import action_names
@@ -36,6 +37,7 @@ from genie_ray.metrics_log import read_metrics
 from genie_ray.progress import console
 from genie_ray.replay.coverage import coverage_curve
 from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.rewards.memory import restore
 from genie_ray.rewards.service import remove_services, reward_service, service_name, start_serve
 from genie_ray.sweep_report import RANDOM, RESULT_FILE, STOPPED_FILE, TrialResult, trial_directory
 from genie_ray.sweeps import SweepConfig, Trial
@@ -157,6 +159,7 @@ def trial_results(trial: Trial, world_model: Path, directory: Path) -> Generator
     for index, (name, games) in enumerate(run.exploration.agents(run.games).items()):
         before = index * run.exploration.epochs
         explorer = path / "agents" / name
+        restore(explorer / "rewards", saved_companions(explorer), run.reward)
         with (
             reward_service(
                 world_model,

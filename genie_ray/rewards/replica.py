@@ -225,6 +225,7 @@ class RewardModel:
         return {
             "kind": self._config.kind,
             "novelty": self._config.novelty,
+            "remembers": self._config.remembers,
             **self._served,
             "version": self._judge.version,
         }

@@ -263,11 +263,17 @@ def shut_down_if_idle() -> None:
         serve.shutdown()
 
 
-def find_service(app_name: str, *, frame_size: int, action_names: Sequence[str]) -> Callable[[], ServeRewardClient]:
+def find_service(
+    app_name: str, *, frame_size: int, action_names: Sequence[str], asked_again: bool = False
+) -> Callable[[], ServeRewardClient]:
     """A factory of clients of a service that runs already.
 
+    Args:
+        asked_again: whether it is to judge the same play more than once.
+
     Raises:
-        ValueError: there is none on this cluster, or it judges other frames or actions, or does not answer.
+        ValueError: there is none on this cluster, or it judges other frames or actions, or must not be asked again, or
+            does not answer.
     """
     if app_name not in (running := serve.status().applications):
         raise ValueError(
@@ -279,6 +285,11 @@ def find_service(app_name: str, *, frame_size: int, action_names: Sequence[str])
         status = running[app_name].status.value
         raise ValueError(f"reward service {app_name!r} is there ({status}) but busy or restarting: {error}") from error
     require_fit(f"reward service {app_name!r}", described, frame_size=frame_size, action_names=action_names)
+    if asked_again and described["remembers"]:
+        raise ValueError(
+            f"exploration.learning.old_rewards = 'ask': reward service {app_name!r} remembers what it was asked (kind "
+            f"{described['kind']!r}, novelty {described['novelty']!r}), so it must be asked once: use 'mark'"
+        )
     return partial(ServeRewardClient, app_name)
 
 

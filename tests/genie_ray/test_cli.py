@@ -142,6 +142,9 @@ def test_wrong_reward_settings_are_told(
     assert "no reward service 'absent' on this cluster" in refuse(
         "explore", "out", "--reward-service", "absent", *smoke
     )
+    assert "reward.kind=vae: a service that runs has its own settings" in refuse(
+        "explore", "out", "--reward-service", "absent", *smoke, "reward.kind=vae"
+    )
     assert "reward.top_k_fraction is 1.5" in refuse("explore", "out", *smoke, "reward.top_k_fraction=1.5")
     assert "reward.kind = 'fear': input should be 'entropy'" in refuse("explore", "out", *smoke, "reward.kind=fear")
     backwards = ["exploration.network.epsilon_start=0.1", "exploration.network.epsilon_end=0.2"]

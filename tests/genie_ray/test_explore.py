@@ -14,13 +14,15 @@ from genie_ray.agents import SCORE_FILE, Line
 from genie_ray.collection import Policy
 from genie_ray.envs.actions import action_names
 from genie_ray.envs.retro import EnvConfig
-from genie_ray.exploration import ExplorationConfig, exploration_epochs, explore
+from genie_ray.exploration import ExplorationConfig, algorithm_config, exploration_epochs, explore
 from genie_ray.metrics_log import read_metrics
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.verify import verify
+from genie_ray.rewards.client import ServeRewardClient
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.service import reward_service
 from genie_ray.rounds import RoundsConfig
+from genie_ray.session import RayConfig
 from genie_ray.training import TrainingConfig
 from policies.autoexplore.config import AutoExploreLearningConfig
 from policies.autoexplore.module import AutoExploreModuleConfig
@@ -138,6 +140,14 @@ def test_two_games_are_explored_by_one_agent_in_rounds(
     assert (lines[-1]["judges"], lines[-1]["round"]) == (2, 3)
     assert served == kept["judge"] == learned["weights_sha256"]
     assert {"fragments_dropped", "reward_wait_s"} <= set(lines[-1])
+
+
+def test_an_evaluation_has_an_episode_of_each_game() -> None:
+    games = [f"game {number}" for number in range(10)]
+    for played, environments in ((games, 10), (games[:1], 2)):
+        training = algorithm_config(played, ServeRewardClient, CONFIG, ENV, RayConfig(), seed=0)
+        assert training.num_envs_per_env_runner == 2
+        assert training.get_evaluation_config_object().num_envs_per_env_runner == environments
 
 
 def test_what_cannot_be_explored_is_refused_before_anything_starts(world_model: Path, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from genie_ray.rewards.client import ServeRewardClient
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.http import HttpConfig
 from genie_ray.rewards.judges import UncertaintyJudge
-from genie_ray.rewards.service import find_service, remove_services, reward_service, service_name
+from genie_ray.rewards.memory import RewardMemory, restore
+from genie_ray.rewards.service import RewardService, find_service, remove_services, reward_service, service_name
 from genie_ray.rewards.serving import http_service
 from genie_ray.rewards.windows import unfold
 from policies.autoexplore.algorithm import AutoExploreConfig, AutoExploreLearningConfig
@@ -239,6 +240,33 @@ def test_replicas_are_added_under_load(url: str, checkpoints: list[Path], models
         assert len(judges) == 2
         for late in asked:
             assert_rewards(late.result(timeout_s=60)[-1:], models[0], frames, actions)
+
+
+@pytest.mark.slow
+def test_what_rewards_remember_goes_with_a_checkpoint(url: str, checkpoints: list[Path], tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, novelty="lifelong", cpus=0.0)
+    serving: dict[str, Any] = {**FITS, "state": tmp_path / "rewards"}
+
+    def ask(service: RewardService) -> np.ndarray:
+        answer = service().submit(*fragments(12), episodes=["a"]).answer(timeout_s=60)
+        return answer.rewards[0]
+
+    restore(tmp_path / "rewards", [], config)
+    with reward_service(checkpoints[0], config, **serving) as service:
+        first = ask(service)
+        saved = RewardMemory(service).get_state()
+        second = ask(service)
+        with pytest.raises(ValueError, match=r"remembers what it was asked .kind 'entropy', novelty 'lifelong'"):
+            find_service(service.app_name, **FITS, asked_again=True)
+    assert (second[3:] < first[3:]).all()
+    (tmp_path / "rewards" / "rf.pt").write_bytes(b"of another time")
+    restore(tmp_path / "rewards", [{"of": "another companion"}, saved], config)
+    assert {path.name for path in (tmp_path / "rewards").iterdir()} == set(saved["reward_memory"])
+    with reward_service(checkpoints[0], config, **serving) as service:
+        np.testing.assert_array_equal(ask(service), second)
+    restore(tmp_path / "rewards", [], config)
+    with reward_service(checkpoints[0], config, **serving) as service:
+        np.testing.assert_array_equal(ask(service), first)
 
 
 def test_another_serve_is_left_alone(url: str, checkpoints: list[Path]) -> None:
