@@ -5,18 +5,21 @@ action taken half of the time. Counts distinct cells, and asks a frozen world mo
 play. Where the widest way of playing is hardly wider than chance, no explorer can be; where it is wider but is not paid
 more, the reward does not lead there; where it is both and an explorer did not find it, learning is at fault.
 
+The reward is asked for several shares of the tokens that count (eq. 4). A way's reward is told by how many standard
+deviations of a step's reward under random play it is above random play's mean: what a learner can tell apart.
+
 Prints a Markdown table, all figures relative to random play of the same seed.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 from torch import from_numpy
 from torchmetrics.functional import spearman_corrcoef
@@ -27,10 +30,11 @@ from genie_ray.envs.retro import EnvConfig, make_game
 from genie_ray.progress import console
 from genie_ray.replay.coverage import cells
 from genie_ray.rewards.config import RewardConfig
-from genie_ray.rewards.judges import UncertaintyJudge
+from genie_ray.rewards.judges import entropies
 from genie_ray.rewards.windows import join, unfold
 from world_model.checkpoint import load_as
 from world_model.genie import GenieReduxG
+from world_model.uncertainty import top_k_mean
 
 FRAGMENT = 25  # steps
 JUDGED_EVERY = 6  # fragments
@@ -78,8 +82,10 @@ def play(game: str, config: EnvConfig, way: Way, steps: int, seed: int) -> tuple
     return np.stack(frames), actions, ends
 
 
-def mean_reward(judge: UncertaintyJudge, frames: np.ndarray, actions: np.ndarray, ends: Sequence[int]) -> float:
-    """Of the windows of every `JUDGED_EVERY`th fragment, where it is within an episode."""
+def rewards_of(
+    model: GenieReduxG, shares: Sequence[float], frames: np.ndarray, actions: np.ndarray, ends: Sequence[int]
+) -> np.ndarray:
+    """Of the windows of every `JUDGED_EVERY`th fragment, where it is within an episode; [shares, windows]."""
     starts = range(0, len(actions) - FRAGMENT + 1, JUDGED_EVERY * FRAGMENT)
     windows = join(
         [
@@ -88,8 +94,11 @@ def mean_reward(judge: UncertaintyJudge, frames: np.ndarray, actions: np.ndarray
             if not any(start < end <= start + FRAGMENT for end in ends)
         ]
     )
-    rewards = [judge.judge(windows[begin : begin + BATCH]).rewards_M for begin in range(0, len(windows), BATCH)]
-    return float(np.concatenate(rewards).mean())
+    config = RewardConfig(precision="bf16")
+    batches = (windows[begin : begin + BATCH] for begin in range(0, len(windows), BATCH))
+    with torch.no_grad():
+        entropy_MN = torch.cat([entropies(model, batch, config).float() for batch in batches])
+    return np.stack([top_k_mean(entropy_MN, share).numpy() for share in shares])
 
 
 def main() -> None:
@@ -97,36 +106,46 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="--out of explorer_vs_random's run.py: its world models judge")
     parser.add_argument("--seeds", type=int, nargs="+", help="some of the YAML file's; all of them if not given")
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "config.yaml", help="its YAML file")
+    parser.add_argument("--games", nargs="+", help="some of the YAML file's; all of them if not given")
+    parser.add_argument("--top-k", type=float, nargs="+", default=[0.05, 0.25, 1.0], help="shares of tokens that count")
     arguments = parser.parse_args()
     described = yaml.safe_load(arguments.config.read_text())
     config, steps = build(RunConfig, described["base"]), described["base"]["collection"]["finetune_steps"]
-    seeds = arguments.seeds or described["seeds"]
+    seeds, shares = arguments.seeds or described["seeds"], arguments.top_k
     compared = ways(action_names(config.env.action_set))
-    lines = [
-        "| game | way of playing | cells, times random | each seed's | reward, times random |",
-        "|---|---|---|---|---|",
-    ]
+    columns = ["game", "way of playing", "cells, times random", "each seed's"]
+    columns += [f"reward, top {share:.0%}: σ above random, each seed's" for share in shares]
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     remarks = []
-    for game in config.games:
-        wide, paid = (np.zeros((len(seeds), len(compared))) for _ in range(2))
+    for game in arguments.games or config.games:
+        wide, paid = np.zeros((len(seeds), len(compared))), np.zeros((len(shares), len(seeds), len(compared)))
         for row, seed in enumerate(seeds):
             model = load_as(GenieReduxG, arguments.results / f"seed-{seed}" / "dynamics" / "best")
-            judge = UncertaintyJudge(model, RewardConfig(precision="bf16"), f"seed {seed}")
             for column, way in enumerate(compared):
                 frames, actions, ends = play(game, config.env, way, steps, seed)
                 wide[row, column] = len(np.unique(cells(frames)))
-                paid[row, column] = mean_reward(judge, frames, actions, ends)
-                done = f"{wide[row, column]:.0f} cells, reward {paid[row, column]:.3f}, {len(ends)} episodes ended"
-                console.print(f"{game}: seed {seed}, {way.name}: {done}")
-        times, reward = wide / wide[:, :1], paid / paid[:, :1]
+                rewards = rewards_of(model, shares, frames, actions, ends)
+                if column == 0:  # random play
+                    means, spreads = rewards.mean(1), rewards.std(1)
+                paid[:, row, column] = (rewards.mean(1) - means) / spreads
+                console.print(
+                    f"{game}: seed {seed}, {way.name}: {wide[row, column]:.0f} cells, {len(ends)} episodes ended"
+                )
+        times = wide / wide[:, :1]
         for column in np.argsort(-times.mean(0)):
             each = ", ".join(f"{ratio:.2f}" for ratio in times[:, column])
-            name, cells_of, reward_of = compared[column].name, times[:, column].mean(), reward[:, column].mean()
-            lines.append(f"| {game} | {name} | {cells_of:.2f} | {each} | {reward_of:.2f} |")
-        ranks = [float(spearman_corrcoef(from_numpy(wide[row]), from_numpy(paid[row]))) for row in range(len(wide))]
-        remarks.append(
-            f"{game}: rank correlation of reward and cells over ways of playing {statistics.fmean(ranks):+.2f}"
-        )
+            above = [", ".join(f"{value:+.2f}" for value in of_share[:, column]) for of_share in paid]
+            lines.append(
+                f"| {game} | {compared[column].name} | {times[:, column].mean():.2f} | {each} | {' | '.join(above)} |"
+            )
+        for share, of_share in zip(shares, paid, strict=True):
+            ranks = [
+                float(spearman_corrcoef(from_numpy(a), from_numpy(b))) for a, b in zip(wide, of_share, strict=True)
+            ]
+            each = ", ".join(f"{rank:+.2f}" for rank in ranks)
+            remarks.append(
+                f"* {game}, top {share:.0%}: rank correlation of reward and cells over ways of playing {each}"
+            )
     print("\n".join([*lines, "", *remarks]))
 
 
