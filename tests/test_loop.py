@@ -8,9 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from genie_ray.loop import BASE, ON_EXPLORED, ON_RANDOM
+from genie_ray.replay.coverage import cells
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.verify import verify
 from world_model import checkpoint
@@ -96,9 +98,22 @@ def test_the_report_shows_the_table_and_says_who_won(peaceful: Path) -> None:
         assert f"{game}: " in page
     # A clip and a strip of each of the world model's predictions; of the explorer's evaluation a clip and two pictures.
     assert page.count("data:image/gif;base64,") + 1 == page.count("data:image/png;base64,") > 4
-    assert "<svg" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
+
+
+@pytest.mark.slow
+def test_the_report_shows_how_much_was_seen(peaceful: Path) -> None:
+    coverage = (peaceful / "report.html").read_text().partition("<th>cells, explored</th>")[2]
+    for game in ("Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"):
+        seen = []
+        for name in ("explore", "control"):
+            dataset = ReplayDataset(peaceful / "datasets" / name)
+            frames = [dataset.read(reference).frames for reference in dataset.episodes if reference.game == game]
+            seen.append(len(np.unique(cells(np.concatenate(frames)))))
+        assert f"<td>{game}</td><td>{seen[0]}</td><td>{seen[1]}</td>" in coverage
+    plots = coverage.partition('<div class="plots">')[2].partition("</div>")[0]
+    assert plots.count("<svg") == 2  # a curve of each game
 
 
 @pytest.mark.long
