@@ -61,7 +61,11 @@ def write_pictures(
     asked = [*windows, (frames[-1], actions[-1])]
     maps = (
         client.submit(
-            [f for f, _ in asked], [a for _, a in asked], episodes=[uuid.uuid4().hex for _ in asked], maps=True
+            [f for f, _ in asked],
+            [a for _, a in asked],
+            episodes=[uuid.uuid4().hex for _ in asked],
+            maps=True,
+            remember=False,
         )
         .answer(TIMEOUT_S)
         .maps

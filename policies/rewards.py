@@ -64,6 +64,7 @@ class RewardClient(Protocol):
         *,
         episodes: Sequence[str] | None = None,
         maps: bool = False,
+        remember: bool = True,
     ) -> RewardFuture:
         """Asks for the rewards of some fragments. Returns at once; what goes wrong is raised by the future.
 
@@ -73,6 +74,8 @@ class RewardClient(Protocol):
             episodes: the fragments' episodes, any names; needed by rewards that remember an episode. Its fragments
                 are asked about in their order, but for one that is asked again while the next is under way.
             maps: whether the answer shall have maps.
+            remember: whether a reward that learns, or counts all play, may take the fragments in. Not so for play that
+                nobody learns from, or evaluations would change what is paid.
         """
         ...
 

@@ -26,6 +26,7 @@ class Request:
     waiting: deque[Windows]
     episodes: frozenset[str]  # whose windows must be judged in their order
     maps: bool
+    remember: bool
     done: asyncio.Future[RewardAnswer]
     arrived: float = field(default_factory=time.perf_counter)
     judged: list[Judgement] = field(default_factory=list)
@@ -79,11 +80,14 @@ def next_batch(requests: Sequence[Request], size: int) -> list[tuple[Request, Wi
 
 
 def _served_next(requests: Sequence[Request]) -> list[Request]:
-    """Those with windows left, unless an earlier one holds windows of the same episode or waits for another judge."""
+    """Those with windows left, unless an earlier one holds windows of the same episode or waits for another judge.
+
+    What may be remembered and what may not is judged apart.
+    """
     served: list[Request] = []
     episodes: set[str] = set()
     for request in requests:
-        if request.judge is not requests[0].judge:
+        if request.judge is not requests[0].judge or request.remember != requests[0].remember:
             break
         if request.waiting:
             if episodes.isdisjoint(request.episodes):
@@ -93,10 +97,10 @@ def _served_next(requests: Sequence[Request]) -> list[Request]:
 
 
 def digest(
-    frames: Iterable[np.ndarray], actions: Iterable[np.ndarray], episodes: Sequence[str] | None, maps: bool
+    frames: Iterable[np.ndarray], actions: Iterable[np.ndarray], episodes: Sequence[str] | None, *flags: bool
 ) -> bytes:
     """Tells questions apart."""
-    hasher = hashlib.blake2b(repr((episodes, maps)).encode(), digest_size=16)
+    hasher = hashlib.blake2b(repr((episodes, flags)).encode(), digest_size=16)
     for array in (*frames, *actions):
         hasher.update(f"{array.dtype} {array.shape}".encode())
         hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

@@ -74,11 +74,12 @@ class ServeRewardClient:
         *,
         episodes: Sequence[str] | None = None,
         maps: bool = False,
+        remember: bool = True,
     ) -> ServeRewardFuture:
         """Sends one request for all these fragments."""
         self.counts["requests"] += 1
         named = None if episodes is None else list(episodes)
-        return ServeRewardFuture(self, (uuid.uuid4().hex, frames, actions, named, maps))
+        return ServeRewardFuture(self, (uuid.uuid4().hex, frames, actions, named, maps, remember))
 
     def ask(self, method: str, *arguments: Any, timeout_s: float) -> Any:
         """What another method of the service's returns, one that may be called again; raises as `wait`."""

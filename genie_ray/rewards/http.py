@@ -87,6 +87,9 @@ class RewardApi:
         request: Request,
         token: Token,
         maps: Annotated[bool, Query(description="Also answer with maps over each frame's tokens.")] = False,
+        remember: Annotated[
+            bool, Query(description="A reward that learns, or counts all play, may take the fragments in.")
+        ] = True,
         request_id: Annotated[
             str | None,
             Query(description="A fresh UUID. Asked again under the same one, a question gets the same answer."),
@@ -102,7 +105,13 @@ class RewardApi:
         except ValueError as error:
             raise HTTPException(400, str(error)) from error
         answer = await self._ask(
-            "rewards", request_id or uuid.uuid4().hex, question.frames, question.actions, question.episodes, maps
+            "rewards",
+            request_id or uuid.uuid4().hex,
+            question.frames,
+            question.actions,
+            question.episodes,
+            maps,
+            remember,
         )
         return Response(await asyncio.to_thread(wire.pack_answer, answer), media_type=wire.MEDIA_TYPE)
 

@@ -44,7 +44,7 @@ class Judge(ABC):
         """The windows' rewards."""
 
     def learn(self) -> None:
-        """Learns from the windows judged last."""
+        """Learns from the windows judged last, if they may be remembered."""
         return None
 
     def get_state(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class NoveltyJudge(Judge):
         device = self._tokenizer.token_vectors().device
         arrived_M1HWC = torch.from_numpy(np.ascontiguousarray(windows.frames_M5HWC[:, -1:])).to(device)
         tokens_MN = self._tokenizer.encode(arrived_M1HWC).flatten(1).cpu().numpy()
-        factors_M = self._novelty.factors(tokens_MN, windows.episodes)
+        factors_M = self._novelty.factors(tokens_MN, windows.episodes, remember=windows.remember)
         return Judgement(
             rewards_M=judged.rewards_M * factors_M,
             statistics={**judged.statistics, "novelty": factors_M},

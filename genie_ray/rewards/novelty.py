@@ -30,16 +30,22 @@ class Places:
     def __init__(self, tokens_PN: np.ndarray, visits_P: np.ndarray) -> None:
         self._tokens_PN, self._visits_P, self._number = tokens_PN, visits_P, len(visits_P)
 
-    def visit(self, tokens_N: np.ndarray, tolerance: float) -> int:
+    def visit(self, tokens_N: np.ndarray, tolerance: float, *, remember: bool) -> int:
         """How often the frame's place was visited, with this time."""
-        if self._number:
-            differing_P = np.count_nonzero(self._tokens_PN[: self._number] != tokens_N, axis=1)
-            nearest = int(differing_P.argmin())
-            if differing_P[nearest] <= tolerance * len(tokens_N):
-                self._visits_P[nearest] += 1
-                return int(self._visits_P[nearest])
-        self._add(tokens_N)
-        return 1
+        place = self._find(tokens_N, tolerance)
+        visits = 1 if place is None else int(self._visits_P[place]) + 1
+        if remember and place is None:
+            self._add(tokens_N)
+        elif remember:
+            self._visits_P[place] = visits
+        return visits
+
+    def _find(self, tokens_N: np.ndarray, tolerance: float) -> int | None:
+        if not self._number:
+            return None
+        differing_P = np.count_nonzero(self._tokens_PN[: self._number] != tokens_N, axis=1)
+        nearest = int(differing_P.argmin())
+        return nearest if differing_P[nearest] <= tolerance * len(tokens_N) else None
 
     def _add(self, tokens_N: np.ndarray) -> None:
         if self._number == MAX_PLACES:
@@ -73,21 +79,25 @@ class Novelty:
         self.incarnation = 0  # times that a state was taken up
         self._episodes: OrderedDict[str, Places] = OrderedDict()
 
-    def factors(self, tokens_MN: np.ndarray, episodes: Sequence[str]) -> np.ndarray:
-        """The frames' factors, float32 [M] in (0, 1]; remembers them, in this order."""
+    def factors(self, tokens_MN: np.ndarray, episodes: Sequence[str], *, remember: bool = True) -> np.ndarray:
+        """The frames' factors, float32 [M] in (0, 1].
+
+        They are remembered, in this order; of all play only what may be, of an episode everything.
+        """
         names = [ALL_PLAY] * len(episodes) if self.lifelong else episodes
-        visits = [self._visit(tokens_N, name) for tokens_N, name in zip(tokens_MN, names, strict=True)]
+        counted = remember or not self.lifelong
+        visits = [self._visit(tokens_N, name, counted) for tokens_N, name in zip(tokens_MN, names, strict=True)]
         return np.array(visits, np.float32) ** -0.5
 
-    def _visit(self, tokens_N: np.ndarray, episode: str) -> int:
+    def _visit(self, tokens_N: np.ndarray, episode: str, remember: bool) -> int:
         if episode in self._episodes:
             self._episodes.move_to_end(episode)
         else:
             self._episodes[episode] = Places(np.empty((0, len(tokens_N)), np.int32), np.empty(0, np.int64))
             if len(self._episodes) > MAX_EPISODES:
                 self._episodes.popitem(last=False)
-        self.visits += 1
-        return self._episodes[episode].visit(tokens_N, self.tolerance)
+        self.visits += remember
+        return self._episodes[episode].visit(tokens_N, self.tolerance, remember=remember)
 
     def get_state(self) -> dict[str, Any]:
         """What is remembered, the episode unseen for longest first."""

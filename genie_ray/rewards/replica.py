@@ -8,6 +8,7 @@ throughout, so by one version of the weights, and answered once: asked again und
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import logging
 import os
@@ -97,15 +98,16 @@ class RewardModel:
         actions: list[np.ndarray],
         episodes: list[str] | None = None,
         maps: bool = False,
+        remember: bool = True,
     ) -> RewardAnswer:
         """The fragments' rewards; see `policies.rewards.RewardClient.submit`.
 
         Raises:
             ValueError: fragments that cannot be judged, or the id of another question.
         """
-        asked = digest(frames, actions, episodes, maps)
+        asked = digest(frames, actions, episodes, maps, remember)
         if request_id not in self._answers:
-            self._answers[request_id] = asked, self._enqueue(frames, actions, episodes, maps)
+            self._answers[request_id] = asked, self._enqueue(frames, actions, episodes, maps, remember)
             self._answers[request_id][1].add_done_callback(
                 lambda answer: answer.exception() and self._answers.pop(request_id, None)
             )
@@ -117,7 +119,12 @@ class RewardModel:
         return await asyncio.shield(answer)
 
     def _enqueue(
-        self, frames: list[np.ndarray], actions: list[np.ndarray], episodes: list[str] | None, maps: bool
+        self,
+        frames: list[np.ndarray],
+        actions: list[np.ndarray],
+        episodes: list[str] | None,
+        maps: bool,
+        remember: bool,
     ) -> asyncio.Future[RewardAnswer]:
         sizes = {name: self._served[name] for name in ("frame_size", "num_actions")}
         check_fragments(frames, actions, episodes, **sizes)
@@ -132,6 +139,7 @@ class RewardModel:
             waiting=deque(part for part in parts if len(part)),
             episodes=frozenset(name for name in names if name is not None),
             maps=maps,
+            remember=remember,
             done=asyncio.get_running_loop().create_future(),
         )
         self._queue.append(request)
@@ -142,10 +150,11 @@ class RewardModel:
     async def _work(self) -> None:
         """Judges until nobody waits."""
         while self._queue:
-            judge, batch = self._queue[0].judge, next_batch(self._queue, self._config.batch_size)
+            judge, remember = self._queue[0].judge, self._queue[0].remember
+            batch = next_batch(self._queue, self._config.batch_size)
             succeeded = bool(batch) and await self._serve(judge, batch)
             self._finish()
-            if succeeded and self._config.remembers:
+            if succeeded and remember and self._config.remembers:
                 await self._in_thread(self._learn, judge)
 
     async def _serve(self, judge: Judge, batch: list[tuple[Request, Windows]]) -> bool:
@@ -163,7 +172,7 @@ class RewardModel:
 
     def _judge_batch(self, judge: Judge, batch: list[tuple[Request, Windows]]) -> list[Judgement]:
         started = time.perf_counter()
-        windows = join([part for _, part in batch])
+        windows = dataclasses.replace(join([part for _, part in batch]), remember=batch[0][0].remember)
         for request, _ in batch:
             request.version = judge.version
         judged = judge.judge(windows)

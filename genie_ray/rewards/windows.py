@@ -8,7 +8,7 @@ Axis letters: M windows, n actions of a fragment, H W C frame.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 
 import numpy as np
@@ -26,13 +26,15 @@ class Windows:
     frames_M5HWC: np.ndarray  # uint8
     actions_M4: np.ndarray  # int64
     episodes: list[str] | None  # of each window
+    remember: bool = True  # whether a judge that learns, or counts all play, may take them in
 
     def __len__(self) -> int:
         return len(self.actions_M4)
 
     def __getitem__(self, part: slice) -> Windows:
         """Some of them; shares memory."""
-        return Windows(
+        return replace(
+            self,
             frames_M5HWC=self.frames_M5HWC[part],
             actions_M4=self.actions_M4[part],
             episodes=None if self.episodes is None else self.episodes[part],

@@ -110,7 +110,7 @@ class CuriosityEnvRunner(SingleAgentEnvRunner):
         self._needs_initial_reset = True  # which RLlib seeds
         try:
             episodes = self.sample(num_timesteps=steps * self.num_envs)
-            answer = self._answer(self._ask(episodes))
+            answer = self._answer(self._ask(episodes, remember=False))
         except (PlayError, RewardUnavailableError) as error:
             return PlayedFragment(error=str(error))
         self.metrics.log_dict(reward_figures(np.concatenate(answer.rewards)), window=1)
@@ -154,12 +154,13 @@ class CuriosityEnvRunner(SingleAgentEnvRunner):
             self._seed = int(seeds.generate_state(1)[0])
             torch.manual_seed(self._seed)
 
-    def _ask(self, episodes: list[SingleAgentEpisode]) -> _Waiting:
+    def _ask(self, episodes: list[SingleAgentEpisode], *, remember: bool = True) -> _Waiting:
         # `data` includes the lookback steps, so windows reach back over the fragment's start.
         future = self._client.submit(
             [episode.observations.data for episode in episodes],
             [np.asarray(episode.actions.data, np.int64) for episode in episodes],
             episodes=[episode.id_ for episode in episodes],
+            remember=remember,
         )
         return _Waiting(episodes=episodes, future=future)
 

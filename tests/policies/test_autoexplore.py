@@ -110,6 +110,7 @@ def test_evaluation_plays_by_the_evaluations_temperature(trained: AutoExplore) -
     played = trained.evaluated
     assert played is not None
     assert played.steps >= 4 * LEARNING.evaluation_steps
+    assert played.version == "first, not to remember"
     rewards = np.concatenate([episode.get_rewards() for episode in played.episodes])
     assert trained.metrics.peek(("evaluation", "env_runners", "reward_mean")) == pytest.approx(np.nanmean(rewards))
     settings = trained.eval_env_runner.module.settings

@@ -80,6 +80,7 @@ class ActionClient:
         *,
         episodes: Sequence[str] | None = None,
         maps: bool = False,
+        remember: bool = True,
     ) -> Ready:
         assert episodes is not None
         assert len(episodes) == len(frames)
@@ -91,7 +92,7 @@ class ActionClient:
             reward = (actions_of == 2).astype(np.float32)
             reward[: WINDOW_ACTIONS - 1] = np.nan
             rewards.append(reward)
-        return Ready(rewards)
+        return Ready(rewards, version="first" if remember else "first, not to remember")
 
 
 class Dies(ActionClient):

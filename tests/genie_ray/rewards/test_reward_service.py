@@ -217,6 +217,7 @@ def test_what_was_learned_is_kept_though_the_run_fails(url: str, checkpoints: li
     def run() -> None:
         with reward_service(checkpoints[0], config, state=tmp_path, **FITS) as service:
             service().submit(*fragments(10)).result(timeout_s=30)  # one batch
+            service().submit(*fragments(10), remember=False).result(timeout_s=30)
             raise KeyError("of the run")
 
     with pytest.raises(KeyError, match="of the run"):
@@ -247,18 +248,20 @@ def test_what_rewards_remember_goes_with_a_checkpoint(url: str, checkpoints: lis
     config = dataclasses.replace(CONFIG, novelty="lifelong", cpus=0.0)
     serving: dict[str, Any] = {**FITS, "state": tmp_path / "rewards"}
 
-    def ask(service: RewardService) -> np.ndarray:
-        answer = service().submit(*fragments(12), episodes=["a"]).answer(timeout_s=60)
-        return answer.rewards[0]
+    def ask(service: RewardService, **how: bool) -> np.ndarray:
+        return service().submit(*fragments(12), episodes=["a"], **how).result(timeout_s=60)[0]
 
     restore(tmp_path / "rewards", [], config)
     with reward_service(checkpoints[0], config, **serving) as service:
         first = ask(service)
         saved = RewardMemory(service).get_state()
+        unremembered = [ask(service, remember=False) for _ in range(2)]
         second = ask(service)
         with pytest.raises(ValueError, match=r"remembers what it was asked .kind 'entropy', novelty 'lifelong'"):
             find_service(service.app_name, **FITS, asked_again=True)
-    assert (second[3:] < first[3:]).all()
+    np.testing.assert_array_equal(*unremembered)
+    assert (unremembered[0][3:] < first[3:]).all()
+    assert (second[3:] <= unremembered[0][3:]).all()
     (tmp_path / "rewards" / "rf.pt").write_bytes(b"of another time")
     restore(tmp_path / "rewards", [{"of": "another companion"}, saved], config)
     assert {path.name for path in (tmp_path / "rewards").iterdir()} == set(saved["reward_memory"])

@@ -12,7 +12,7 @@ from world_model.genie import GenieReduxG
 CONFIG = RewardConfig()
 
 
-def requests(judge: Judge, *asked: tuple[int, str | None]) -> list[Request]:
+def requests(judge: Judge, *asked: tuple[int, str | None], remember: bool = True) -> list[Request]:
     """Of that many windows each, of these episodes."""
     return [
         Request(
@@ -21,6 +21,7 @@ def requests(judge: Judge, *asked: tuple[int, str | None]) -> list[Request]:
             waiting=deque([noise_windows(count, episode=episode)]),
             episodes=frozenset([episode] if episode else []),
             maps=False,
+            remember=remember,
             done=asyncio.Future(loop=asyncio.new_event_loop()),
         )
         for count, episode in asked
@@ -39,6 +40,8 @@ def test_nobody_waits_for_a_long_request(models: list[GenieReduxG]) -> None:
     assert taken(waiting, 12) == [(0, 6), (2, 4), (0, 2)]
     other = requests(UncertaintyJudge(models[0], CONFIG, "1"), (5, None))
     assert taken([*requests(judge, (5, None)), *other], 12) == [(0, 5)]
+    evaluation = requests(judge, (5, None), remember=False)
+    assert taken([*requests(judge, (5, None)), *evaluation], 12) == [(0, 5)]
 
 
 def test_an_episode_is_judged_in_its_order(models: list[GenieReduxG]) -> None:
