@@ -143,9 +143,7 @@ def main() -> None:
                 float(spearman_corrcoef(from_numpy(a), from_numpy(b))) for a, b in zip(wide, of_share, strict=True)
             ]
             each = ", ".join(f"{rank:+.2f}" for rank in ranks)
-            remarks.append(
-                f"* {game}, top {share:.0%}: rank correlation of reward and cells over ways of playing {each}"
-            )
+            remarks.append(f"* {game}, top {share:.0%}: rank correlation of reward and cells, each seed's: {each}")
     print("\n".join([*lines, "", *remarks]))
 
 
