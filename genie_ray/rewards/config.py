@@ -53,11 +53,15 @@ class RewardConfig:
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(f"max_replicas is {self.max_replicas}; allowed: replicas ({self.replicas}) or more")
         if self.remembers and (self.max_replicas or self.replicas) > 1:
-            reason = f"novelty {self.novelty!r}" if self.novelty != "none" else f"kind {self.kind!r}"
             raise ValueError(
-                f"replicas and max_replicas are {self.replicas} and {self.max_replicas}; allowed with {reason}, "
+                f"replicas and max_replicas are {self.replicas} and {self.max_replicas}; allowed with {self.reason}, "
                 "which remembers what it has seen: 1"
             )
+
+    @property
+    def reason(self) -> str:
+        """Which setting makes it remember, for messages."""
+        return f"novelty {self.novelty!r}" if self.novelty != "none" else f"kind {self.kind!r}"
 
     @property
     def remembers(self) -> bool:

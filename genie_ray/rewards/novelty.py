@@ -5,7 +5,8 @@
 The count is of Bellemare et al. 2016 (1606.01868), there over all play; the memory of one episode and the place as a
 factor are of NGU (Badia et al. 2020, 2002.06038). What counts as the same place is ours: a frame is the place whose
 tokens differ least from its own, if no more than a share `tolerance` of them do (0: an exact count), else a new one. So
-a place that the model will never predict stops paying: for the episode, which forgets at a death, or for good.
+a place that the model will never predict stops paying: for the episode, which forgets at a death, or for as long
+as it is among the last `MAX_PLACES` found.
 
 Axis letters: M windows, N tokens of a frame, P places so far.
 """

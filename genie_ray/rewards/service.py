@@ -108,8 +108,7 @@ def replica_settings(
         ValueError: a reward that remembers has no state directory, or cannot judge frames of this size.
     """
     if config.stateful and state is None:
-        reason = f"novelty {config.novelty!r}" if config.novelty != "none" else f"kind {config.kind!r}"
-        raise ValueError(f"no state directory; needed by {reason}")
+        raise ValueError(f"no state directory; needed by {config.reason}")
     frame_size = describe_checkpoint(checkpoint)["frame_size"]
     if config.kind in ("rf", "vae") and frame_size % STRIDE:
         raise ValueError(f"frame size is {frame_size}; allowed with kind {config.kind!r}: multiples of {STRIDE}")
