@@ -10,23 +10,14 @@ from typing import Annotated
 
 import typer
 
+from genie_ray.base.errors import IncompleteError, one_line
 from genie_ray.commands import scoring, serving, sweeping
 from genie_ray.commands.checkpoints import checkpoint_app
 from genie_ray.commands.data import data_app
 from genie_ray.commands.games import games_app
-from genie_ray.commands.options import (
-    Address,
-    ConfigFile,
-    Games,
-    Output,
-    Overrides,
-    Seed,
-    choose_games,
-    load_settings,
-)
+from genie_ray.commands.options import Address, ConfigFile, Games, Output, Overrides, Seed, choose_games, load_settings
 from genie_ray.commands.roms import roms_app
 from genie_ray.commands.training import train_app
-from genie_ray.errors import IncompleteError, one_line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -77,7 +68,7 @@ def run(
     settings = load_settings(config, overrides, address)
     settings = dataclasses.replace(settings, games=choose_games(settings))
     from genie_ray.loop import run_loop
-    from genie_ray.report import print_table
+    from genie_ray.report.page import print_table
 
     directory = out or Path("runs") / config.stem
     path = run_loop(settings, directory)
@@ -110,8 +101,8 @@ def collect(
     limit = [] if max_steps is None else [f"env.max_episode_steps={max_steps}"]
     settings = load_settings(config, [*(overrides or []), *limit], address)
     games = choose_games(settings, game)
-    from genie_ray import collection
-    from genie_ray.session import ray_session
+    from genie_ray.base.session import ray_session
+    from genie_ray.collecting import collection
 
     player = collection.Policy(name="random")
     if policy != "random":
@@ -151,10 +142,10 @@ def explore(
 ) -> None:
     """Train explorers (OUT/<game>/module) on a world model's uncertainty. Settings: exploration.*, reward.*."""
     settings = load_settings(config, [*(overrides or []), *(["exploration.shared=true"] if shared else [])], address)
-    from genie_ray import exploration, explorers
-    from genie_ray.envs.actions import action_names
+    from genie_ray.base.session import ray_session
+    from genie_ray.exploring import exploration, explorers
+    from genie_ray.games.actions import action_names
     from genie_ray.rewards.service import find_service
-    from genie_ray.session import ray_session
 
     if (world_model is None) == (reward_service is None):
         raise ValueError("who gives the rewards? Name one of --world-model and --reward-service")
@@ -199,10 +190,10 @@ def report(
     ] = None,
 ) -> None:
     """Write RUN/report.html again and print its table."""
-    from genie_ray.report import print_table, write_report
+    from genie_ray.report.page import print_table, write_report
 
     if upscaler is not None:
-        from genie_ray.upscaling import upscale_run
+        from genie_ray.evaluating.upscaling import upscale_run
 
         upscale_run(directory, upscaler)
     path = write_report(directory)

@@ -18,15 +18,15 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from genie_ray.collection import CollectionConfig
-from genie_ray.envs.actions import action_names
+from genie_ray.base.session import RayConfig
+from genie_ray.collecting.collection import CollectionConfig
 from genie_ray.envs.retro import EnvConfig
-from genie_ray.evaluation import EvaluationConfig
-from genie_ray.exploration import ExplorationConfig
-from genie_ray.players import PlayerConfig
+from genie_ray.evaluating.evaluation import EvaluationConfig
+from genie_ray.exploring.exploration import ExplorationConfig
+from genie_ray.games.actions import action_names
+from genie_ray.playing.players import PlayerConfig
 from genie_ray.rewards.config import RewardConfig
-from genie_ray.session import RayConfig
-from genie_ray.training import TrainingConfig
+from genie_ray.training.train import TrainingConfig
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieReduxConfig, GenieReduxGConfig
 from world_model.latent_actions import LatentActionConfig

@@ -22,19 +22,19 @@ from pathlib import Path
 
 import yaml
 
-from genie_ray.collection import Policy, collect
+from genie_ray.base.files import write_atomically
+from genie_ray.base.progress import console
+from genie_ray.base.session import ray_session
+from genie_ray.collecting.collection import Policy, collect
 from genie_ray.config import SETTINGS_FILE, RunConfig, check_unchanged, to_dict
-from genie_ray.envs.roms import require_rom, resolve_game
-from genie_ray.evaluation import evaluate
-from genie_ray.explorers import train_explorers
-from genie_ray.files import write_atomically
-from genie_ray.players import train_player
-from genie_ray.progress import console
+from genie_ray.evaluating.evaluation import evaluate
+from genie_ray.evaluating.upscaling import SCORES_FILE, evaluate_upscaler
+from genie_ray.exploring.explorers import train_explorers
+from genie_ray.games.roms import require_rom, resolve_game
+from genie_ray.playing.players import train_player
 from genie_ray.replay.writer import METADATA_FILE, read_metadata
-from genie_ray.report import write_report
-from genie_ray.session import ray_session
-from genie_ray.training import TrainingJob, train
-from genie_ray.upscaling import SCORES_FILE, evaluate_upscaler
+from genie_ray.report.page import write_report
+from genie_ray.training.train import TrainingJob, train
 from world_model.genie import GenieReduxGConfig
 
 BASE, ON_RANDOM, ON_EXPLORED = "base model", "fine-tuned on random play", "fine-tuned on explored play"

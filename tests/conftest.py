@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from genie_ray.envs.roms import import_from_ale
+from genie_ray.games.roms import import_from_ale
 
 
 @pytest.fixture(scope="session")

@@ -25,14 +25,14 @@ import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from genie_ray.base.files import write_atomically
+from genie_ray.base.metrics_log import read_metrics
+from genie_ray.base.session import ray_session
 from genie_ray.config import RunConfig, build, differences, merge, to_dict
-from genie_ray.evaluation import evaluate
-from genie_ray.files import write_atomically
-from genie_ray.metrics_log import read_metrics
+from genie_ray.evaluating.evaluation import evaluate
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.replay.windows import iter_windows
-from genie_ray.session import ray_session
-from genie_ray.training import TrainingJob, train
+from genie_ray.replay.loading.windows import iter_windows
+from genie_ray.training.train import TrainingJob, train
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
 

@@ -30,13 +30,13 @@ from rich.table import Table
 
 sys.path.remove(str(Path(__file__).parent))  # where this file would pass for the module that it measures
 
-from genie_ray.collection import Collection, CollectionConfig, Policy
+from genie_ray.base.session import RayConfig, ray_session
+from genie_ray.collecting.collection import Collection, CollectionConfig, Policy
+from genie_ray.collecting.shards import Shard
+from genie_ray.collecting.worker import RolloutWorker
 from genie_ray.envs.retro import EnvConfig, RetroEnv, fit_frame
-from genie_ray.envs.roms import INTEGRATIONS, require_rom, resolve_game
+from genie_ray.games.roms import INTEGRATIONS, require_rom, resolve_game
 from genie_ray.replay.dataset import index_episodes
-from genie_ray.rollout_worker import RolloutWorker
-from genie_ray.session import RayConfig, ray_session
-from genie_ray.shards import Shard
 
 GAMES = ["Kangaroo-Atari2600-v0", "Hero-Atari2600-v0"]
 WARM_UP = 100  # steps

@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes, shard_paths
-from genie_ray.replay.windows import WindowLoader
+from genie_ray.replay.loading.windows import WindowLoader
 from genie_ray.replay.writer import read_metadata, write_metadata
 
 GAMES = ("Kangaroo-Atari2600-v0", "Hero-Atari2600-v0")

@@ -32,16 +32,16 @@ from rich.table import Table
 
 sys.path.remove(str(Path(__file__).parent))  # where world_model.py would pass for the package
 
-from genie_ray.envs.actions import action_names
+from genie_ray.base.precision import Precision
+from genie_ray.base.session import ray_session
 from genie_ray.envs.retro import EnvConfig, register_rllib_env
-from genie_ray.precision import Precision
+from genie_ray.games.actions import action_names
 from genie_ray.rewards.client import ServeRewardClient
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.judges import UncertaintyJudge
 from genie_ray.rewards.service import reward_service
 from genie_ray.rewards.state import describe_checkpoint
 from genie_ray.rewards.windows import join, unfold
-from genie_ray.session import ray_session
 from policies.memory import keep_freed_memory
 from policies.rewards import LOOKBACK
 from world_model.checkpoint import load_as, save

@@ -24,10 +24,10 @@ import yaml
 from torch import from_numpy
 from torchmetrics.functional import spearman_corrcoef
 
+from genie_ray.base.progress import console
 from genie_ray.config import RunConfig, build
-from genie_ray.envs.actions import action_names
 from genie_ray.envs.retro import EnvConfig, make_game
-from genie_ray.progress import console
+from genie_ray.games.actions import action_names
 from genie_ray.replay.coverage import cells
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.judges import entropies

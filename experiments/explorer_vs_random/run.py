@@ -7,7 +7,7 @@ trained explorer plays as many steps as random play; both are counted in cells, 
 lower its PSNR, the newer the play. "While learning" compares what a training saw with the random play that the world
 model learned from, at as many steps as both have.
 
-"Settled" epochs are those that a training warns of, where play narrows to less than a third (`genie_ray.settling`);
+"Settled" epochs are those that a training warns of, where play narrows to less than a third (`exploring.settling`);
 "breadth kept" is how many distinct cells a step the last epochs of training saw, over how many the widest ones did.
 
 Leaves, in OUT/seed-N, datasets, checkpoints, and one `result.json` for each explorer and game; in OUT, `results.json`,
@@ -30,20 +30,20 @@ import matplotlib
 import numpy as np
 import yaml
 
-from genie_ray.collection import Policy, collect
+from genie_ray.base.figures import blank_figure
+from genie_ray.base.files import write_atomically
+from genie_ray.base.metrics_log import read_metrics
+from genie_ray.base.progress import console
+from genie_ray.base.session import ray_session
+from genie_ray.collecting.collection import Policy, collect
 from genie_ray.config import RunConfig, build, differences, merge, to_dict
-from genie_ray.envs.roms import require_rom
-from genie_ray.evaluation import evaluate
-from genie_ray.explorers import train_explorers
-from genie_ray.figures import blank_figure
-from genie_ray.files import write_atomically
-from genie_ray.metrics_log import read_metrics
-from genie_ray.predictors import COPY
-from genie_ray.progress import console
+from genie_ray.evaluating.evaluation import evaluate
+from genie_ray.evaluating.predictors import COPY
+from genie_ray.exploring.explorers import train_explorers
+from genie_ray.games.roms import require_rom
 from genie_ray.replay.coverage import coverage_curve
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.session import ray_session
-from genie_ray.training import TrainingJob, train
+from genie_ray.training.train import TrainingJob, train
 
 CURVE_POINTS = 100  # of a coverage curve, that a result keeps
 CURVE_STEPS = 100  # between two of them, for play that a world model learned from

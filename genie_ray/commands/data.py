@@ -90,9 +90,9 @@ def convert(
     Imports are that layout, and plain clips: videos (mp4, gif, ...) with a list of actions in a .json of the same name,
     or .npz with both.
     """
-    from genie_ray.replay import convert
     from genie_ray.replay.dataset import ReplayDataset
-    from genie_ray.replay.recordings import ImportConfig
+    from genie_ray.replay.exchange import convert
+    from genie_ray.replay.exchange.recordings import ImportConfig
     from genie_ray.replay.storage import resolve
     from genie_ray.replay.writer import METADATA_FILE
 

@@ -13,7 +13,7 @@ from genie_ray.commands.options import Integrations
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from genie_ray.envs.labels import Entry
+    from genie_ray.games.labels import Entry
 
 games_app = typer.Typer(no_args_is_help=True, help="Games: find those of a kind.")
 
@@ -49,8 +49,8 @@ def games_list(
     """List games by what they are like: labels of ours for the 33 that run out of the box, and those that you give."""
     from rich.console import Console
 
-    from genie_ray.envs.catalog import Catalog
-    from genie_ray.envs.roms import add_integrations, installed_games
+    from genie_ray.games.catalog import Catalog
+    from genie_ray.games.roms import add_integrations, installed_games
 
     add_integrations(integrations or [])
     catalog = Catalog(labels or [])
@@ -78,13 +78,13 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _columns() -> tuple[str, ...]:
-    from genie_ray.envs.labels import CONTROL_ACTIONS, LABELS
+    from genie_ray.games.labels import CONTROL_ACTIONS, LABELS
 
     return ("game", *LABELS, *CONTROL_ACTIONS, "rom")
 
 
 def _cells(entry: Entry, present: set[str]) -> list[str]:
-    from genie_ray.envs.labels import CONTROL_ACTIONS, LABELS
+    from genie_ray.games.labels import CONTROL_ACTIONS, LABELS
 
     labels = [getattr(entry, kind) or "" for kind in LABELS]
     controls = [entry.controls.get(action, "") for action in CONTROL_ACTIONS]

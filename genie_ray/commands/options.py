@@ -42,7 +42,7 @@ Seed = Annotated[int | None, typer.Option(help="Random seed; without one, the co
 def load_settings(config: Path | None, overrides: list[str] | None, address: str | None) -> RunConfig:
     """The preset with the overrides of the command line."""
     from genie_ray.config import load_config
-    from genie_ray.envs.roms import add_integrations
+    from genie_ray.games.roms import add_integrations
 
     more = [*(overrides or []), *([f"ray.address={address}"] if address else [])]
     settings = load_config(config, more)
@@ -56,8 +56,8 @@ def choose_games(settings: RunConfig, names: list[str] | None = None) -> tuple[s
     Raises:
         ValueError: see `Catalog.choose`; no game of a selection has its ROM here.
     """
-    from genie_ray.envs.catalog import Catalog
-    from genie_ray.envs.roms import HOW_TO_IMPORT
+    from genie_ray.games.catalog import Catalog
+    from genie_ray.games.roms import HOW_TO_IMPORT
 
     choice = Catalog(settings.catalog).choose(names or settings.games)
     if choice.missing:

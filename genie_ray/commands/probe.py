@@ -31,9 +31,9 @@ def probe(
 
     A person confirms: look at OUT/index.html, correct the CSV file and write `viewed` into its column `source`.
     """
-    from genie_ray.game_probe.label_file import write_labels
-    from genie_ray.game_probe.play import ProbeConfig
-    from genie_ray.game_probe.run import probe_games
+    from genie_ray.probing.label_file import write_labels
+    from genie_ray.probing.play import ProbeConfig
+    from genie_ray.probing.run import probe_games
 
     config = ProbeConfig(
         action_set=action_set,

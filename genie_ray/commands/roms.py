@@ -19,7 +19,7 @@ def roms_import(
     integrations: Integrations = None,
 ) -> None:
     """Import ROMs into Stable-Retro."""
-    from genie_ray.envs import roms
+    from genie_ray.games import roms
 
     if not paths and not from_ale:
         raise ValueError("nothing to import: give files or directories, or --from-ale")
@@ -34,7 +34,7 @@ def roms_list(
     integrations: Integrations = None,
 ) -> None:
     """List the games that can be played."""
-    from genie_ray.envs import roms
+    from genie_ray.games import roms
 
     roms.add_integrations(integrations or [])
     for game in roms.installed_games() if which == "installed" else roms.known_games():
@@ -49,7 +49,7 @@ def roms_doctor(
     """Tell of each file which game's ROM it is, or why it is none. Nothing is imported."""
     from collections import Counter
 
-    from genie_ray.envs import roms
+    from genie_ray.games import roms
 
     roms.add_integrations(integrations or [])
     words = {"new": "to be imported", "present": "imported already", "unusable": "not usable"}

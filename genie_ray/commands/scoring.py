@@ -20,9 +20,9 @@ def evaluate(
 ) -> None:
     """Score world models on a test dataset: PSNR, SSIM, FID, ΔPSNR over the horizon. Settings: evaluation.*."""
     settings = load_settings(config, overrides, address)
-    from genie_ray import evaluation
-    from genie_ray.report import print_scores
-    from genie_ray.session import ray_session
+    from genie_ray.base.session import ray_session
+    from genie_ray.evaluating import evaluation
+    from genie_ray.report.page import print_scores
 
     models = {}
     for entry in model:
@@ -48,9 +48,9 @@ def evaluate_upscaler(
 ) -> None:
     """Measure an upscaler against bicubic interpolation: MSE and PSNR. Settings: evaluation.*."""
     settings = load_settings(config, overrides, address)
-    from genie_ray import upscaling
-    from genie_ray.session import ray_session
-    from genie_ray.upscaling_report import print_upscaling
+    from genie_ray.base.session import ray_session
+    from genie_ray.evaluating import upscaling
+    from genie_ray.report.upscaling import print_upscaling
 
     with ray_session(settings.ray):
         document = upscaling.evaluate_upscaler(upscaler, data, output, settings.evaluation, settings.ray, split=split)
@@ -79,7 +79,7 @@ def rollout(
     """Play in a world model from a recorded episode's first frames: clip, film strip, uncertainty, PSNR, frames/s."""
     import dataclasses
 
-    from genie_ray import rollouts
+    from genie_ray.evaluating import rollouts
 
     config = rollouts.RolloutConfig(
         game=game,

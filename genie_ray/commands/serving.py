@@ -30,10 +30,10 @@ def serve_rewards(
     import threading
     from contextlib import suppress
 
+    from genie_ray.base.session import ray_session
     from genie_ray.rewards.client import APP_NAME
-    from genie_ray.rewards.http import TOKEN_VARIABLE, HttpConfig
-    from genie_ray.rewards.serving import http_service
-    from genie_ray.session import ray_session
+    from genie_ray.rewards.http.api import TOKEN_VARIABLE, HttpConfig
+    from genie_ray.rewards.http.serving import http_service
 
     http = HttpConfig(host=host, port=port, max_request_mb=max_request_mb, token=os.environ.get(TOKEN_VARIABLE))
     with ray_session(settings.ray), http_service(world_model, settings.reward, http, state=state) as url:

@@ -19,8 +19,8 @@ def sweep(
     """Train explorers under different settings side by side; compare what they find. Settings: run.*, samples, …"""
     import dataclasses
 
-    from genie_ray.envs.roms import add_integrations
-    from genie_ray.sweeps import load_sweep, run_sweep
+    from genie_ray.games.roms import add_integrations
+    from genie_ray.sweeping.plan import load_sweep, run_sweep
 
     more = [*(overrides or []), *([f"run.ray.address={address}"] if address else [])]
     settings = load_sweep(config, more)

@@ -7,20 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from genie_ray.commands.options import (
-    Address,
-    ConfigFile,
-    Init,
-    Output,
-    Overrides,
-    TokenizerOption,
-    load_settings,
-)
+from genie_ray.commands.options import Address, ConfigFile, Init, Output, Overrides, TokenizerOption, load_settings
 
 if TYPE_CHECKING:
     from genie_ray.config import RunConfig
-    from genie_ray.replay.mixture import WeightedData
-    from genie_ray.training import TrainingJob
+    from genie_ray.replay.loading.mixture import WeightedData
+    from genie_ray.training.train import TrainingJob
 
 MixedData = Annotated[
     list[str],
@@ -40,7 +32,7 @@ def train_tokenizer(
 ) -> None:
     """Train the video tokenizer. Settings: tokenizer.*, train_tokenizer.*, ray.*."""
     settings = load_settings(config, overrides, address)
-    from genie_ray.training import TrainingJob
+    from genie_ray.training.train import TrainingJob
 
     job = TrainingJob(
         kind="tokenizer",
@@ -64,7 +56,7 @@ def train_decoder(
 ) -> None:
     """Tune a tokenizer's decoder to other games; its tokens stay as they are. Settings: tune_decoder.*."""
     settings = load_settings(config, overrides, address)
-    from genie_ray.training import TrainingJob
+    from genie_ray.training.train import TrainingJob
 
     job = TrainingJob(
         kind="decoder",
@@ -114,7 +106,7 @@ def train_upscaler(
     """Train the upscaler on a dataset with large frames (collection.large_frame_every). Settings: upscaler.*, \
 train_upscaler.*, ray.*."""
     settings = load_settings(config, overrides, address)
-    from genie_ray.training import TrainingJob
+    from genie_ray.training.train import TrainingJob
 
     job = TrainingJob(
         kind="upscaler",
@@ -136,7 +128,7 @@ def _train_world_model(
     settings: RunConfig,
 ) -> None:
     """From scratch on a tokenizer's tokens, or fine-tuning."""
-    from genie_ray.training import TrainingJob
+    from genie_ray.training.train import TrainingJob
 
     if (tokenizer is None) == (init is None):
         raise ValueError("give either --tokenizer (to train from scratch) or --init (to fine-tune)")
@@ -155,14 +147,14 @@ def _train_world_model(
 
 
 def _mixture(data: list[str]) -> tuple[WeightedData, ...]:
-    from genie_ray.replay.mixture import parse_data
+    from genie_ray.replay.loading.mixture import parse_data
 
     return tuple(map(parse_data, data))
 
 
 def _train(job: TrainingJob, settings: RunConfig) -> None:
-    from genie_ray.session import ray_session
-    from genie_ray.training import train
+    from genie_ray.base.session import ray_session
+    from genie_ray.training.train import train
 
     with ray_session(settings.ray):
         typer.echo(train(job, settings.ray))

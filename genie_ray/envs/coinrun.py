@@ -15,9 +15,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_ray.envs.actions import action_names
 from genie_ray.envs.retro import EnvConfig, fit_frame
-from genie_ray.envs.roms import COINRUN, require_rom
+from genie_ray.games.actions import action_names
+from genie_ray.games.roms import COINRUN, require_rom
 
 if TYPE_CHECKING:
     from procgen import ProcgenGym3Env

@@ -19,8 +19,8 @@ import numpy as np
 import stable_retro
 from numpy.typing import NDArray
 
-from genie_ray.envs.actions import action_names, button_table
-from genie_ray.envs.roms import COINRUN, INTEGRATIONS, add_integrations, require_rom, resolve_game
+from genie_ray.games.actions import action_names, button_table
+from genie_ray.games.roms import COINRUN, INTEGRATIONS, add_integrations, require_rom, resolve_game
 
 if TYPE_CHECKING:
     from genie_ray.envs.coinrun import CoinRunEnv
@@ -36,7 +36,7 @@ class EnvConfig:
     frame_skip: int = 4  # emulator frames per step
     max_episode_steps: int = 700  # longer episodes are truncated; the length of the paper's test episodes
     fit: Literal["pad", "stretch"] = "pad"  # how the console's picture becomes a square
-    action_set: str = "paper"  # a name in envs/actions.yaml, or actions joined by commas
+    action_set: str = "paper"  # a name in games/actions.yaml, or actions joined by commas
     integrations: tuple[str, ...] = ()  # directories of games of one's own, see roms.add_integrations
     paint_vel_info: bool = False  # CoinRun: paint the player's speed into a corner of the picture; procgen's default
     coinrun_levels: tuple[int, int] = (0, 10_000)  # first, and how many; Genie's data (arXiv 2402.15391)

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genie_ray.precision import Precision, autocast
+from genie_ray.base.precision import Precision, autocast
+from genie_ray.base.seeding import seeded_generator
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
-from genie_ray.seeding import seeded_generator
-from genie_ray.training import require_fit
+from genie_ray.training.train import require_fit
 from world_model.checkpoint import WorldModel
 from world_model.genie import GenieRedux, GenieReduxG
 from world_model.maskgit import DecodingConfig

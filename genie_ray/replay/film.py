@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from genie_ray.figures import StripRow, labelled_clip, labelled_strip
-from genie_ray.files import write_atomically
-from genie_ray.progress import notices, progress_bar
+from genie_ray.base.figures import StripRow, labelled_clip, labelled_strip
+from genie_ray.base.files import write_atomically
+from genie_ray.base.progress import notices, progress_bar
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from genie_ray.replay.schema import Episode, policy_of
 

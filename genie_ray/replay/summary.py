@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from genie_ray.progress import console, notices, progress_bar
+from genie_ray.base.progress import console, notices, progress_bar
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from genie_ray.replay.schema import policy_of
 from genie_ray.replay.storage import DatasetPath, file_size, open_parquet

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genie_ray.progress import notices, progress_bar
+from genie_ray.base.progress import notices, progress_bar
 from genie_ray.replay.dataset import (
     EpisodeRef,
     count_differences,

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from genie_ray.precision import Precision
+from genie_ray.base.precision import Precision
 from policies.baselines.curiosity import CuriosityConfig
 from policies.baselines.disagreement import DisagreementConfig
 from policies.checks import check_at_least, check_positive, check_unit_interval

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genie_ray.precision import autocast
+from genie_ray.base.precision import autocast
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.novelty import Novelty
 from genie_ray.rewards.windows import Windows

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genie_ray.precision import autocast
+from genie_ray.base.precision import autocast
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.judges import Judge, Judgement, question, token_maps, values
 from genie_ray.rewards.windows import Windows

@@ -15,13 +15,13 @@ from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.service import RewardService, save_memory
 
 if TYPE_CHECKING:
-    from genie_ray.metrics_log import MetricsLog
+    from genie_ray.base.metrics_log import MetricsLog
 
 KEY = "reward_memory"
 
 
 class RewardMemory:
-    """Companion of a training (`genie_ray.agents.Companion`) whose service remembers what it was asked."""
+    """Companion of a training (`playing.agents.Companion`) whose service remembers what it was asked."""
 
     def __init__(self, service: RewardService) -> None:
         assert service.state is not None
@@ -44,7 +44,7 @@ def restore(directory: Path, companions: Sequence[Mapping[str, Any]], config: Re
 
     Args:
         directory: where the service keeps its state; what else is there is forgotten.
-        companions: `genie_ray.agents.saved_companions` of the explorer; none if it begins anew.
+        companions: `playing.agents.saved_companions` of the explorer; none if it begins anew.
         config: the service's; what only depends on the world model's version (learning progress) stays as it is.
     """
     if not config.remembers:

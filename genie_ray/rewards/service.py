@@ -24,7 +24,7 @@ from ray.exceptions import RayTaskError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from genie_ray import __version__
-from genie_ray.errors import cause_of, one_line
+from genie_ray.base.errors import cause_of, one_line
 from genie_ray.rewards import client
 from genie_ray.rewards.client import APP_NAME, DEPLOYMENT, ServeRewardClient
 from genie_ray.rewards.config import RewardConfig

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genie_ray.files import write_atomically
+from genie_ray.base.files import write_atomically
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.judges import Judge, NoveltyJudge, ProgressJudge, UncertaintyJudge, lagged_name
 from genie_ray.rewards.learned import CuriosityJudge, DisagreementJudge

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from genie_ray.collection import CollectionConfig, Policy, collect
+from genie_ray.collecting.collection import CollectionConfig, Policy, collect
 from genie_ray.envs.retro import EnvConfig
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.verify import verify

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from genie_ray.collection import CollectionConfig, Policy, collect
+from genie_ray.collecting.collection import CollectionConfig, Policy, collect
 from genie_ray.envs.retro import EnvConfig
 
 BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"

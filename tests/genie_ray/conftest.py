@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from genie_ray.collection import CollectionConfig, Policy, collect
+from genie_ray.collecting.collection import CollectionConfig, Policy, collect
 from genie_ray.envs.retro import EnvConfig
 from genie_ray.replay.dataset import ReplayDataset
 

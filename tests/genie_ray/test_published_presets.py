@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from genie_ray.config import RunConfig, load_config, to_dict
-from genie_ray.evaluation import EvaluationConfig
-from genie_ray.published_figures import read_figures
+from genie_ray.evaluating.evaluation import EvaluationConfig
+from genie_ray.evaluating.published_figures import read_figures
 from world_model.dynamics import DynamicsConfig
 from world_model.latent_actions import LatentActionConfig
 from world_model.maskgit import DecodingConfig

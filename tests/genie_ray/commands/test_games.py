@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from genie_ray.cli import app
 from genie_ray.commands.options import choose_games
 from genie_ray.config import load_config
-from genie_ray.envs.roms import installed_games
+from genie_ray.games.roms import installed_games
 
 pytestmark = pytest.mark.usefixtures("roms")
 FOUR = tuple(f"{name}-Atari2600-v0" for name in ("ElevatorAction", "Hero", "Kangaroo", "MontezumaRevenge"))

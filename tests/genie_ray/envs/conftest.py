@@ -1,30 +1,13 @@
-"""Folders of games of one's own, and procgen."""
+"""procgen, which CoinRun needs."""
 
 import importlib.util
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stable_retro import data as retro_data
 
 INSTALL_PROCGEN = Path(__file__).parents[3] / "experiments" / "coinrun" / "install_procgen.py"
-
-
-@pytest.fixture
-def integration(roms: list[str], tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
-    """Copies the integration of a game, without its ROM, under another id into a folder of one's own; the folder."""
-
-    def copy(game: str, name: str) -> Path:
-        folder = tmp_path / "integrations"
-        source = Path(retro_data.get_file_path(game, "rom.sha", retro_data.Integrations.ALL)).parent
-        shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("rom.a26", "rom.md"))
-        return folder
-
-    yield copy
-    retro_data.Integrations.clear_custom_paths()
 
 
 @pytest.fixture(scope="session")

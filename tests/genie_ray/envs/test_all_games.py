@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from genie_ray.envs.retro import EnvConfig, RetroEnv
-from genie_ray.envs.roms import installed_games
+from genie_ray.games.roms import installed_games
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
 from genie_ray.replay.schema import Episode
 from genie_ray.replay.verify import verify

@@ -8,7 +8,7 @@ from gymnasium.utils.env_checker import check_env
 
 from genie_ray.envs.coinrun import TIME_LIMIT, CoinRunEnv
 from genie_ray.envs.retro import EnvConfig, make_game
-from genie_ray.envs.roms import require_rom, resolve_game
+from genie_ray.games.roms import require_rom, resolve_game
 
 pytestmark = pytest.mark.usefixtures("procgen")
 EVERY_TICK = EnvConfig(frame_skip=1)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.loading.windows import iter_windows
 from genie_ray.replay.verify import verify
-from genie_ray.replay.windows import iter_windows
 from genie_ray.replay.writer import METADATA_FILE, write_shard
 
 HERO = "Hero-Atari2600-v0"

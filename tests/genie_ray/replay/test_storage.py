@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
+from genie_ray.replay.loading.windows import WindowLoader, iter_windows
 from genie_ray.replay.storage import RemotePath, resolve
 from genie_ray.replay.verify import verify
-from genie_ray.replay.windows import WindowLoader, iter_windows
 from genie_ray.replay.writer import METADATA_FILE, DatasetMetadata, write_metadata, write_shard
 
 HERO, KANGAROO = "Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"

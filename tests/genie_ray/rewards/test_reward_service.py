@@ -21,14 +21,14 @@ from ray import serve
 from ray.tune import register_env
 
 from genie_ray.rewards import service as service_module
-from genie_ray.rewards import wire
 from genie_ray.rewards.client import ServeRewardClient
 from genie_ray.rewards.config import RewardConfig
-from genie_ray.rewards.http import HttpConfig
+from genie_ray.rewards.http import wire
+from genie_ray.rewards.http.api import HttpConfig
+from genie_ray.rewards.http.serving import http_service
 from genie_ray.rewards.judges import UncertaintyJudge
 from genie_ray.rewards.memory import RewardMemory, restore
 from genie_ray.rewards.service import RewardService, find_service, remove_services, reward_service, service_name
-from genie_ray.rewards.serving import http_service
 from genie_ray.rewards.windows import unfold
 from policies.autoexplore.algorithm import AutoExploreConfig, AutoExploreLearningConfig
 from policies.autoexplore.module import AutoExploreModuleConfig

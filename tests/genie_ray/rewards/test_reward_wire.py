@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genie_ray.rewards import wire
-from genie_ray.rewards.http import HttpConfig
+from genie_ray.rewards.http import wire
+from genie_ray.rewards.http.api import HttpConfig
 
 
 def test_a_small_file_that_unpacks_to_a_large_one_is_refused() -> None:

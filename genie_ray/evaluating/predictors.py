@@ -1,0 +1,104 @@
+"""What is scored: a world model, its tokenizer alone, or copying a frame; called alike, whatever guides it.
+
+A GenieRedux is guided by latent actions. It is given those that its latent action model infers from the true frames of
+the window, the frames to be predicted among them, as published (GenieRedux, Kazemi et al., 2024, arXiv 2409.06445).
+
+Axes: B batch, T frames, D width, H W C pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from genie_ray.base.precision import Precision, autocast
+from genie_ray.base.seeding import seeded_generator
+from world_model.checkpoint import WorldModel, load_world_model
+from world_model.genie import GenieRedux
+from world_model.maskgit import DecodingConfig
+
+if TYPE_CHECKING:
+    from genie_ray.evaluating.evaluation import EvaluationConfig
+
+COPY, TOKENIZER = "copy last frame", "tokenizer alone"
+
+
+class Guidance(NamedTuple):
+    """What a predictor is given for the actions of windows."""
+
+    actions_BT: Tensor  # int64; of a GenieRedux, latent actions
+    vectors_BTD: Tensor | None = None  # of a GenieRedux: what stood before the codebook
+
+
+class Predictor:
+    """Copies the last given frame; subclasses know better.
+
+    Args:
+        given: how many frames of a window are given; the rest is predicted.
+    """
+
+    num_actions = 0  # to choose from; 0: it looks at no action
+
+    def __init__(self, given: int) -> None:
+        self.given = given
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def guidance(self, frames_BTHWC: Tensor, actions_BT: Tensor) -> Guidance:
+        """What guides it through windows [B, T, H, W, C] with the real actions [B, T−1]."""
+        return Guidance(actions_BT)
+
+    def predict(self, frames_BTHWC: Tensor, actions_BT: Tensor, seed: int) -> Tensor:
+        """The predicted frames uint8 [B, T − given, H, W, C], on the CPU. `actions_BT` as in `guidance`."""
+        return frames_BTHWC[:, self.given - 1 : self.given].expand_as(frames_BTHWC[:, self.given :])
+
+
+class TokenizerAlone(Predictor):
+    """Encodes and decodes the true frames: no dynamics can do better."""
+
+    def __init__(self, given: int, model: WorldModel) -> None:
+        super().__init__(given)
+        self.tokenizer = model.tokenizer.to(self.device)
+
+    def predict(self, frames_BTHWC: Tensor, actions_BT: Tensor, seed: int) -> Tensor:
+        tokens_BTHW = self.tokenizer.encode(frames_BTHWC.to(self.device))
+        return self.tokenizer.decode(tokens_BTHW)[:, self.given :].cpu()
+
+
+class ModelPredictor(Predictor):
+    """Rolls out a world model."""
+
+    def __init__(self, given: int, model: WorldModel, decoding: DecodingConfig, precision: Precision) -> None:
+        super().__init__(given)
+        self.model, self.decoding = model.to(self.device), decoding
+        self.autocast = autocast(precision, self.device)
+        self.num_actions = model.num_actions
+
+    def guidance(self, frames_BTHWC: Tensor, actions_BT: Tensor) -> Guidance:
+        if not isinstance(self.model, GenieRedux):
+            return Guidance(actions_BT)
+        vectors_BTD = self.model.latent_actions.encode_to_vectors(frames_BTHWC.to(self.device))
+        return Guidance(self.model.latent_actions.quantizer(vectors_BTD).tokens.cpu(), vectors_BTD.cpu())
+
+    def predict(self, frames_BTHWC: Tensor, actions_BT: Tensor, seed: int) -> Tensor:
+        with self.autocast:
+            predicted_BTHWC = self.model.rollout(
+                frames_BTHWC[:, : self.given].to(self.device),
+                actions_BT.to(self.device),
+                decoding=self.decoding,
+                generator=seeded_generator(self.device, seed),
+            )
+        return predicted_BTHWC.cpu()
+
+
+def load_predictor(label: str, checkpoint: Path | None, config: EvaluationConfig) -> Predictor:
+    """The predictor of a row of the table: `checkpoint` is a world model's, None for COPY."""
+    given = config.prime_frames
+    if checkpoint is None:
+        return Predictor(given)
+    model = load_world_model(checkpoint)
+    if label == TOKENIZER:
+        return TokenizerAlone(given, model)
+    return ModelPredictor(given, model, config.decoding, config.precision)

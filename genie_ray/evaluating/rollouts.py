@@ -1,0 +1,276 @@
+"""A rollout to look at: a recorded episode gives the first frames, and the world model plays on.
+
+With the recorded actions the truth stands beside the prediction and is measured against it, as is the copy baseline
+(the last given frame, unchanged). Other actions show whether the model obeys them.
+
+Axes: T predicted frames, H W C pixels, h w the grid of a frame's tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+
+from genie_ray.base.figures import StripRow, heat_maps, labelled_clip, labelled_strip
+from genie_ray.base.files import write_atomically
+from genie_ray.base.progress import console, progress_bar
+from genie_ray.envs.world_model import WorldModelEnv, load_world_model
+from genie_ray.envs.world_model_games import INTERACTIVE, WorldModelEnvConfig, episodes_of
+from genie_ray.evaluating import scores
+from genie_ray.evaluating.evaluation import evenly_spaced
+from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
+from world_model.checkpoint import WorldModel, load_as
+from world_model.genie import GenieRedux
+from world_model.maskgit import DecodingConfig
+from world_model.upscaler import Upscaler
+
+GIF_FRAME_MS = 100
+STRIP_FRAMES = 9  # of a film strip, beside the given one
+SHOWN = (1, 4, 10)  # frames whose scores are printed, beside the last one
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    """Where a rollout starts, and what is played."""
+
+    game: str | None = None  # None: any of the dataset's
+    episode: str | None = None  # its id; None: the first one that is long enough
+    start: int = 0  # step of the episode that the first given frame is of
+    prime_frames: int = 2  # given; paper, Sec. 5
+    steps: int = 40  # predicted frames
+    actions: str = "recorded"  # "recorded", "random", or names joined by commas, which are repeated
+    decoding: DecodingConfig = INTERACTIVE
+    seed: int = 0  # of random actions and of tokens that are sampled
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("start", 0), ("prime_frames", 1), ("steps", 1)):
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name} is {getattr(self, name)}: must be at least {lowest}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """What a rollout saw and did."""
+
+    given_HWC: NDArray[np.uint8]  # the last prime frame
+    actions: list[str]  # T
+    frames_THWC: NDArray[np.uint8]
+    truth_THWC: NDArray[np.uint8] | None  # None where other actions were taken than recorded
+    uncertainty_Thw: NDArray[np.float32]  # of each token before any of its frame was known, in [0, 1]
+    frames_per_second: float  # from action to frame, as measured
+
+
+def play(
+    output: Path, checkpoint: Path, data: Path, config: RolloutConfig, *, upscaler: Path | None = None
+) -> dict[str, Any]:
+    """Plays in a world model and leaves `rollout.gif`, `film_strip.png` and `rollout.json` in `output`.
+
+    Args:
+        checkpoint: of a GenieReduxG or GenieRedux.
+        data: replay dataset.
+        upscaler: checkpoint; then all pictures are enlarged by it, the truth's too. Scores are those of the frames
+            themselves.
+
+    Returns:
+        What rollout.json holds.
+
+    Raises:
+        ValueError: a checkpoint or dataset that does not fit, an unknown game, episode or action, or no episode that
+            is long enough.
+    """
+    model, dataset = load_world_model(checkpoint), ReplayDataset(data)
+    enlarge = None if upscaler is None else _load_upscaler(upscaler, model)
+    episode = _find_episode(dataset, config)
+    played = _play(model, dataset, episode, config)
+    document = {
+        "world_model": str(checkpoint),
+        "dataset": dataset.content_hash(),
+        "config": asdict(config) | {"episode": episode.episode_id, "game": episode.game},
+        "actions": played.actions,
+        "frames_per_second": played.frames_per_second,
+        "mean_uncertainty": played.uncertainty_Thw.mean(axis=(1, 2)).tolist(),
+        "scores": _scores(played),
+    }
+    strip, clip = _pictures(played, document, enlarge)
+    output.mkdir(parents=True, exist_ok=True)
+    write_atomically(output / "film_strip.png", lambda path: path.write_bytes(strip))
+    write_atomically(output / "rollout.gif", lambda path: path.write_bytes(clip))
+    write_atomically(output / "rollout.json", lambda path: path.write_text(json.dumps(document, indent=1)))
+    return document
+
+
+def print_rollout(document: dict[str, Any]) -> None:
+    """Prints how close some of a rollout's frames are to the truth, and the speed."""
+    config, found = document["config"], document["scores"]
+    table = Table(title=f"{config['episode']} from step {config['start']}", title_justify="left")
+    for column in ("frame", "PSNR (dB)", "of copying (dB)", "mean uncertainty"):
+        table.add_column(column, justify="right")
+    for frame in sorted({*(frame for frame in SHOWN if frame < config["steps"]), config["steps"]}):
+        values = [f"{found[key][frame - 1]:.2f}" for key in ("psnr", "psnr_copy")] if found else ["–", "–"]
+        table.add_row(str(frame), *values, f"{document['mean_uncertainty'][frame - 1]:.3f}")
+    if found:
+        table.add_row("all", f"{found['psnr_pooled']:.2f}", f"{found['psnr_copy_pooled']:.2f}", "")
+    console.print(table)
+    console.print(f"{document['frames_per_second']:.1f} frames/s", soft_wrap=True)
+
+
+def _load_upscaler(checkpoint: Path, model: WorldModel) -> Upscaler:
+    device = next(model.parameters()).device
+    upscaler = load_as(Upscaler, checkpoint, device)
+    if upscaler.config.frame_size != model.tokenizer.config.frame_size:
+        raise ValueError(
+            f"upscaler {checkpoint} takes frames of {upscaler.config.frame_size} pixels, "
+            f"the world model makes {model.tokenizer.config.frame_size}"
+        )
+    return upscaler
+
+
+def _find_episode(dataset: ReplayDataset, config: RolloutConfig) -> EpisodeRef:
+    """The episode that is asked for, or the first one that holds all the frames that are needed."""
+    episodes = episodes_of(dataset, config.game)
+    if config.episode is not None:
+        episodes = [ref for ref in episodes if ref.episode_id == config.episode]
+        if not episodes:
+            of_game = f" of {config.game}" if config.game else ""
+            raise ValueError(f"{dataset.root} has no episode {config.episode!r}{of_game}")
+    needed = config.start + config.prime_frames + (config.steps if config.actions == "recorded" else 0)
+    for ref in episodes:
+        if ref.length + 1 >= needed:
+            return ref
+    what = f"episode {config.episode}" if config.episode else "the longest episode"
+    raise ValueError(f"the rollout needs {needed} recorded frames: {what} has {max(r.length for r in episodes) + 1}")
+
+
+def _play(model: WorldModel, dataset: ReplayDataset, episode: EpisodeRef, config: RolloutConfig) -> Played:
+    env = WorldModelEnv(
+        model,
+        dataset,
+        WorldModelEnvConfig(
+            prime_frames=config.prime_frames,
+            game=episode.game,
+            max_episode_steps=config.steps,
+            decoding=config.decoding,
+        ),
+    )
+    frames, actions = dataset.read_frames_and_actions(episode)
+    known = config.start + config.prime_frames  # frames up to the last given one
+    names = _action_names(model, dataset)
+    window = slice(config.start, known + config.steps)
+    taken = _actions(model, frames[window], actions[window], config, names)
+    options: dict[str, NDArray[Any]] = {"prime_frames": frames[config.start : known]}
+    if not isinstance(model, GenieRedux):  # which infers its actions itself
+        options["prime_actions"] = actions[config.start : known - 1]
+    env.reset(seed=config.seed, options=options)
+    predicted, uncertainty, seconds = [], [], 0.0
+    with progress_bar("rollout", config.steps) as bar:
+        for action in taken:
+            began = time.perf_counter()
+            frame, *_, info = env.step(action)
+            seconds += time.perf_counter() - began
+            predicted.append(frame)
+            uncertainty.append(info["uncertainty"])
+            bar.update(len(predicted), frames_per_second=len(predicted) / seconds)
+    return Played(
+        given_HWC=frames[known - 1],
+        actions=[names[action] for action in taken],
+        frames_THWC=np.stack(predicted),
+        truth_THWC=frames[known : known + config.steps] if config.actions == "recorded" else None,
+        uncertainty_Thw=np.stack(uncertainty),
+        frames_per_second=len(predicted) / seconds,
+    )
+
+
+def _action_names(model: WorldModel, dataset: ReplayDataset) -> list[str]:
+    """The dataset's; latent actions are called by their number."""
+    if isinstance(model, GenieRedux):
+        return [str(action) for action in range(model.num_actions)]
+    return list(dataset.metadata.action_names)
+
+
+def _actions(
+    model: WorldModel,
+    frames_THWC: NDArray[np.uint8],
+    actions_T: NDArray[np.int8],
+    config: RolloutConfig,
+    names: list[str],
+) -> NDArray[np.int64]:
+    """The actions of all steps, from the recorded frames and actions since the first given one."""
+    if config.actions == "random":
+        return np.random.default_rng(config.seed).integers(len(names), size=config.steps)
+    if config.actions == "recorded":
+        recorded_T = (
+            _latent_actions(model, frames_THWC) if isinstance(model, GenieRedux) else actions_T.astype(np.int64)
+        )
+        return recorded_T[config.prime_frames - 1 :][: config.steps]
+    wanted = config.actions.split(",")
+    for name in wanted:
+        if name not in names:
+            raise ValueError(f"unknown action {name!r}: allowed are recorded, random, or some of {', '.join(names)}")
+    return np.resize([names.index(name) for name in wanted], config.steps)
+
+
+def _latent_actions(model: GenieRedux, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """What a GenieRedux sees happen between frames, [T−1]; clip by clip, each from the last frame of the one before."""
+    frames = torch.tensor(frames_THWC, device=next(model.parameters()).device)[None]
+    longest = model.latent_actions.config.max_frames
+    clips = [frames[:, start : start + longest] for start in range(0, frames.shape[1] - 1, longest - 1)]
+    return torch.cat([model.latent_actions.encode(clip)[0] for clip in clips]).cpu().numpy()
+
+
+def _scores(played: Played) -> dict[str, Any] | None:
+    """PSNR in dB of each frame and of the pooled error, the model's and copying's; None without truth."""
+    if played.truth_THWC is None:
+        return None
+    found: dict[str, Any] = {}
+    for key, frames in (("psnr", played.frames_THWC), ("psnr_copy", played.given_HWC[None])):
+        error_T = (((frames.astype(np.float64) - played.truth_THWC) / 255) ** 2).mean(axis=(1, 2, 3))
+        found[key] = scores.psnr(torch.from_numpy(error_T)).tolist()
+        found[f"{key}_pooled"] = float(scores.psnr(error_T.mean()))
+    return found
+
+
+def _pictures(played: Played, document: dict[str, Any], upscaler: Upscaler | None) -> tuple[bytes, bytes]:
+    """The film strip (PNG) and the clip (GIF)."""
+    config, found, unsure = document["config"], document["scores"], document["mean_uncertainty"]
+    given = played.given_HWC[None]
+    sources = {"truth": played.truth_THWC, "world model": played.frames_THWC}
+    shown = {label: np.concatenate([given, frames]) for label, frames in sources.items() if frames is not None}
+    if upscaler is not None:
+        shown = {label: _enlarge(upscaler, frames) for label, frames in shown.items()}
+    top = max(0.1, math.ceil(10 * played.uncertainty_Thw.max()) / 10)
+    nowhere = np.full_like(played.uncertainty_Thw[:1], np.nan)
+    heat = heat_maps(np.concatenate([nowhere, played.uncertainty_Thw]), top, shown["world model"].shape[1])
+
+    picked = [0, *(1 + index for index in evenly_spaced(config["steps"], STRIP_FRAMES))]
+    heads = ["given", *(f"frame {index}\n{played.actions[index - 1]}" for index in picked[1:])]
+    notes: dict[str, list[str]] = {}
+    if found:
+        pairs = [(found["psnr"][index - 1], found["psnr_copy"][index - 1]) for index in picked[1:]]
+        notes["world model"] = ["PSNR\n(copying)", *(f"{ours:.1f} dB\n({copy:.1f})" for ours, copy in pairs)]
+    rows = [StripRow(label=label, frames=frames[picked], notes=notes.get(label, ())) for label, frames in shown.items()]
+    means = ["mean", *(f"{unsure[index - 1]:.2f}" for index in picked[1:])]
+    rows.append(StripRow(label="uncertainty", frames=heat[picked], notes=means))
+    kind = config["actions"] if config["actions"] in ("recorded", "random") else "chosen"
+    title = f"{config['episode']} from step {config['start']}, {kind} actions"
+    strip = labelled_strip(rows, title=title, heads=heads, heat=("token entropy", top))
+
+    captions = ["given"]
+    for index, action in enumerate(played.actions):
+        psnr = f" · PSNR {found['psnr'][index]:.1f} dB (copying {found['psnr_copy'][index]:.1f})" if found else ""
+        captions.append(f"frame {index + 1} of {config['steps']} · {action}{psnr}")
+    panels = shown | {f"uncertainty, 0 to {top:.1f}": heat}
+    return strip, labelled_clip(panels, captions, frame_ms=GIF_FRAME_MS)
+
+
+def _enlarge(upscaler: Upscaler, frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    device = next(upscaler.parameters()).device
+    return upscaler.upscale(torch.tensor(frames_THWC, device=device)).cpu().numpy()

@@ -1,0 +1,87 @@
+"""A run's explorers, one after another, each with rewards of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import ray
+
+from genie_ray.config import RunConfig, check_unchanged
+from genie_ray.exploring.exploration import explore, settings_of
+from genie_ray.exploring.rounds import check_rounds, judge_of
+from genie_ray.games.actions import action_names
+from genie_ray.playing.agents import saved_companions
+from genie_ray.rewards.memory import restore
+from genie_ray.rewards.service import remove_services, replica_gpus, reward_service, service_name
+
+
+def cluster_needs(run: RunConfig, replicas: int) -> dict[str, dict[str, float]]:
+    """Resource → for what → how much of it the training of one explorer takes, beside the process that calls it.
+
+    Args:
+        replicas: of the reward service, that are reckoned with.
+    """
+    trainers = run.ray.train_workers if run.exploration.rounds.every else 0
+    reward = "reward service"
+    rounds = "rounds' trainings"
+    return {
+        "CPU": {
+            "rollout workers": run.exploration.num_env_runners,
+            reward: run.reward.cpus * replicas,
+            rounds: trainers * run.ray.cpus_per_worker,
+        },
+        "GPU": {reward: replica_gpus(run.reward) * replicas, rounds: trainers * int(run.ray.use_gpu)},
+    }
+
+
+def check_room(run: RunConfig, *, replicas: int) -> None:
+    """Refuses an explorer that would wait for workers for ever. Needs a running Ray.
+
+    Raises:
+        ValueError: the cluster lacks what `cluster_needs` says.
+    """
+    there = ray.cluster_resources()
+    for resource, needs in cluster_needs(run, replicas).items():
+        if (wanted := sum(needs.values())) > there.get(resource, 0):
+            parts = ", ".join(f"{name} {amount:g}" for name, amount in needs.items() if amount)
+            raise ValueError(
+                f"an explorer takes {wanted:g} {resource}s ({parts}); the cluster has {there.get(resource, 0):g}"
+            )
+
+
+def train_explorers(directory: Path, games: Sequence[str], world_model: Path, run: RunConfig) -> Iterator[Path]:
+    """Trains a run's explorers one after another and yields the directories of their policies. Needs a running Ray.
+
+    Each has a reward service of its own: what a reward learns or remembers is about one explorer's play.
+
+    Raises:
+        ValueError: settings that do not fit each other, the cluster, the world model or what was begun before.
+    """
+    check_room(run, replicas=run.reward.replicas)
+    check_rounds(run.exploration.rounds, world_model, run.ray)
+    for name, played in run.exploration.agents(games).items():
+        output = directory / name
+        check_unchanged(output, settings_of(played, run.exploration, run.env, run.seed, run.reward, world_model))
+        if not (output / "module").exists():
+            remove_services(app_name := service_name(output))  # of a run that was killed
+            restore(output / "rewards", saved_companions(output), run.reward)
+            with reward_service(
+                judge_of(output, world_model),
+                run.reward,
+                frame_size=run.env.frame_size,
+                action_names=action_names(run.env.action_set),
+                state=output / "rewards",
+                app_name=app_name,
+            ) as rewards:
+                explore(
+                    output,
+                    played,
+                    rewards,
+                    run.exploration,
+                    run.env,
+                    world_model=world_model,
+                    ray=run.ray,
+                    seed=run.seed,
+                )
+        yield output / "module"

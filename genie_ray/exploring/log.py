@@ -1,0 +1,152 @@
+"""What an exploration tells of itself: coverage, rewards, evaluations, pictures, and a warning where reward misleads.
+
+The reward is a means. What is wanted is new play, which is counted in cells (`replay.coverage`) and, where a game's
+integration reads them from memory, in the player's positions. A policy can collect reward without exploring, by staying
+where the world model never gets sure; play that narrows is warned of.
+
+Axis letters: n actions of a fragment, H W C frame, h w the grid of a frame's tokens.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from genie_ray.base.errors import one_line
+from genie_ray.base.progress import console
+from genie_ray.exploring.pictures import write_pictures
+from genie_ray.exploring.settling import SettlingDetector
+from genie_ray.playing.agents import keep_best
+from genie_ray.replay.coverage import cells
+from policies.rewards import RewardClientFactory, RewardUnavailableError
+
+if TYPE_CHECKING:
+    from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+    from genie_ray.base.metrics_log import MetricsLog
+    from policies.autoexplore.algorithm import AutoExplore
+    from policies.autoexplore.env_runner import PlayedFragment
+
+# Where the player is, in the words of Stable-Retro's integrations; few games have one of them.
+PLACES = ("x", "y", "screen", "screen_x", "screen_y", "room", "level", "levello", "levelhi", "zone", "act", "stage")
+PLACE_SIZE = 16  # emulator pixels that count as one place
+QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
+
+
+class ExplorationLog:
+    """Companion of an exploration's training (`playing.agents.Companion`): figures, pictures and the best policy.
+
+    Args:
+        output: directory of the training.
+        game: of fragments that do not say which game they are of.
+        rewards: makes a client that answers with maps of where in a frame the reward comes from.
+        action_names: of the environments, in their order.
+    """
+
+    def __init__(self, output: Path, game: str, rewards: RewardClientFactory, action_names: Sequence[str]) -> None:
+        self._output, self._game, self._rewards, self._action_names = output, game, rewards, action_names
+        self._cells: dict[str, set[int]] = defaultdict(set)
+        self._places: dict[str, set[tuple[int, ...]]] = defaultdict(set)
+        self._settling = SettlingDetector()
+        self._warned = False
+        self._evaluated: PlayedFragment | None = None
+
+    def after_iteration(self, algorithm: AutoExplore, epoch: int, log: MetricsLog) -> dict[str, float]:
+        """Figures of an epoch; those of an evaluation where there was one."""
+        figures = self._coverage(algorithm)
+        rewards = np.concatenate([episode.get_rewards() for _, episode, _ in self._episodes(algorithm.arrived)])
+        known = rewards[~np.isnan(rewards)]
+        if known.size:
+            figures |= {f"reward_{name}": float(np.quantile(known, q)) for name, q in QUANTILES.items()}
+            log.histogram("rewards", known, epoch)
+            settled = self._settling.update(
+                cells_per_step=figures["cells_of_epoch_per_step"], reward=float(known.mean())
+            )
+            figures["settled"] = float(settled)
+            if settled and not self._warned:
+                self._warned = True
+                _warn(
+                    f"epoch {epoch}: {self._settling.describe()}: the policy may have settled where the world model "
+                    "cannot learn. More exploration.learning.entropy_weight, exploration.rounds or another reward.kind "
+                    "may help"
+                )
+        if algorithm.evaluation_error:
+            _warn(
+                f"epoch {epoch}: the evaluation failed ({algorithm.evaluation_error}); this policy cannot become the "
+                "best one, and without any evaluation the last one is the result"
+            )
+            algorithm.evaluation_error = ""
+        if algorithm.evaluated is not self._evaluated:
+            self._evaluated = algorithm.evaluated
+            figures |= self._evaluation(algorithm, epoch)
+        return figures
+
+    def _coverage(self, algorithm: AutoExplore) -> dict[str, float]:
+        """How many cells and places there were, in all, in this epoch and new in it."""
+        steps, of_epoch, new = 0, defaultdict(set), 0
+        for game, episode, infos in self._episodes(algorithm.arrived):
+            steps += len(episode)
+            of_epoch[game].update(cells(np.asarray(episode.get_observations()[1:])).tolist())
+            self._places[game].update(place for info in infos if (place := place_of(info)))
+        for game, found in of_epoch.items():
+            new += len(found - self._cells[game])
+            self._cells[game] |= found
+        figures = {
+            "cells": float(sum(map(len, self._cells.values()))),
+            "new_cells_per_step": new / steps,
+            "cells_of_epoch_per_step": sum(map(len, of_epoch.values())) / steps,
+        }
+        if any(self._places.values()):
+            figures["places"] = float(sum(map(len, self._places.values())))
+        if len(self._cells) > 1:
+            figures |= {f"cells/{game}": float(len(found)) for game, found in self._cells.items()}
+        return figures
+
+    def _evaluation(self, algorithm: AutoExplore, epoch: int) -> dict[str, float]:
+        played = algorithm.evaluated
+        assert played is not None
+        rewards = np.concatenate([episode.get_rewards() for episode in played.episodes])
+        score = float(np.nan if np.isnan(rewards).all() else np.nanmean(rewards))
+        found = {cell for episode in played.episodes for cell in cells(np.asarray(episode.get_observations())).tolist()}
+        keep_best(algorithm, self._output, score=score, judge=played.version, iteration=epoch)
+        try:
+            write_pictures(
+                self._output / "pictures" / f"epoch-{epoch:06d}", played.episodes, self._rewards(), self._action_names
+            )
+        except RewardUnavailableError as error:
+            _warn(f"epoch {epoch}: no pictures of the evaluation: {one_line(error)}")
+        return {"evaluation_return_per_step": score, "evaluation_cells_per_step": len(found) / played.steps}
+
+    def _episodes(
+        self, fragments: list[PlayedFragment]
+    ) -> Iterator[tuple[str, SingleAgentEpisode, list[dict[str, Any]]]]:
+        """The pieces of episodes with their games and the emulator's variables."""
+        for fragment in fragments:
+            for episode, infos in zip(fragment.episodes, fragment.infos, strict=True):
+                yield infos[0].get("game", self._game), episode, infos
+
+    def get_state(self) -> dict[str, Any]:
+        return {
+            "cells": dict(self._cells),
+            "places": dict(self._places),
+            "settling": self._settling.get_state(),
+            "warned": self._warned,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._cells, self._places = defaultdict(set, state["cells"]), defaultdict(set, state["places"])
+        self._settling.set_state(state["settling"])
+        self._warned = state["warned"]
+
+
+def _warn(text: str) -> None:
+    console.print(f"warning: {text}", soft_wrap=True, markup=False)
+
+
+def place_of(info: dict[str, Any]) -> tuple[int, ...]:
+    """Where the player is, by the emulator's variables; () where they don't tell."""
+    return tuple(int(info[name]) // (PLACE_SIZE if name in ("x", "y") else 1) for name in PLACES if name in info)

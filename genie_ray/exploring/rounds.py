@@ -1,0 +1,276 @@
+"""Rounds of exploring and learning: the world model is trained on what was found, while the agent goes on.
+
+Every so many epochs the play that has come in since is added to a replay dataset, the world model is fine-tuned on all
+of it beside the agent's training, and takes over as judge when it is done. What could be learned then pays no more, and
+the agent has to look further. The judge is never more than one round behind: when a round is due, the agent waits for
+the world model of the one before. The published protocol is a single round: there the world model stays as it is.
+
+<output>/rounds/dataset/             all play so far, one shard per round and game
+<output>/rounds/epoch-000020/        the fine-tuning that began at that epoch (see `training.train`)
+<output>/rounds/epoch-000020.json    how far each episode had been stored by then
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from genie_ray.base.errors import cause_of
+from genie_ray.base.files import write_atomically
+from genie_ray.base.progress import console
+from genie_ray.base.session import RayConfig
+from genie_ray.envs.retro import EnvConfig
+from genie_ray.games.actions import action_names
+from genie_ray.playing.agents import saved_companions
+from genie_ray.training.train import TrainingConfig, TrainingJob, check_batch_size, train
+
+if TYPE_CHECKING:
+    from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+    from genie_ray.base.metrics_log import MetricsLog
+    from genie_ray.replay.schema import Episode
+    from genie_ray.rewards.service import RewardService
+    from policies.autoexplore.algorithm import AutoExplore
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsConfig:
+    """When the world model is trained on what was found. Ours; the published protocol has one round."""
+
+    every: int = 0  # epochs between rounds; 0: the world model stays as it is
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            batch_size=160, iterations=1_000, warmup_iterations=100, validate_every=250, checkpoint_every=250
+        )
+    )
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise ValueError(f"every = {self.every}: must be 0 (never) or more")
+
+
+class Rounds:
+    """Companion of an exploration's training (`playing.agents.Companion`).
+
+    Args:
+        output: directory of the exploration.
+        config: when, and how much is learned.
+        world_model: checkpoint that the first round continues from.
+        service: that takes each round's world model.
+        epochs: of the exploration; no round begins so late that the next one would be due after its end.
+        game: of play that does not say which game it is of.
+        env, ray, seed: as everywhere.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        config: RoundsConfig,
+        world_model: Path,
+        service: RewardService,
+        *,
+        epochs: int,
+        game: str,
+        env: EnvConfig,
+        ray: RayConfig,
+        seed: int,
+    ) -> None:
+        self._directory = (output / "rounds").resolve()
+        self._config, self._world_model, self._service = config, world_model.resolve(), service
+        self._epochs, self._game, self._env, self._ray, self._seed = epochs, game, env, ray, seed
+        self._epoch = 0  # of the latest round that began to learn
+        self._waiting = 0  # of the round that waits until its play is written; 0: none
+        self._writer = ThreadPoolExecutor(max_workers=1)  # of datasets: the agent's learner does not wait for it
+        self._writing: Future[None] | None = None
+        self._training: Any = None  # Ray's reference to the fine-tuning that is under way
+        self._swapped: Path | None = None
+        self._games: dict[str, str] = {}  # of the episodes in the replay
+
+    def begin(self) -> None:
+        """Gives the service the world model to start or to go on with; an explorer before may have left another."""
+        self._service.swap(judge_of(self._directory.parent, self._world_model))
+
+    def after_iteration(self, algorithm: AutoExplore, epoch: int, log: MetricsLog) -> Mapping[str, float]:
+        """Begins a round, or ends one whose world model is ready."""
+        import ray
+
+        self._note_games(algorithm)
+        if epoch % self._config.every == 0 and epoch + self._config.every <= self._epochs:
+            self._begin_waiting()
+            if self._training is not None:
+                console.print(f"epoch {epoch}: the next round waits for the world model of epoch {self._epoch}")
+            self.finish()
+            self._export(epoch, algorithm)
+            self._waiting = epoch
+        elif self._training is not None and ray.wait([self._training], timeout=0)[0]:
+            self.finish()
+        if self._writing is None or self._writing.done():
+            self._begin_waiting()
+        return {"round": float(epoch_number(self._swapped) if self._swapped else 0)}
+
+    def finish(self) -> None:
+        """Waits for the fine-tuning under way, if any, and gives the service its world model."""
+        import ray
+
+        if self._training is None:
+            return
+        try:
+            best = ray.get(self._training)
+        except Exception as error:
+            raise cause_of(error) from error
+        self._training = None
+        self._swap(best)
+
+    def close(self) -> None:
+        """Ends what is under way."""
+        import ray
+
+        self._writer.shutdown()
+        if self._training is not None:
+            ray.cancel(self._training, force=True)
+            self._training = None
+
+    def _begin_waiting(self) -> None:
+        """Lets the round that waits for its play, if any, learn from it."""
+        if self._waiting and self._training is None:
+            self._wait_for_writing()
+            self._epoch, self._waiting = self._waiting, 0
+            self._train(self._epoch)
+
+    def _train(self, epoch: int) -> None:
+        """Starts a round's fine-tuning beside us, or continues it; if it is complete, it only takes over."""
+        import ray
+
+        job = TrainingJob(
+            kind="dynamics",
+            output=self._directory / f"epoch-{epoch:06d}",
+            dataset=self._directory / "dataset",
+            config=self._config.training,
+            seed=self._seed,
+            init=self._swapped or self._world_model,
+        )
+        if (job.output / "last" / "config.json").exists():
+            self._swap(job.output / "best")
+            return
+        console.print(f"epoch {epoch}: a round of learning from what was found begins")
+        remote = ray.remote(num_cpus=0, max_retries=0)(train)
+        self._training = remote.options(runtime_env={"env_vars": {"RAY_TRAIN_V2_ENABLED": "1"}}).remote(job, self._ray)
+
+    def _swap(self, checkpoint: Path) -> None:
+        self._service.swap(checkpoint)
+        self._swapped = checkpoint
+        console.print(f"the world model of {checkpoint.parent.name} judges from now on")
+
+    def _export(self, epoch: int, algorithm: AutoExplore) -> None:
+        """Adds what was played since the round before to the dataset, unless that was done before a crash."""
+        self._wait_for_writing()
+        if self._marks(epoch).exists():
+            return
+        before = max((path for path in self._directory.glob("epoch-*.json")), default=None)
+        stored: dict[str, int] = json.loads(before.read_text()) if before else {}
+        pieces: dict[str, list[Episode]] = {}
+        for episode in algorithm.replay.episodes:
+            first, end = max(stored.get(episode.id_, 0), episode.t_started), episode.t
+            if end - first > 1:
+                game = self._games.get(episode.id_, self._game)
+                pieces.setdefault(game, []).append(self._piece(episode, game, first))
+                stored[episode.id_] = end
+        self._writing = self._writer.submit(self._write, epoch, pieces, stored)
+
+    def _write(self, epoch: int, pieces: dict[str, list[Episode]], stored: dict[str, int]) -> None:
+        from genie_ray.replay import writer
+        from genie_ray.replay.dataset import count_episodes, index_episodes
+
+        dataset, size = self._directory / "dataset", self._env.frame_size
+        for game, episodes in pieces.items():
+            writer.write_shard(dataset, game, f"epoch-{epoch:06d}", episodes)
+        metadata = writer.DatasetMetadata(
+            action_names=action_names(self._env.action_set),
+            frame_shape=(size, size, 3),
+            policy="explorer in training",
+            counts=count_episodes(index_episodes(dataset)),
+        )
+        writer.write_metadata(dataset, metadata)
+        write_atomically(self._marks(epoch), lambda path: path.write_text(json.dumps(stored)))
+
+    def _wait_for_writing(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+
+    def _piece(self, episode: SingleAgentEpisode, game: str, first: int) -> Episode:
+        """An episode from step `first` on, as a dataset stores it. The game's own rewards are not known here."""
+        from ray.rllib.core.columns import Columns
+
+        from genie_ray.replay.schema import Episode
+
+        steps = slice(first - episode.t_started, None)
+        actions = np.asarray(episode.get_actions(steps), np.int8)
+        return Episode(
+            episode_id=f"{game}/explorer-in-training/{self._seed}/{episode.id_}-{first:06d}",
+            game=game,
+            frames=np.asarray(episode.get_observations(steps)),
+            actions=actions,
+            action_logp=np.asarray(episode.get_extra_model_outputs(Columns.ACTION_LOGP, steps), np.float32),
+            reward_env=np.full(len(actions), np.nan, np.float32),
+            reward_uncertainty=np.asarray(episode.get_rewards(steps), np.float32),
+            terminated=bool(episode.is_terminated),
+            truncated=not episode.is_terminated,
+            infos=[{}] * (len(actions) + 1),
+        )
+
+    def _note_games(self, algorithm: AutoExplore) -> None:
+        for fragment in algorithm.arrived:
+            for episode, infos in zip(fragment.episodes, fragment.infos, strict=True):
+                if "game" in infos[0]:
+                    self._games[episode.id_] = infos[0]["game"]
+
+    def _marks(self, epoch: int) -> Path:
+        return self._directory / f"epoch-{epoch:06d}.json"
+
+    def get_state(self) -> dict[str, Any]:
+        self._wait_for_writing()
+        return {"epoch": self._epoch, "waiting": self._waiting, "swapped": self._swapped, "games": self._games}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on with the round that was under way."""
+        self._epoch, self._waiting, self._games = state["epoch"], state["waiting"], state["games"]
+        self._swapped = state["swapped"]
+        if self._epoch and (self._swapped is None or epoch_number(self._swapped) < self._epoch):
+            self._train(self._epoch)
+
+
+def check_rounds(config: RoundsConfig, world_model: Path, ray: RayConfig) -> None:
+    """Refuses rounds whose training would fail when the first one is due.
+
+    Raises:
+        ValueError: its windows are too long for the world model, or its batches cannot be divided.
+    """
+    from world_model.checkpoint import read_config
+    from world_model.genie import GenieReduxG
+
+    if not config.every:
+        return
+    check_batch_size(config.training, ray.train_workers)
+    longest = read_config(GenieReduxG, world_model).dynamics.max_frames
+    if config.training.window > longest:
+        raise ValueError(
+            f"exploration.rounds.training.window = {config.training.window}: {world_model} takes at most {longest} "
+            "frames"
+        )
+
+
+def judge_of(output: Path, world_model: Path) -> Path:
+    """The world model that an exploration continues with: that of the latest round it knows of, or else the first."""
+    swapped = [state["swapped"] for state in saved_companions(output) if state.get("swapped")]
+    return swapped[-1] if swapped else world_model
+
+
+def epoch_number(checkpoint: Path) -> int:
+    """The epoch at which the round of `…/epoch-000020/best` began."""
+    return int(checkpoint.parent.name.removeprefix("epoch-"))

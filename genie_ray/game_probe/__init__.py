@@ -1,1 +1,0 @@
-"""What each action of a game does, found by playing it."""

@@ -1,0 +1,1 @@
+"""RLlib agents trained as a stage, and the test agents among them."""

@@ -1,0 +1,174 @@
+"""Training an RLlib algorithm as a stage: progress, metrics, resume after a crash, and the trained policy as artefact.
+
+<output>/module/         the trained policy, once the training is complete (an RLModule checkpoint)
+<output>/best-000020/    the best policy so far, where policies are evaluated (likewise), and score.json
+<output>/state-000020/   what an unfinished training continues from (an Algorithm checkpoint)
+<output>/metrics.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import shutil
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from genie_ray.base.errors import cause_of
+from genie_ray.base.metrics_log import MetricsLog
+from genie_ray.base.progress import progress_bar
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+
+Figures = Callable[[Mapping[str, Any]], Mapping[str, float]]
+"""Picks what is logged out of an RLlib result."""
+COMPANIONS_FILE = "companions.pkl"
+SCORE_FILE = "score.json"
+
+
+class Companion(Protocol):
+    """Something that goes along with a training, and whose state is saved with it."""
+
+    def after_iteration(self, algorithm: Any, iteration: int, log: MetricsLog) -> Mapping[str, float]:
+        """Looks at an iteration that has just ended; returns further figures of it."""
+        ...
+
+    def get_state(self) -> dict[str, Any]: ...
+
+    def set_state(self, state: dict[str, Any]) -> None: ...
+
+
+Line = dict[str, float]
+"""A line of metrics.jsonl: `iteration` and its figures."""
+
+
+def train_agent(config: AlgorithmConfig, output: Path, **training: Any) -> Path:
+    """Trains to the end, and returns the directory of the trained policy; arguments as of `agent_iterations`."""
+    for _ in agent_iterations(config, output, **training):
+        pass
+    return output / "module"
+
+
+def agent_iterations(
+    config: AlgorithmConfig,
+    output: Path,
+    *,
+    iterations: int,
+    checkpoint_every: int,
+    title: str,
+    figures: Figures,
+    shown: Sequence[str],
+    companions: Sequence[Companion] = (),
+) -> Generator[Line, None, None]:
+    """Trains for a number of iterations, from the last saved state if there is one, and yields what each one logs.
+
+    Whoever closes the generator ends the training where it is. At the end the trained policy is there: the best one
+    that was kept (`keep_best`), or else the last. If it was there before, nothing is done.
+
+    Args:
+        figures: what is logged of each iteration.
+        shown: which of them stand beside the progress bar.
+        companions: what goes along, in that order.
+    """
+    from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+
+    module = output / "module"
+    if module.exists():
+        _remove(output, "state")
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    algorithm = config.build_algo()
+    try:
+        state = latest(output, "state")
+        if state is not None:
+            algorithm.restore_from_path(state.resolve())
+            for companion, saved in zip(companions, saved_companions(output), strict=True):
+                companion.set_state(saved)
+        done = algorithm.iteration
+        log = MetricsLog(output, from_iteration=done)
+        with progress_bar(title, iterations) as bar:
+            while done < iterations:
+                result = algorithm.train()
+                done = algorithm.iteration
+                picked = dict(figures(result))
+                for companion in companions:
+                    picked |= companion.after_iteration(algorithm, done, log)
+                picked = {key: value for key, value in picked.items() if math.isfinite(value)}
+                log.write(done, picked)
+                bar.update(done, **{key: picked[key] for key in shown if key in picked})
+                if done % checkpoint_every == 0 or done == iterations:
+                    state = _save_state(algorithm, output, done, [companion.get_state() for companion in companions])
+                yield {"iteration": done, **picked}
+        log.close()
+    except Exception as error:
+        raise cause_of(error) from error
+    finally:
+        algorithm.stop()
+    assert state is not None
+    last = state / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / DEFAULT_MODULE_ID
+    temporary = output / ".tmp-module"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(latest(output, "best") or last, temporary)
+    temporary.rename(module)
+    _remove(output, "state")
+
+
+def keep_best(algorithm: Any, output: Path, *, score: float, judge: str, iteration: int) -> None:
+    """Keeps the policy as it is now, unless the one kept before is better.
+
+    Scores of one judge are compared; of equal ones, the later is kept. Scores of different judges tell nothing (a world
+    model that has learned is surer of everything), nor do those of a judge that learns: the later policy is kept. One
+    without a score (NaN) is kept only if there is no other.
+
+    Args:
+        judge: version of who gave the score (`policies.rewards.RewardAnswer`), with a "+" if it learns or counts all
+            play.
+    """
+    from ray.rllib.core import DEFAULT_MODULE_ID
+
+    before = latest(output, "best")
+    if before is not None:
+        kept = json.loads((before / SCORE_FILE).read_text())
+        comparable = judge == kept["judge"] and "+" not in judge
+        if not math.isnan(kept["score"]) and (math.isnan(score) or (comparable and score < kept["score"])):
+            return
+    temporary, best = output / ".tmp-best", output / f"best-{iteration:06d}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    path = str(temporary.resolve())
+    algorithm.learner_group.foreach_learner(lambda learner: learner.module[DEFAULT_MODULE_ID].save_to_path(path))
+    (temporary / SCORE_FILE).write_text(json.dumps({"score": score, "judge": judge, "iteration": iteration}))
+    if before == best:  # of a training that went on from an earlier state
+        shutil.rmtree(best)
+    temporary.rename(best)
+    _remove(output, "best", but=best)
+
+
+def saved_companions(output: Path) -> list[dict[str, Any]]:
+    """The companions' states that an unfinished training continues from; none if it has no saved state."""
+    state = latest(output, "state")
+    return [] if state is None else pickle.loads((state / COMPANIONS_FILE).read_bytes())
+
+
+def latest(output: Path, kind: str) -> Path | None:
+    """The latest saved "best" or "state" of a training."""
+    return max(output.glob(f"{kind}-*"), default=None)
+
+
+def _save_state(algorithm: Any, output: Path, iteration: int, companions: list[dict[str, Any]]) -> Path:
+    """Saves under a temporary name, renames, and removes the states before."""
+    temporary, state = output / ".tmp-state", output / f"state-{iteration:06d}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    algorithm.save_to_path(temporary.resolve())
+    (temporary / COMPANIONS_FILE).write_bytes(pickle.dumps(companions))
+    temporary.rename(state)
+    _remove(output, "state", but=state)
+    return state
+
+
+def _remove(output: Path, kind: str, *, but: Path | None = None) -> None:
+    for path in output.glob(f"{kind}-*"):
+        if path != but:
+            shutil.rmtree(path)

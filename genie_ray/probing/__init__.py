@@ -1,0 +1,1 @@
+"""What a game's actions do, found by playing it."""

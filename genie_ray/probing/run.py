@@ -1,0 +1,73 @@
+"""Probing several games at once, each in a process of its own: Stable-Retro allows one emulator per process."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+
+from genie_ray.base.files import write_atomically
+from genie_ray.base.progress import progress_bar
+from genie_ray.games.roms import add_integrations, require_rom, resolve_game
+from genie_ray.probing.pictures import RESULT, write_index, write_pictures
+from genie_ray.probing.play import ProbeConfig, play_contexts
+from genie_ray.probing.propose import Proposal, propose
+
+
+def probe_games(
+    games: Sequence[str], out: Path, config: ProbeConfig, *, workers: int
+) -> Iterator[tuple[str, list[Proposal]]]:
+    """Probes games and yields each with its proposals as soon as it is done, in any order.
+
+    Leaves `OUT/<game>/<ACTION>.png`, `.gif` and `probe.json` of each, and `OUT/index.html`.
+
+    Args:
+        workers: how many games are played at the same time.
+
+    Raises:
+        ValueError: an unknown game, a missing ROM, or a button that a console lacks.
+        RuntimeError: a process died, as an emulator that crashes makes it; what was yielded is complete.
+    """
+    if workers < 1:
+        raise ValueError(f"workers is {workers}: must be at least 1")
+    add_integrations(config.integrations)
+    games = list(dict.fromkeys(resolve_game(game) for game in games))
+    for game in games:
+        require_rom(game)
+    missing = set(games)
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        progress_bar("probe games", len(games)) as bar,
+        ProcessPoolExecutor(min(workers, len(games)), mp_context=spawn) as pool,
+    ):
+        bar.update(0)
+        futures = {pool.submit(probe_game, game, out / game.removesuffix("-v0"), config): game for game in games}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+                missing.remove(futures[future])
+                bar.update(len(games) - len(missing))
+        except BrokenProcessPool as error:
+            raise RuntimeError(f"a process died; not done are {', '.join(sorted(missing))}") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+            write_index(out)
+
+
+def probe_game(game: str, directory: Path, config: ProbeConfig) -> list[Proposal]:
+    """Probes one game and leaves its pictures and measurements in a directory."""
+    contexts = list(play_contexts(game, config))
+    proposals = propose(contexts)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_pictures(directory, game.removesuffix("-v0"), contexts, proposals)
+    result = {
+        "game": game.removesuffix("-v0"),
+        "config": asdict(config),
+        "proposals": [{"evidence": proposal.evidence, **asdict(proposal)} for proposal in proposals],
+    }
+    write_atomically(directory / RESULT, lambda path: path.write_text(json.dumps(result, indent=1)))
+    return proposals

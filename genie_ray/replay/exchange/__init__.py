@@ -1,0 +1,1 @@
+"""Play in other layouts: GenieRedux's published one, and plain clips."""

@@ -1,0 +1,122 @@
+"""Between replay datasets and other formats: the published layout (published.py) both ways, plain clips (clips.py) in.
+
+What JPEG, GIF or a video's codec lost is lost; a replay dataset and what is exported from it as PNG or mp4 is exact.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from genie_ray.base.progress import notices, progress_bar
+from genie_ray.replay.dataset import EpisodeRef, ReplayDataset, count_episodes, index_episodes
+from genie_ray.replay.exchange import clips, published
+from genie_ray.replay.exchange.recordings import ImportConfig, Recording
+from genie_ray.replay.schema import Episode
+from genie_ray.replay.storage import DatasetPath, Location, resolve
+from genie_ray.replay.writer import METADATA_FILE, DatasetMetadata, write_metadata, write_shard
+
+EPISODES_PER_SHARD = 20
+
+
+def import_recordings(source: Path, output: Location, config: ImportConfig) -> DatasetPath:
+    """Reads recordings of another format and leaves a replay dataset; cut off, the same call does it again.
+
+    Args:
+        source: the published layout (a game's directory, or one that holds several), or plain clips.
+
+    Raises:
+        ValueError: nothing to import, a dataset in `output` already, or a damaged or unfitting file, which is named.
+    """
+    directory = resolve(output)
+    if (directory / METADATA_FILE).is_file():
+        raise ValueError(f"{directory} holds a dataset already: give another directory")
+    recordings, names, read, layout = _find(source, config)
+    by_game: dict[str, list[Recording]] = defaultdict(list)
+    for recording in recordings:
+        by_game[recording.game].append(recording)
+    frame_shape: tuple[int, int, int] | None = None
+    done = 0
+    with progress_bar("import", len(recordings), to=notices) as bar:
+
+        def episode_of(recording: Recording) -> Episode:
+            nonlocal frame_shape, done
+            episode = read(recording)
+            height, width, channels = episode.frames.shape[1:]
+            frame_shape = frame_shape or (height, width, channels)
+            if frame_shape != (height, width, channels):
+                raise ValueError(
+                    f"frames of {recording.path} are {width}×{height} pixels, others {frame_shape[1]}×{frame_shape[0]}:"
+                    " give a frame size for all"
+                )
+            done += 1
+            bar.update(done)
+            return episode
+
+        for game, of_game in by_game.items():
+            for first in range(0, len(of_game), EPISODES_PER_SHARD):
+                chunk = of_game[first : first + EPISODES_PER_SHARD]
+                write_shard(directory, game, f"shard-{first // EPISODES_PER_SHARD:05d}", map(episode_of, chunk))
+    assert frame_shape is not None
+    metadata = DatasetMetadata(
+        action_names=names,
+        frame_shape=frame_shape,
+        policy=config.policy,
+        config={"imported_from": str(source), "layout": layout},
+        counts=count_episodes(index_episodes(directory)),
+    )
+    write_metadata(directory, metadata)
+    return directory
+
+
+def export_published(dataset: ReplayDataset, output: Path, pictures: published.Pictures) -> list[Path]:
+    """Writes a replay dataset in the published layout, one directory per game, and returns these.
+
+    The released code reads `jpg` (lossy) as it is, `png` with `img_ext="png"`, and `mp4` as a video. Large frames have
+    no place there and are left out.
+
+    Raises:
+        ValueError: `output` is not empty, a damaged file, seven actions that the released code takes for CoinRun's, or
+            PyAV is needed and not installed.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise ValueError(f"{output} is not empty: give another directory")
+    names, shape = dataset.metadata.action_names, dataset.metadata.frame_shape
+    by_game: dict[str, list[EpisodeRef]] = defaultdict(list)
+    for ref in dataset.episodes:
+        by_game[ref.game].append(ref)
+    done, directories = 0, []
+    with progress_bar("export", len(dataset.episodes), to=notices) as bar:
+        for game, refs in by_game.items():
+            directory = published.game_directory(output, game)
+            published.write_info(directory, game, names, shape, [ref.length for ref in refs], pictures)
+            for session, ref in enumerate(refs):
+                published.write_session(directory, session, dataset.read(ref), len(names), pictures)
+                done += 1
+                bar.update(done)
+            directories.append(directory)
+    return directories
+
+
+def _find(
+    source: Path, config: ImportConfig
+) -> tuple[list[Recording], tuple[str, ...], Callable[[Recording], Episode], str]:
+    """The recordings under a path, the names of their actions, what reads one, and the name of their layout."""
+    games = published.find_games(source)
+    if games:
+        recordings = [recording for game in games for recording in published.find_sessions(game, config)]
+        names = {config.action_names or published.action_names(game) for game in games}
+        if len(names) > 1:
+            raise ValueError(f"games under {source} have different actions ({names}): import them one by one")
+        (known,) = names
+        if recordings:
+            return recordings, known, lambda found: published.read_session(found, len(known), config), "GenieRedux"
+    recordings = clips.find_clips(source, config)
+    if not recordings:
+        raise ValueError(
+            f"nothing to import in {source}: neither {published.INFO_FILE} of the published layout, nor clips "
+            f"({', '.join(clips.SUFFIXES)})"
+        )
+    known = config.action_names or clips.action_names(recordings)
+    return recordings, known, lambda found: clips.read_clip(found, known, config), "clips"

@@ -1,0 +1,1 @@
+"""From a replay dataset to batches: windows, their order, mixtures of datasets, reading ahead."""

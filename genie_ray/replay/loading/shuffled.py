@@ -1,0 +1,176 @@
+"""Shuffled batches of replay, endless and resumable: what the loaders of windows and of pictures share.
+
+Examples enter an epoch's order in visits to an episode (order.py). Each rank reads a part of that order of its own, in
+blocks that are decoded and shuffled in memory: the shuffle buffer. All of it follows from the seed, the epoch, the rank
+and the world size, so a position in an epoch is enough to resume exactly. A thread decodes while the model learns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from genie_ray.replay.loading.ahead import Ahead
+from genie_ray.replay.loading.batches import BatchReader, Examples
+from genie_ray.replay.loading.order import epoch_order, in_order
+
+BATCHES_AHEAD = 2
+ORDERED_BLOCK = 256  # examples that an ordered pass decodes together
+
+B = TypeVar("B")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Generic[B]):
+    """Which batches a rank reads: a function of the position alone."""
+
+    examples: Examples[B]
+    batch_size: int
+    seed: int
+    rank: int
+    world_size: int
+    block_size: int  # examples, whole batches
+    pin_memory: bool
+
+    def batches(self, epoch: int, first_batch: int) -> Iterator[tuple[int, int, B]]:
+        """From a position on without end: the epoch, how many batches of it have then been given, and the batch."""
+        reader = BatchReader(self.examples, pin_memory=self.pin_memory)
+        while True:
+            order = epoch_order(self.examples.supply, self.seed, epoch)
+            share = len(order) // (self.batch_size * self.world_size) * self.batch_size
+            given = first_batch * self.batch_size
+            while given < share:
+                start = given // self.block_size * self.block_size
+                stop = min(start + self.block_size, share)
+                rng = np.random.default_rng((self.seed, epoch, 1 + self.rank, start))
+                shuffled = self.rank * share + rng.permutation(np.arange(start, stop))
+                for batch in reader.batches(order.at(shuffled[given - start :]), self.batch_size):
+                    given += self.batch_size
+                    yield epoch, given // self.batch_size, batch
+            epoch, first_batch = epoch + 1, 0
+
+
+class ShuffledLoader(Generic[B]):
+    """An endless iterator over shuffled batches of examples.
+
+    Each epoch holds every example of the episodes once over all ranks, except for a last incomplete batch, and as many
+    batches for every rank. Where datasets are mixed, an epoch is as long, and `epoch_order` tells what it holds. Memory
+    is that of `shuffle_buffer` examples, one decoded episode and a few batches.
+
+    Args:
+        examples: of the episodes of all datasets.
+        batch_size: B, examples per batch of this rank.
+        seed: of the order.
+        rank: which part of the order is read here.
+        world_size: how many parts there are.
+        shuffle_buffer: examples shuffled in memory, rounded up to whole batches.
+        pin_memory: whether batches lie in page-locked memory, from which a GPU copies while it computes.
+
+    Raises:
+        ValueError: an impossible argument, or too few examples for one batch on every rank.
+    """
+
+    def __init__(
+        self,
+        examples: Examples[B],
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        shuffle_buffer: int,
+        pin_memory: bool,
+    ) -> None:
+        require_positive(batch_size=batch_size, world_size=world_size, shuffle_buffer=shuffle_buffer)
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank is {rank}: must be from 0 to {world_size - 1}")
+        fewest = examples.supply.fewest
+        if fewest < batch_size * world_size:
+            raise ValueError(
+                f"{examples.source} has {fewest} {examples.name}: "
+                f"fewer than one batch of {batch_size} for each of {world_size} ranks"
+            )
+        if not examples.supply.apportion(fewest).all():
+            shares = ", ".join(f"{share:.2g}" for share in examples.supply.shares)
+            raise ValueError(f"shares of {examples.source} are {shares}: too small for one of {fewest} {examples.name}")
+        self._plan = Plan(
+            examples=examples,
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            block_size=-(-shuffle_buffer // batch_size) * batch_size,
+            pin_memory=pin_memory,
+        )
+        self._epoch, self._batch = 0, 0  # of what was handed out
+        self._ahead: Ahead[tuple[int, int, B]] | None = None
+
+    def __iter__(self) -> Iterator[B]:
+        return self
+
+    def __next__(self) -> B:
+        if self._ahead is None:
+            self._ahead = Ahead(self._plan.batches(self._epoch, self._batch), BATCHES_AHEAD)
+        try:
+            self._epoch, self._batch, batch = next(self._ahead)
+        except BaseException:
+            self.close()
+            raise
+        return batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The position: the epoch, and the examples of it that all ranks together have been given."""
+        return {"epoch": self._epoch, "examples": self._batch * self._plan.batch_size * self._plan.world_size}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to a position.
+
+        The batches that follow are those that would have followed there, if all arguments are the same. With another
+        batch or world size the epoch goes on as far in, rounded down to a whole batch: some of its examples then come
+        twice and others not at all.
+        """
+        self.close()
+        self._epoch = state["epoch"]
+        self._batch = state["examples"] // (self._plan.batch_size * self._plan.world_size)
+
+    def close(self) -> None:
+        """Stop decoding ahead, until the next batch is asked for."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+
+def ordered_batches(examples: Examples[B], *, batch_size: int, limit: int | None) -> Iterator[tuple[list[str], B]]:
+    """One pass over examples in batches, each with the games of its examples.
+
+    With a limit over at most so many: of each dataset its share, at least one, spread evenly over its examples.
+
+    Raises:
+        ValueError: an impossible batch size.
+    """
+    require_positive(batch_size=batch_size)
+    supply = examples.supply
+    order = in_order(supply)
+    chosen = []
+    for episodes, share in zip(supply.datasets, supply.apportion(limit or len(order)), strict=True):
+        first, last = order.ends[episodes[0]] - order.count[episodes[0]], order.ends[episodes[-1]]
+        there = last - first
+        wanted = there if limit is None else min(there, max(1, share))
+        chosen.append(first + np.arange(wanted) * there // wanted)
+    positions = np.concatenate(chosen)
+    reader, block_size = BatchReader(examples), -(-ORDERED_BLOCK // batch_size) * batch_size
+    for start in range(0, len(positions), block_size):
+        part = order.at(positions[start : start + block_size])
+        games = [examples.episodes[index].game for index in part[:, 0]]
+        for number, batch in enumerate(reader.batches(part, batch_size)):
+            yield games[number * batch_size : (number + 1) * batch_size], batch
+
+
+def require_positive(**values: int) -> None:
+    """Raises ValueError when one of the named values is below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}: must be at least 1")

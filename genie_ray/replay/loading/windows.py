@@ -1,0 +1,129 @@
+"""Windows of replay: T consecutive frames of one episode with the action taken on each, in batches.
+
+Training reads windows at random. Every epoch draws anew where in each episode the windows begin, so that with a stride
+above 1 all positions are seen over the epochs.
+
+Axis letters: B windows of a batch, T frames of a window, H, W and C of a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genie_ray.replay.dataset import EpisodeRef, ReplayDataset, Split
+from genie_ray.replay.loading.batches import Column, Examples, OpenFiles
+from genie_ray.replay.loading.mixture import ReplayMix, mix_of
+from genie_ray.replay.loading.order import Supply
+from genie_ray.replay.loading.shuffled import ShuffledLoader, ordered_batches, require_positive
+from genie_ray.replay.schema import frames_of
+
+
+class Batch(TypedDict):
+    """Windows to train on. `actions_BT[:, t]` is taken on frame t and leads to frame t+1."""
+
+    frames_BTHWC: Tensor  # uint8
+    actions_BT: Tensor  # int64; 0 for a window's last frame where that ends the episode
+
+
+class GameBatch(Batch):
+    """Windows with the game that each is of."""
+
+    games: list[str]
+
+
+class WindowLoader(ShuffledLoader[Batch]):
+    """An endless iterator over shuffled batches of windows.
+
+    Args:
+        replay: the replay dataset, or several mixed.
+        split: which of its episodes.
+        length: T, frames per window.
+        stride: frames between the beginnings of successive windows of an episode.
+        batch_size, seed, rank, world_size, shuffle_buffer, pin_memory: as for `ShuffledLoader`, whose examples are
+            windows.
+
+    Raises:
+        ValueError: an impossible argument, or a split with too few windows for one batch on every rank.
+    """
+
+    def __init__(
+        self,
+        replay: ReplayDataset | ReplayMix,
+        *,
+        split: Split,
+        length: int = 16,
+        stride: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle_buffer: int = 512,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__(
+            _windows(mix_of(replay), split, length, stride),
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            shuffle_buffer=shuffle_buffer,
+            pin_memory=pin_memory,
+        )
+
+
+def iter_windows(
+    replay: ReplayDataset | ReplayMix,
+    split: Split,
+    length: int,
+    *,
+    stride: int,
+    batch_size: int,
+    limit: int | None = None,
+) -> Iterator[GameBatch]:
+    """One pass over the windows of a split, in order: by episode, then by first frame 0, stride, 2·stride, …
+
+    Args:
+        replay, split, length, stride, batch_size: as for `WindowLoader`; the last batch may be smaller.
+        limit: at most this many windows, spread evenly over the split (of mixed datasets, each has its share of the
+            limit); None for all.
+
+    Raises:
+        ValueError: an impossible argument, or no window of this length.
+    """
+    windows = _windows(mix_of(replay), split, length, stride)
+    for games, batch in ordered_batches(windows, batch_size=batch_size, limit=limit):
+        yield {**batch, "games": games}
+
+
+def _windows(mix: ReplayMix, split: Split, length: int, stride: int) -> Examples[Batch]:
+    require_positive(length=length, stride=stride)
+    long_enough = []
+    for dataset, episodes in zip(mix.datasets, mix.split(split), strict=True):
+        long_enough.append([ref for ref in episodes if ref.length + 1 >= length])
+        if not long_enough[-1]:
+            longest = max(ref.length for ref in episodes) + 1
+            raise ValueError(
+                f"split {split!r} of {dataset.root} has no window of {length} frames: its longest episode has {longest}"
+            )
+    files = OpenFiles()
+
+    def read(ref: EpisodeRef) -> tuple[Column, Column]:
+        table = files.read(ref, ["frame", "action"])
+        return frames_of(table), np.maximum(table["action"].to_numpy(), 0)  # an episode's last frame has action −1
+
+    def batch(frames_BTHWC: Tensor, actions_BT: Tensor) -> Batch:
+        return {"frames_BTHWC": frames_BTHWC, "actions_BT": actions_BT.to(torch.int64)}
+
+    return Examples(
+        name=f"windows of {length} frames at stride {stride}",
+        source=mix.name(split),
+        episodes=[ref for refs in long_enough for ref in refs],
+        supply=Supply.of([[ref.length + 1 for ref in refs] for refs in long_enough], mix.shares, length, stride),
+        read=read,
+        batch=batch,
+    )

@@ -1,0 +1,285 @@
+"""A run on one page: the table, learning curves, the horizon, film strips, coverage, settings and timings.
+
+The page is one self-contained HTML file. It says plainly whether exploration beat random play on each game.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.table import Table
+
+from genie_ray.base.files import write_atomically
+from genie_ray.base.metrics_log import read_metrics
+from genie_ray.base.progress import console
+from genie_ray.report.explorers import explorer_section
+from genie_ray.report.upscaling import upscaling_section
+
+FEWEST_EPISODES = 5
+"""Below that, an interval over test episodes says nothing."""
+PACKAGES = ("torch", "ray", "stable-retro", "gymnasium", "numpy", "pyarrow", "vector-quantize-pytorch")
+COLUMNS = {
+    "psnr": "PSNR (dB)",
+    "psnr_mean": "mean of per-frame PSNR (dB)",
+    "ssim": "SSIM",
+    "delta_psnr": "ΔPSNR (dB)",
+    "probe_codes": "actions told by codes",
+    "probe_vectors": "by what the encoder saw",
+    "probe_chance": "by chance",
+    "fid": "FID",
+}
+
+
+def write_report(run: Path) -> Path:
+    """Writes `report.html` into a run directory and returns its path.
+
+    Raises:
+        ValueError: the run has no evaluation yet.
+    """
+    import jinja2
+
+    evaluation, settings = _read(run)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("genie_ray.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template("report.html.jinja").render(
+        name=run.resolve().name,
+        tables={game: score_rows(evaluation, game) for game in _games(evaluation)},
+        columns=columns(evaluation),
+        protocol=evaluation["protocol"],
+        verdicts=[verdict(evaluation, game) for game in _games(evaluation) if game != "all"],
+        fid_note=fid_note(evaluation),
+        horizons=_horizons(evaluation),
+        strips=_strips(run, evaluation),
+        upscaling=upscaling_section(run / "evaluation", _labels(evaluation)),
+        learning=_learning_curves(run),
+        explorers=explorer_section(run),
+        coverage=_coverage(run, settings["games"]),
+        datasets=_datasets(run),
+        timings=_timings(run),
+        versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        machine=f"{platform.machine()}, {platform.processor() or platform.system()}",
+        settings=yaml.safe_dump(settings, sort_keys=False),
+    )
+    path = run / "report.html"
+    write_atomically(path, lambda temporary: temporary.write_text(page))
+    return path
+
+
+def print_table(run: Path) -> None:
+    """Prints a run's table and verdicts."""
+    evaluation, _ = _read(run)
+    print_scores(evaluation)
+    for game in _games(evaluation):
+        if game != "all":
+            console.print(verdict(evaluation, game)["text"], soft_wrap=True)
+
+
+def print_scores(evaluation: Mapping[str, Any]) -> None:
+    """Prints the scores of every game, and over all of them, as tables."""
+    for game in _games(evaluation):
+        table = Table(title=_title(game), title_justify="left")
+        table.add_column("model")
+        for title in columns(evaluation).values():
+            table.add_column(title, justify="right")
+        for row in score_rows(evaluation, game):
+            table.add_row(*row.values())
+        console.print(table)
+    console.print(fid_note(evaluation), soft_wrap=True)
+
+
+def score_rows(evaluation: Mapping[str, Any], game: str) -> list[dict[str, str]]:
+    """The table of one game (or "all"), as text. A paper's figures stand below the last one."""
+    rows = [{"label": label} | games[game] for label, games in evaluation["models"].items()]
+    if game == _games(evaluation)[-1]:
+        rows += evaluation.get("published", [])
+    digits = {"ssim": 3}
+    return [
+        {"label": row["label"]}
+        | {key: "–" if row.get(key) is None else f"{row[key]:.{digits.get(key, 2)}f}" for key in columns(evaluation)}
+        for row in rows
+    ]
+
+
+def columns(evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """The table's columns and their titles; those of the action probe where a GenieRedux was scored."""
+    scored = {key for games in evaluation["models"].values() for row in games.values() for key in row}
+    return {key: title for key, title in COLUMNS.items() if key in scored}
+
+
+def fid_note(evaluation: Mapping[str, Any]) -> str:
+    """Where FID comes from, or why there is none."""
+    from genie_ray.evaluating.scores import NO_INCEPTION
+
+    weights = evaluation["protocol"]["inception_weights"]
+    return f"FID: over all games, features of {Path(weights).name}" if weights else f"FID is empty: {NO_INCEPTION}"
+
+
+def verdict(evaluation: Mapping[str, Any], game: str) -> dict[str, str]:
+    """Whether fine-tuning on explored play beat fine-tuning on random play on a game, in plain words."""
+    from genie_ray.evaluating.scores import psnr_gain_interval
+    from genie_ray.loop import ON_EXPLORED, ON_RANDOM
+
+    ours, theirs = (evaluation["models"][label][game] for label in (ON_EXPLORED, ON_RANDOM))
+    episodes = len(set(ours["window_episodes"]))
+    low, high = psnr_gain_interval(ours["window_errors"], theirs["window_errors"], ours["window_episodes"])
+    gain, obeys = ours["psnr"] - theirs["psnr"], ours["delta_psnr"] - theirs["delta_psnr"]
+    if episodes < FEWEST_EPISODES:
+        kind, words = "even", "too few test episodes to tell whether exploration beats random play"
+    elif low > 0:
+        kind, words = "better", "exploration beats random play"
+    elif high < 0:
+        kind, words = "worse", "exploration does not beat random play; it does worse"
+    else:
+        kind, words = "even", "exploration does not beat random play; the difference is within the test set's spread"
+    return {
+        "kind": kind,
+        "text": f"{game}: {words}. PSNR {gain:+.2f} dB (95 % interval over {episodes} test episodes {low:+.2f} to "
+        f"{high:+.2f}), ΔPSNR {obeys:+.2f} dB.",
+    }
+
+
+def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    scores, settings = run / "evaluation" / "evaluation.json", run / "config.yaml"
+    for path in (scores, settings):
+        if not path.exists():
+            raise ValueError(
+                f"{path} is missing: {run} is no run directory, or its loop has not come to the evaluation"
+            )
+    return json.loads(scores.read_text()), yaml.safe_load(settings.read_text())
+
+
+def _games(evaluation: Mapping[str, Any]) -> list[str]:
+    """The games, and "all" where there are several."""
+    games = list(next(iter(evaluation["models"].values())))
+    return games if len(games) > 2 else [game for game in games if game != "all"]
+
+
+def _horizons(evaluation: Mapping[str, Any]) -> list[str]:
+    from genie_ray.base.figures import curves
+
+    plots = []
+    titles = {"psnr": "PSNR (dB), pooled", "ssim": "SSIM", "delta_psnr": "ΔPSNR (dB)"}
+    for game in _games(evaluation):
+        for key, title in titles.items():
+            data = {
+                label: (range(1, len(games[game]["curves"][key]) + 1), games[game]["curves"][key])
+                for label, games in evaluation["models"].items()
+                if key in games[game]["curves"]
+            }
+            plots.append(curves(data, x="predicted frame", y=title, title=_title(game)))
+    return plots
+
+
+def _title(game: str) -> str:
+    return "all games" if game == "all" else game
+
+
+def _strips(run: Path, evaluation: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Per game, for each kept window: a strip with the truth above the predictions, and a clip of all side by side."""
+    from genie_ray.base.figures import clip, film_strip
+
+    given = evaluation["protocol"]["prime_frames"]
+    labels = _labels(evaluation)
+    windows: dict[str, list[dict[str, Any]]] = {}
+    with np.load(run / "evaluation" / "film_strips.npz") as kept:
+        for game in (game for game in _games(evaluation) if game != "all"):
+            truth = kept[f"truth/{game}"]
+            shown = {label: kept[f"{label}/{game}"] for label in labels}
+            windows[game] = [
+                {
+                    "strip": film_strip([truth[i, given:], *(shown[label][i] for label in labels)]),
+                    "clip": clip([truth[i, given:], *(shown[label][i] for label in labels)]),
+                    "rows": ["truth", *labels],
+                }
+                for i in range(len(truth))
+            ]
+    return windows
+
+
+def _labels(evaluation: Mapping[str, Any]) -> list[str]:
+    """The world models, without what they are compared with."""
+    from genie_ray.evaluating.evaluation import COPY, TOKENIZER
+
+    return [label for label in evaluation["models"] if label not in (COPY, TOKENIZER)]
+
+
+def _learning_curves(run: Path) -> list[str]:
+    from genie_ray.base.figures import curves
+
+    plots = []
+    trainings = {"tokenizer": "psnr", "dynamics": "loss", "finetuned/control": "loss", "finetuned/explore": "loss"}
+    if (run / "upscaler").exists():
+        trainings["upscaler"] = "psnr"
+    for part, key in trainings.items():
+        lines = read_metrics(run / part / "metrics.jsonl")
+        data = {"training": _series(lines, key), "validation": _series(lines, f"validation_{key}")}
+        plots.append(curves(data, x="iteration", y={"psnr": "PSNR (dB)"}.get(key, key), title=part))
+    players = {path.parent.name: read_metrics(path) for path in sorted(run.glob("player/*/metrics.jsonl"))}
+    data = {game: _series(lines, "return") for game, lines in players.items()}
+    plots.append(curves(data, x="iteration", y="game score per episode", title="test agents (PPO)"))
+    return plots
+
+
+def _series(lines: list[dict[str, float]], key: str) -> tuple[list[float], list[float]]:
+    return [line["iteration"] for line in lines if key in line], [line[key] for line in lines if key in line]
+
+
+def _coverage(run: Path, games: list[str]) -> dict[str, Any]:
+    """Distinct cells over steps, explored play against fresh random play of the same length."""
+    from genie_ray.base.figures import curves
+    from genie_ray.replay.coverage import coverage_curve
+    from genie_ray.replay.dataset import ReplayDataset
+
+    sources = {"explored": ReplayDataset(run / "datasets/explore"), "random": ReplayDataset(run / "datasets/control")}
+    plots, rows = [], []
+    for game in games:
+        found = {
+            label: coverage_curve(dataset.read(ref) for ref in dataset.episodes if ref.game == game)
+            for label, dataset in sources.items()
+        }
+        data = {label: (range(1, len(cells) + 1), cells.tolist()) for label, cells in found.items()}
+        plots.append(curves(data, x="step", y="distinct cells", title=game))
+        explored, random = (int(cells[-1]) for cells in found.values())
+        rows.append({"game": game, "explored": explored, "random": random, "ratio": f"{explored / random:.2f}"})
+    return {"plots": plots, "rows": rows}
+
+
+def _datasets(run: Path) -> list[dict[str, Any]]:
+    from genie_ray.replay.dataset import ReplayDataset
+
+    rows = []
+    for path in sorted((run / "datasets").iterdir()):
+        dataset = ReplayDataset(path)
+        frames = sum(episode.length + 1 for episode in dataset.episodes)
+        size = sum(file.stat().st_size for file in path.rglob("*.parquet"))
+        rows.append(
+            {
+                "name": path.name,
+                "policy": dataset.metadata.policy,
+                "episodes": len(dataset.episodes),
+                "frames": frames,
+                "bytes": f"{size / frames:.0f}",
+            }
+        )
+    return rows
+
+
+def _timings(run: Path) -> list[dict[str, Any]]:
+    """Seconds of each stage; of one that was cut off, those of its last try."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    starts: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    for line in lines:
+        if line["event"] == "start":
+            starts[line["stage"]] = starts.get(line["stage"], 0) + 1
+        else:
+            seconds[line["stage"]] = line["seconds"]
+    return [{"stage": s, "seconds": f"{seconds[s]:.0f}", "tries": starts[s]} for s in seconds]

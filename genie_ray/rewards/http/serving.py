@@ -1,0 +1,106 @@
+"""Running the reward service for programs outside the cluster, too: http.py in front of what service.py runs."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ray import serve
+
+from genie_ray.rewards.client import APP_NAME, one_line
+from genie_ray.rewards.config import RewardConfig
+from genie_ray.rewards.http.api import HttpConfig, RewardApi
+from genie_ray.rewards.service import (
+    QUIET,
+    bind,
+    check_cluster,
+    replica_settings,
+    save_memory,
+    serve_runs,
+    shut_down_if_idle,
+)
+from genie_ray.rewards.state import describe_checkpoint
+
+MAX_ONGOING = 32  # requests that are read or wait at once; as many more may wait for that, others are sent back
+HEALTH_TIMEOUT_S = 10.0
+
+
+@contextmanager
+def http_service(
+    checkpoint: str | Path,
+    config: RewardConfig,
+    listen: HttpConfig,
+    *,
+    state: str | Path | None = None,
+    app_name: str = APP_NAME,
+) -> Iterator[str]:
+    """Runs the service, reachable over HTTP and by handle, for a `with` block; yields its URL.
+
+    Args:
+        checkpoint: a GenieRedux-G checkpoint, readable on every node that may hold a replica.
+        config: reward and resources.
+        listen: where it listens.
+        state: directory for what rewards remember; those that do need one.
+        app_name: name of the Serve application, for clients inside the cluster.
+
+    Raises:
+        ValueError: the checkpoint, the reward, the cluster or the port cannot be used, or Serve runs already there.
+        RuntimeError: the replicas do not come up, or nothing listens.
+    """
+    if config.kind == "learning_progress":
+        raise ValueError(
+            "reward.kind is 'learning_progress', which pays for weights that are swapped: nobody does here"
+        )
+    version = describe_checkpoint(checkpoint)["version"]
+    check_cluster(config)
+    model = bind(config, replica_settings(checkpoint, config, version=version, state=state))
+    if serve_runs():  # it has its proxies, for better or worse
+        running = ", ".join(sorted(serve.status().applications)) or "nothing"
+        raise ValueError(f"this cluster has a Ray Serve already (running: {running}): `serve shutdown` ends it")
+    _check_port(listen)
+    try:
+        serve.start(
+            proxy_location="HeadOnly", http_options={"host": listen.host, "port": listen.port}, logging_config=QUIET
+        )
+        api = serve.deployment(
+            RewardApi,
+            ray_actor_options={"num_cpus": 0},
+            max_ongoing_requests=MAX_ONGOING,
+            max_queued_requests=MAX_ONGOING,
+        )
+        try:
+            serve.run(api.bind(model, listen), name=app_name, route_prefix="/", logging_config=QUIET)
+        except RuntimeError as error:
+            raise RuntimeError(f"reward service {app_name!r} does not start: {one_line(error)}") from error
+        try:
+            _check_health(listen)
+            yield f"http://{f'[{listen.host}]' if ':' in listen.host else listen.host}:{listen.port}"
+        finally:
+            save_memory(app_name, config)
+    finally:
+        serve.delete(app_name)
+        shut_down_if_idle()
+
+
+def _check_health(listen: HttpConfig) -> None:
+    connection = http.client.HTTPConnection(listen.host, listen.port, timeout=HEALTH_TIMEOUT_S)
+    try:
+        connection.request("GET", "/-/healthz")
+        if (status := connection.getresponse().status) != http.HTTPStatus.OK:
+            raise RuntimeError(f"{listen.host}:{listen.port} answers with status {status}")
+    except (OSError, http.client.HTTPException) as error:
+        raise RuntimeError(f"nothing answers at {listen.host}:{listen.port}: {one_line(error)}") from error
+    finally:
+        connection.close()
+
+
+def _check_port(listen: HttpConfig) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in listen.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((listen.host, listen.port))
+        except OSError as error:
+            raise ValueError(f"cannot listen on {listen.host}:{listen.port}: {error.strerror}") from error

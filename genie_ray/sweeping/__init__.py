@@ -1,0 +1,1 @@
+"""Explorers under different settings side by side, on Ray Tune."""

@@ -1,0 +1,288 @@
+"""The trials of a sweep on a Ray cluster: what one does, and how Ray Tune runs many.
+
+A trial takes CPUs for itself and its learner (1), for each rollout worker (1, with all its emulators), and for its
+replicas of the reward service (reward.cpus each); with rounds, for the workers of their trainings, too. The first two
+are Tune's placement group; the others belong to Serve and Ray Train, and the number of trials at once is bounded to
+leave room for them. Killed at any point, a trial goes on from its explorer's last state; what it has finished stays.
+Nothing is taken up from Tune: each run gives it the trials that neither have a result nor were stopped early.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+
+from genie_ray.base.errors import cause_of, one_line
+from genie_ray.base.files import write_atomically
+from genie_ray.base.metrics_log import read_metrics
+from genie_ray.base.progress import console
+from genie_ray.collecting.collection import Policy, collect
+from genie_ray.config import RunConfig
+from genie_ray.evaluating.evaluation import score
+from genie_ray.exploring.exploration import exploration_epochs
+from genie_ray.exploring.explorers import cluster_needs
+from genie_ray.games.actions import action_names
+from genie_ray.playing.agents import saved_companions
+from genie_ray.replay.coverage import coverage_curve
+from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.rewards.memory import restore
+from genie_ray.rewards.service import remove_services, reward_service, service_name, start_serve
+from genie_ray.sweeping.plan import SweepConfig, Trial
+from genie_ray.sweeping.report import RANDOM, RESULT_FILE, STOPPED_FILE, TrialResult, trial_directory
+
+EPOCH, CELLS = "epoch", "cells"  # of a trial, over its games: what early stopping goes by
+TRIFLE = 0.001  # CPUs; a bundle cannot be empty
+MAX_FAILURES = 2  # of a trial, on a cluster whose nodes come and go
+
+
+def run_trials(config: SweepConfig, results: Sequence[TrialResult], directory: Path) -> list[str]:
+    """Runs the trials that have not ended; returns one line for each that failed. Needs a running Ray."""
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's error is told below, and kept in its error.txt
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # which cannot be told to be quiet
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # which would make an interrupted sweep look like a finished one
+    at_once = trials_at_once(config, [result.trial for result in results if not result.ended])
+    with start_serve():
+        remove_services(service_name(directory))  # of a run that was killed
+        try:
+            measure_random_play(config, directory)
+            errors = _tuner(config, results, directory, at_once).fit().errors
+        finally:
+            remove_services(service_name(directory))
+    # What cannot be pickled comes as the text of its traceback.
+    return [error.splitlines()[-1] if isinstance(error, str) else one_line(cause_of(error)) for error in errors]
+
+
+def trials_at_once(config: SweepConfig, trials: Sequence[Trial]) -> int:
+    """How many trials the cluster has room for; says what one takes.
+
+    Raises:
+        ValueError: for none.
+    """
+    runners = rollout_workers(trials)
+    own = {"CPU": 1, "GPU": int(config.run.ray.use_gpu)}
+    explorers = [
+        cluster_needs(trial.run, replicas=trial.run.reward.max_replicas or trial.run.reward.replicas)
+        for trial in trials
+    ]
+    needs = {name: own[name] + max(sum(explorer[name].values()) for explorer in explorers) for name in own}
+    there = ray.cluster_resources()
+    room = {name: int(there.get(name, 0) // wanted) for name, wanted in needs.items() if wanted}
+    at_once = min(*room.values(), len(trials), config.max_concurrent or len(trials))
+    wanted = f"{needs['CPU']:g} CPUs and {needs['GPU']:g} GPUs"
+    if not at_once:
+        raise ValueError(
+            f"a trial takes {wanted}; the cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
+        )
+    console.print(
+        f"trials left: {len(trials)}, {at_once} at once; each takes {wanted}: itself and its learner, rollout workers "
+        f"({runners}, each with {trials[0].run.exploration.learning.num_envs} emulators), its reward service",
+        soft_wrap=True,
+    )
+    return at_once
+
+
+def rollout_workers(trials: Iterable[Trial]) -> int:
+    """Of the trial that has most."""
+    return max(trial.run.exploration.num_env_runners for trial in trials)
+
+
+def measure_random_play(config: SweepConfig, directory: Path) -> None:
+    """Collects and measures what the trials are compared with."""
+    run, path = config.run, directory / RANDOM
+    collection = dataclasses.replace(run.collection, large_frame_every=0)
+    # Under another seed than the play that the world model may have learned from.
+    collect(
+        path / "play",
+        Policy(name="random"),
+        run.games,
+        collection.finetune_steps,
+        collection,
+        run.env,
+        seed=run.seed + 1,
+    )
+    if not (path / RESULT_FILE).exists():
+        task = ray.remote(measure).options(num_gpus=int(run.ray.use_gpu))
+        try:
+            _write_result(path, ray.get(task.remote(path / "play", Path(config.world_model), run)))
+        except Exception as error:
+            raise cause_of(error) from error
+
+
+def measure(play: Path, world_model: Path, run: RunConfig) -> dict[str, Any]:
+    """Figures of recorded play: distinct cells, and the PSNR and ΔPSNR of a world model, each by game.
+
+    `coverage` is the cells of all games together; `psnr` is of all games' windows.
+    """
+    dataset = ReplayDataset(play)
+    curves = {
+        game: coverage_curve(dataset.read(ref) for ref in dataset.episodes if ref.game == game) for game in run.games
+    }
+    protocol = dataclasses.replace(run.evaluation, film_strips=0, inception_weights=None, published_figures=None)
+    scores = score("world model", world_model, play, protocol, run.ray).scores
+    return {
+        "coverage": int(sum(curve[-1] for curve in curves.values())),
+        "psnr": scores["all"]["psnr"],
+        "delta_psnr": scores["all"]["delta_psnr"],
+        "games": {
+            game: {
+                "coverage": int(curves[game][-1]),
+                "psnr": scores[game]["psnr"],
+                "delta_psnr": scores[game]["delta_psnr"],
+            }
+            for game in run.games
+        },
+    }
+
+
+def trial_results(trial: Trial, world_model: Path, directory: Path) -> Generator[dict[str, Any], None, None]:
+    """One trial: yields its progress after each epoch, and at last its result.
+
+    Epochs that were saved before it was cut off are not repeated.
+    """
+    run, path = trial.run, trial_directory(directory, trial)
+    path.mkdir(parents=True, exist_ok=True)
+    app_name = f"{service_name(directory)}-{trial.number:06d}"
+    remove_services(app_name)  # of a try that crashed
+    found = 0.0  # cells, by the agents before
+    for index, (name, games) in enumerate(run.exploration.agents(run.games).items()):
+        before = index * run.exploration.epochs
+        explorer = path / "agents" / name
+        restore(explorer / "rewards", saved_companions(explorer), run.reward)
+        with (
+            reward_service(
+                world_model,
+                run.reward,
+                frame_size=run.env.frame_size,
+                action_names=action_names(run.env.action_set),
+                state=explorer / "rewards",
+                app_name=app_name,
+            ) as rewards,
+            closing(  # who is stopped early stops playing before its service is gone
+                exploration_epochs(
+                    explorer,
+                    games,
+                    rewards,
+                    run.exploration,
+                    run.env,
+                    world_model=world_model,
+                    ray=run.ray,
+                    seed=run.seed,
+                )
+            ) as epochs,
+        ):
+            for line in epochs:
+                yield {EPOCH: before + line["iteration"], CELLS: found + line["cells"]}
+        found += read_metrics(explorer / "metrics.jsonl")[-1]["cells"]
+    runners = run.exploration.num_env_runners
+    collection = dataclasses.replace(run.collection, workers_min=runners, workers_max=runners, large_frame_every=0)
+    policy = Policy(
+        name="explorer",
+        directory=path / "agents",
+        epsilon=collection.explorer_epsilon,
+        temperature=collection.explorer_temperature,
+    )
+    collect(path / "play", policy, run.games, collection.finetune_steps, collection, run.env, seed=run.seed + 1)
+    result = measure(path / "play", world_model, run)
+    _write_result(path, result)
+    yield {EPOCH: trial.epochs, CELLS: found, "done": True, "coverage": result["coverage"], "psnr": result["psnr"]}
+
+
+class ExplorerTrial(tune.Trainable):
+    """A trial as Tune sees it. `config` holds its number."""
+
+    def setup(self, config: dict[str, Any], *, trials: Mapping[int, Trial], world_model: str, directory: Path) -> None:
+        self._results = trial_results(trials[config["trial"]], Path(world_model), directory)
+
+    def step(self) -> dict[str, Any]:
+        return next(self._results)
+
+    def cleanup(self) -> None:
+        self._results.close()
+
+
+class ContinuedASHA(AsyncHyperBandScheduler):
+    """ASHA that knows how far the trials of a sweep had got before it was cut off.
+
+    Who had got past a rung then stays past it, and counts there.
+    """
+
+    def __init__(self, config: SweepConfig, results: Sequence[TrialResult]) -> None:
+        super().__init__(
+            time_attr=EPOCH,
+            metric=CELLS,
+            mode="max",
+            grace_period=config.grace_epochs,
+            max_t=results[0].trial.epochs - 1,  # whoever gets to the last epoch is measured
+            reduction_factor=config.reduction_factor,
+            stop_last_trials=False,
+        )
+        self._before = {result.trial.number: result.progress for result in results}
+        for result in results:
+            if result.ended:
+                number = result.trial.number
+                self.on_trial_add(None, SimpleNamespace(trial_id=f"ended-{number}", config={"trial": number}))
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, trial)
+        for epoch, cells in enumerate(self._before[trial.config["trial"]], start=1):
+            self.on_trial_result(tune_controller, trial, {EPOCH: epoch, CELLS: cells})
+
+
+class Announce(tune.Callback):
+    """Tells of each trial that ends, and marks those that were stopped early."""
+
+    def __init__(self, results: Sequence[TrialResult], directory: Path) -> None:
+        self._trials = {result.trial.number: result.trial for result in results}
+        self._ended, self._directory = sum(result.ended for result in results), directory
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        number, last = trial.config["trial"], trial.last_result
+        if "psnr" in last:
+            figures = f"{last['coverage']:,} cells, world model {last['psnr']:.2f} dB"
+        else:
+            figures = f"stopped after epoch {last[EPOCH]:.0f}, {last[CELLS]:,.0f} cells seen"
+            path = trial_directory(self._directory, self._trials[number])
+            write_atomically(path / STOPPED_FILE, lambda file: file.write_text(figures))
+        self._ended += 1
+        console.print(f"trial {number} ended: {figures} ({self._ended} of {len(self._trials)})")
+
+
+def _tuner(config: SweepConfig, results: Sequence[TrialResult], directory: Path, at_once: int) -> tune.Tuner:
+    """The trials that have not ended, for Tune to run."""
+    trials = {result.trial.number: result.trial for result in results if not result.ended}
+    own = {"CPU": 1 - TRIFLE, "GPU": int(config.run.ray.use_gpu)}
+    # RLlib puts runner i into bundle i, and that of evaluations, which claims nothing, into the one after the others.
+    bundles = [own, *[{"CPU": 1}] * rollout_workers(trials.values()), {"CPU": TRIFLE}]
+    trainable = tune.with_parameters(ExplorerTrial, trials=trials, world_model=config.world_model, directory=directory)
+    scheduler: TrialScheduler = ContinuedASHA(config, results) if config.early_stopping else FIFOScheduler()
+    files = directory / "tune"
+    shutil.rmtree(files, ignore_errors=True)
+    return tune.Tuner(
+        tune.with_resources(trainable, tune.PlacementGroupFactory(bundles)),
+        param_space={"trial": tune.grid_search(list(trials))},
+        tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=at_once),
+        run_config=tune.RunConfig(
+            name=files.name,
+            storage_path=str(directory),
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial keeps its state itself
+            callbacks=[Announce(results, directory)],
+            verbose=0,
+        ),
+    )
+
+
+def _write_result(path: Path, result: dict[str, Any]) -> None:
+    write_atomically(path / RESULT_FILE, lambda file: file.write_text(json.dumps(result, indent=1)))

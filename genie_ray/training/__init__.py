@@ -1,0 +1,1 @@
+"""Training the world model's parts with Ray Train: jobs, tasks, and the one loop."""

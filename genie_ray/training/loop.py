@@ -1,0 +1,258 @@
+"""What one Ray Train worker does: the loop that trains all parts of the world model alike.
+
+Everything random is drawn from a generator seeded by (seed, iteration, micro-step, rank), and the loader's position is
+saved with the weights and the optimiser's moments: a resumed training repeats and skips nothing.
+Axes: B batch, T frames, H W C pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import resource
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from torch import Tensor, nn
+
+from genie_ray.base import precision
+from genie_ray.base.metrics_log import MetricsLog
+from genie_ray.base.seeding import seed_of, seeded_generator
+from genie_ray.evaluating.scores import psnr
+from genie_ray.replay.loading.mixture import ReplayMix, open_mix
+from genie_ray.training.tasks import TASKS, Task
+from genie_ray.training.train import TrainingConfig, TrainingJob
+from world_model import checkpoint
+from world_model.transformer import transformers
+
+STATE_FILE = "training_state.pt"
+
+
+def learning_rate(iteration: int, config: TrainingConfig) -> float:
+    """Linear warm-up, then half a cosine down to the final rate, where it stays (paper, supplement A), or steps."""
+    if iteration < config.warmup_iterations:
+        share = iteration / config.warmup_iterations
+        return config.learning_rate * (config.warmup_factor + (1 - config.warmup_factor) * share)
+    if config.schedule == "step":
+        steps = (iteration - config.warmup_iterations) // config.step_iterations
+        return config.learning_rate * config.step_factor**steps
+    share = min(1.0, (iteration - config.warmup_iterations) / (config.iterations - config.warmup_iterations))
+    span = config.learning_rate - config.final_learning_rate
+    return config.final_learning_rate + span * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW over what is trained; weight decay on matrices only."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def train_loop(setup: Mapping[str, Any]) -> None:
+    """Ray Train calls this in every worker."""
+    job: TrainingJob = setup["job"]
+    config = job.config
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    torch.set_num_threads(setup["ray"].torch_threads(context.get_local_world_size()))
+    device = ray.train.torch.get_device()
+    autocast = precision.autocast(config.precision, device)
+
+    replay = open_mix(job.dataset)
+    source = {"dataset": replay.content_hash(), "action_names": replay.metadata.action_names}
+    task = TASKS[job.kind](job)
+    torch.manual_seed(job.seed)
+    module = task.build(replay).to(device)
+    for stack in transformers(module):
+        stack.checkpoint_activations = config.checkpoint_activations
+        if config.compile:
+            stack.compile_halves()
+    model = ray.train.torch.prepare_model(module)
+    optimizer = build_optimizer(module, config)
+    batch_size = config.batch_size // world_size // config.accumulate
+    on_gpu = device.type == "cuda"
+    loader = task.batches(replay, batch_size=batch_size, rank=rank, world_size=world_size, pin_memory=on_gpu)
+    start, best, trained_seconds = 0, math.inf, 0.0
+    restored = ray.train.get_checkpoint()
+    if restored is not None:
+        with restored.as_directory() as directory:
+            state = torch.load(Path(directory) / STATE_FILE, map_location=device, weights_only=True)
+        start, best, trained_seconds = state["iteration"], state["best"], state["trained_seconds"]
+        module.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        loader.load_state_dict(state["loader"])
+    batches = iter(loader)
+    log = MetricsLog(job.output, from_iteration=start) if rank == 0 else None
+
+    sums, since, steps = Averages(), time.perf_counter(), 0
+    for iteration in range(start, config.iterations):
+        rate = learning_rate(iteration, config)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        model.train()
+        for micro_step in range(config.accumulate):
+            batch = _to_device(next(batches), device)
+            torch.manual_seed(seed_of(job.seed, iteration, micro_step, rank))  # an "ema" codebook draws from this one
+            generator = seeded_generator(device, job.seed, iteration, micro_step, rank)
+            last_micro_step = micro_step == config.accumulate - 1
+            with contextlib.nullcontext() if last_micro_step or world_size == 1 else model.no_sync():
+                with autocast:
+                    output = task.loss(model, batch, generator)
+                (output.loss / config.accumulate).backward()
+            sums.add(output.metrics, weight=batch_size)
+        gradient_norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        steps += 1
+
+        done = iteration + 1
+        ended = done == config.iterations
+        if done % config.log_every == 0 or ended:
+            metrics = sums.reduce()
+            if not math.isfinite(metrics["loss"]):
+                raise ValueError(f"the loss is {metrics['loss']} at iteration {done}: try a lower learning_rate")
+            seconds = time.perf_counter() - since
+            per_second = steps / seconds
+            trained_seconds += seconds
+            metrics |= {"learning_rate": rate, "gradient_norm": float(gradient_norm), "steps_per_second": per_second}
+            metrics |= {"frames_per_second": per_second * config.batch_size * task.frames_per_example}
+            metrics |= {"trained_seconds": trained_seconds, "peak_memory_gb": peak_memory_gb(device)}
+            if log:
+                log.write(done, metrics)
+            sums, since, steps = Averages(), time.perf_counter(), 0
+        paused = time.perf_counter()
+        if done % config.validate_every == 0 or ended:
+            validation = validate(task, module, replay, batch_size, device, autocast, rank, world_size)
+            if log:
+                log.write(done, {f"validation_{key}": value for key, value in validation.items()})
+            if validation["loss"] < best:
+                best = validation["loss"]
+                if log:
+                    _save(module, job, "best", done, validation, source)
+        if ended and log:
+            _save(module, job, "last", done, validation, source)
+        if done % config.checkpoint_every == 0 or ended:
+            state = {
+                "iteration": done,
+                "best": best,
+                "trained_seconds": trained_seconds,
+                "model": module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "loader": loader.state_dict(),
+            }
+            _report(state, rank)
+        since += time.perf_counter() - paused  # validating and saving is not training time
+    loader.close()
+    if log:
+        log.close()
+
+
+@torch.no_grad()
+def validate(
+    task: Task,
+    module: checkpoint.Model,
+    replay: ReplayMix,
+    batch_size: int,
+    device: torch.device,
+    autocast: contextlib.AbstractContextManager[Any],
+    rank: int,
+    world_size: int,
+) -> dict[str, float]:
+    """Mean loss and metrics over held-out batches, weighted by examples and summed over ranks.
+
+    The masks that the dynamics have to fill in are the same at every validation. The model is not the wrapped one, in
+    whose forward pass ranks wait for each other: one of them may have no batch.
+    """
+    for buffer in module.buffers() if world_size > 1 else ():  # running statistics, which each rank has of its own
+        torch.distributed.broadcast(buffer, src=0)
+    module.eval()
+    sums = Averages()
+    for index, held_out in enumerate(task.validation_batches(replay, batch_size=batch_size)):
+        if index % world_size != rank:
+            continue
+        batch = _to_device(held_out, device)
+        generator = seeded_generator(device, task.job.seed, -1, index, 0)
+        with autocast:
+            output = task.loss(module, batch, generator)
+            metrics = output.metrics | task.validation_metrics(module, batch)
+        sums.add(metrics, weight=len(next(iter(batch.values()))))
+    return sums.reduce()
+
+
+class Averages:
+    """Weighted means by accumulated sums, exact over uneven batches and ranks."""
+
+    def __init__(self) -> None:
+        self._sums: defaultdict[str, Tensor | float] = defaultdict(float)
+        self._weight = 0.0
+
+    def add(self, values: Mapping[str, Tensor], weight: float) -> None:
+        """Adds the means of one batch; stays on the device."""
+        for key, value in values.items():
+            self._sums[key] = self._sums[key] + value.detach() * weight
+        self._weight += weight
+
+    def reduce(self) -> dict[str, float]:
+        """The means over everything added on all ranks; a `psnr` is that of the pooled error, in dB."""
+        parts = [({key: float(value) for key, value in self._sums.items()}, self._weight)]
+        if torch.distributed.is_initialized():
+            own, parts = parts[0], [parts[0]] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, own)
+        weight = sum(part_weight for _, part_weight in parts)
+        keys = {key for sums, _ in parts for key in sums}
+        means = {key: sum(sums.get(key, 0.0) for sums, _ in parts) / weight for key in sorted(keys)}
+        if "psnr" in means:
+            means["psnr"] = float(psnr(means["reconstruction_mse"]))
+        if "prediction_mse" in means:
+            means["prediction_psnr"] = float(psnr(means["prediction_mse"]))
+        return means
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """The most memory that this process had in use so far: of the GPU if it trains there, else of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts in KiB
+
+
+def _to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch with its tensors on the device."""
+    if device.type == "cpu":
+        return dict(batch)
+    return {
+        key: value.pin_memory().to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for key, value in batch.items()
+    }
+
+
+def _save(
+    module: checkpoint.Model,
+    job: TrainingJob,
+    name: str,
+    iteration: int,
+    validation: dict[str, float],
+    source: Mapping[str, Any],
+) -> None:
+    provenance = {"iteration": iteration, "seed": job.seed, **source, "validation": validation}
+    checkpoint.save(module, job.output / name, provenance=provenance)
+
+
+def _report(state: Mapping[str, Any], rank: int) -> None:
+    """Commits what a resumed training needs; every rank must take part."""
+    metrics = {"iteration": state["iteration"]}
+    if rank != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        torch.save(state, Path(directory) / STATE_FILE)
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))

@@ -1,0 +1,291 @@
+"""What differs between the trainings of the world model's parts; what they share is in train_loop.py.
+
+A task knows how its model is built, which batches it learns from, how a batch becomes a loss, and what would make it
+fail. Axes: B batch, T frames, H W C pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.loading.mixture import ReplayMix
+from genie_ray.replay.loading.pictures import PictureLoader, iter_pictures, require_large_frames
+from genie_ray.replay.loading.windows import WindowLoader, iter_windows
+from genie_ray.training.train import TrainingJob, require_fit
+from world_model import checkpoint
+from world_model.dynamics import DynamicsConfig
+from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
+from world_model.maskgit import DecodingConfig
+from world_model.tokenizer import Tokenizer, TokenizerConfig
+from world_model.uncertainty import PRIME_FRAMES
+from world_model.upscaler import Upscaler, UpscalerConfig
+
+MEAN_FRAME_WINDOWS = 64
+Replay = ReplayDataset | ReplayMix
+VALIDATION_DECODING = DecodingConfig(steps=1, temperature=0.0, mode="autoregressive", frames_per_step=1)
+
+
+class Output(Protocol):
+    """What every model's training pass returns at least."""
+
+    @property
+    def loss(self) -> Tensor: ...
+
+    @property
+    def metrics(self) -> dict[str, Tensor]: ...
+
+
+class Loader(Protocol):
+    """An endless source of batches whose position can be saved."""
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Task(ABC):
+    """Training on windows of replay; a subclass says what model learns from them, and how."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        self.job = job
+
+    @property
+    def frames_per_example(self) -> int:
+        """How many frames the model sees of each example of a batch."""
+        return self.job.config.window
+
+    @abstractmethod
+    def check(self, dataset: ReplayDataset) -> None:
+        """Raises ValueError where model and dataset do not fit each other."""
+
+    @abstractmethod
+    def build(self, replay: Replay) -> checkpoint.Model:
+        """The model to train: fresh, or as its checkpoint left it."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
+        """A training pass; `model` may be wrapped for data-parallel training."""
+
+    def validation_metrics(self, model: checkpoint.Model, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What else is measured of a held-out batch; means over it."""
+        return {}
+
+    def batches(
+        self, replay: Replay, *, batch_size: int, rank: int, world_size: int, pin_memory: bool = False
+    ) -> Loader:
+        """This rank's training batches."""
+        config = self.job.config
+        return WindowLoader(
+            replay,
+            split="train",
+            length=config.window,
+            stride=config.stride,
+            batch_size=batch_size,
+            seed=self.job.seed,
+            rank=rank,
+            world_size=world_size,
+            shuffle_buffer=config.shuffle_buffer,
+            pin_memory=pin_memory,
+        )
+
+    def validation_batches(self, replay: Replay, *, batch_size: int) -> Iterator[Mapping[str, Any]]:
+        """Held-out batches, the same ones in the same order at every validation."""
+        config = self.job.config
+        return iter_windows(
+            replay,
+            split="validation",
+            length=config.window,
+            stride=config.window,
+            batch_size=batch_size,
+            limit=config.validation_windows,
+        )
+
+    def _check_window(self, max_frames: int) -> None:
+        if self.job.config.window > max_frames:
+            raise ValueError(
+                f"window = {self.job.config.window}: the model takes at most {max_frames} frames (max_frames)"
+            )
+
+
+class TokenizerTask(Task):
+    """A tokenizer from scratch."""
+
+    def check(self, dataset: ReplayDataset) -> None:
+        config = self._config()
+        require_fit(dataset.metadata, frame_size=config.frame_size)
+        self._check_window(config.max_frames)
+
+    def build(self, replay: Replay) -> Tokenizer:
+        config = self._config()
+        tokenizer = Tokenizer(config)
+        if config.mean_frame:
+            windows = iter_windows(
+                replay,
+                split="train",
+                length=self.job.config.window,
+                stride=self.job.config.window,
+                batch_size=MEAN_FRAME_WINDOWS,
+                limit=MEAN_FRAME_WINDOWS,
+            )
+            tokenizer.initialize_mean_frame(next(windows)["frames_BTHWC"])
+        return tokenizer
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
+        return model(batch["frames_BTHWC"])
+
+    def _config(self) -> TokenizerConfig:
+        assert isinstance(self.job.model, TokenizerConfig)
+        return self.job.model
+
+
+class DecoderTask(TokenizerTask):
+    """A trained tokenizer's decoder, tuned to other games; its tokens stay as they are."""
+
+    def build(self, replay: Replay) -> Tokenizer:
+        assert self.job.tokenizer is not None
+        return checkpoint.load_as(Tokenizer, self.job.tokenizer).for_decoder_tuning()
+
+    def _config(self) -> TokenizerConfig:
+        assert self.job.tokenizer is not None
+        return checkpoint.read_config(Tokenizer, self.job.tokenizer)
+
+
+class DynamicsTask(Task):
+    """GenieRedux-G: dynamics on a frozen tokenizer's tokens, or a whole world model whose dynamics are fine-tuned."""
+
+    model_class: type[GenieReduxG] | type[GenieRedux] = GenieReduxG
+
+    def check(self, dataset: ReplayDataset) -> None:
+        config = self._config()
+        require_fit(dataset.metadata, frame_size=config.tokenizer.frame_size, num_actions=config.dynamics.num_actions)
+        self._check_window(config.dynamics.max_frames)
+
+    def build(self, replay: Replay) -> checkpoint.WorldModel:
+        if self.job.init is not None:
+            return checkpoint.load_as(self.model_class, self.job.init)
+        assert self.job.tokenizer is not None
+        model = self.model_class(self._config())
+        model.tokenizer.load_state_dict(checkpoint.load_as(Tokenizer, self.job.tokenizer).state_dict())
+        return model
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
+        return model(batch["frames_BTHWC"], batch["actions_BT"][:, :-1], generator)
+
+    @torch.no_grad()
+    def validation_metrics(self, model: checkpoint.Model, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Squared error of the frames predicted from the first two, greedily and in one decoding step each: cheap."""
+        assert isinstance(model, (GenieReduxG, GenieRedux))
+        frames_BTHWC = batch["frames_BTHWC"]
+        if frames_BTHWC.shape[1] <= PRIME_FRAMES:
+            return {}
+        predicted_BTHWC = model.rollout(
+            frames_BTHWC[:, :PRIME_FRAMES], self._player_actions(model, batch), decoding=VALIDATION_DECODING
+        )
+        error = predicted_BTHWC.float() - frames_BTHWC[:, PRIME_FRAMES:].float()
+        return {"prediction_mse": (error / 255).square().mean()}
+
+    def _player_actions(self, model: GenieReduxG | GenieRedux, batch: Mapping[str, Any]) -> Tensor:
+        return batch["actions_BT"][:, :-1]
+
+    def _config(self) -> Any:
+        """The whole model's configuration, of `model_class`'s config class."""
+        if self.job.init is not None:
+            return checkpoint.read_config(self.model_class, self.job.init)
+        assert self.job.tokenizer is not None
+        return self._fresh_config(checkpoint.read_config(Tokenizer, self.job.tokenizer))
+
+    def _fresh_config(self, tokenizer: TokenizerConfig) -> Any:
+        assert isinstance(self.job.model, DynamicsConfig)
+        return GenieReduxGConfig(tokenizer=tokenizer, dynamics=self.job.model)
+
+
+class GenieReduxTask(DynamicsTask):
+    """GenieRedux: as GenieRedux-G, but guided by a latent action model that learns along; no actions are needed."""
+
+    model_class = GenieRedux
+
+    def check(self, dataset: ReplayDataset) -> None:
+        config = self._config()
+        require_fit(dataset.metadata, frame_size=config.tokenizer.frame_size)
+        self._check_window(config.dynamics.max_frames)
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
+        return model(batch["frames_BTHWC"], generator)
+
+    def _player_actions(self, model: GenieReduxG | GenieRedux, batch: Mapping[str, Any]) -> Tensor:
+        assert isinstance(model, GenieRedux)
+        return model.latent_actions.encode(batch["frames_BTHWC"])
+
+    def _fresh_config(self, tokenizer: TokenizerConfig) -> Any:
+        assert isinstance(self.job.model, DynamicsConfig)
+        assert self.job.latent_actions is not None
+        return GenieReduxConfig(tokenizer=tokenizer, dynamics=self.job.model, latent_actions=self.job.latent_actions)
+
+
+class UpscalerTask(Task):
+    """An upscaler from scratch. It learns from pictures, so that the job's window and stride have no say."""
+
+    frames_per_example = 1
+
+    def check(self, dataset: ReplayDataset) -> None:
+        for name in ("compile", "checkpoint_activations"):
+            if getattr(self.job.config, name):
+                raise ValueError(f"{name} = True: an upscaler has no transformer, it must be false")
+        require_upscaler_fit(dataset, self._config())
+
+    def build(self, replay: Replay) -> Upscaler:
+        return Upscaler(self._config())
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
+        return model(batch["frames_BHWC"], batch["large_BHWC"])
+
+    def batches(
+        self, replay: Replay, *, batch_size: int, rank: int, world_size: int, pin_memory: bool = False
+    ) -> Loader:
+        config = self.job.config
+        return PictureLoader(
+            replay,
+            split="train",
+            batch_size=batch_size,
+            seed=self.job.seed,
+            rank=rank,
+            world_size=world_size,
+            shuffle_buffer=config.shuffle_buffer,
+            pin_memory=pin_memory,
+        )
+
+    def validation_batches(self, replay: Replay, *, batch_size: int) -> Iterator[Mapping[str, Any]]:
+        return iter_pictures(replay, "validation", batch_size=batch_size, limit=self.job.config.validation_windows)
+
+    def _config(self) -> UpscalerConfig:
+        assert isinstance(self.job.model, UpscalerConfig)
+        return self.job.model
+
+
+def require_upscaler_fit(dataset: ReplayDataset, upscaler: UpscalerConfig) -> None:
+    """Raises ValueError where a dataset has no large frames, or an upscaler takes or makes other frames."""
+    layout = require_large_frames(dataset)
+    require_fit(dataset.metadata, frame_size=upscaler.frame_size)
+    if layout.size != upscaler.large_size:
+        raise ValueError(
+            f"the dataset holds large frames of {layout.size} pixels, the upscaler makes {upscaler.large_size}"
+        )
+
+
+TASKS: dict[str, type[Task]] = {
+    "tokenizer": TokenizerTask,
+    "decoder": DecoderTask,
+    "dynamics": DynamicsTask,
+    "genie_redux": GenieReduxTask,
+    "upscaler": UpscalerTask,
+}

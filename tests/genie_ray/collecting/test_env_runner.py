@@ -1,0 +1,75 @@
+"""The environment runner that collects plays what RLlib's own would play, and passes on what it draws from."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from genie_ray.collecting.env_runner import CollectionEnvRunner
+from genie_ray.envs.retro import EnvConfig, RetroEnv, register_rllib_env
+from policies.autoexplore.module import AutoExploreModule, AutoExploreModuleConfig
+from policies.baselines.ppo import EpsilonPPOModule
+from policies.exploration import load_module
+
+GAME = "Kangaroo-Atari2600-v0"
+ENV = EnvConfig(max_episode_steps=40)
+ACTING = {"epsilon": 0.2, "temperature": 0.5}
+RECURRENT = (AutoExploreModule, {"network": AutoExploreModuleConfig(channels=(8, 8), lstm_size=16)})
+FEEDFORWARD = (
+    EpsilonPPOModule,
+    asdict(DefaultModelConfig(conv_filters=[[8, 8, 4]], head_fcnet_hiddens=[16], vf_share_layers=True))
+    | {"epsilon": 0.1},
+)
+pytestmark = pytest.mark.usefixtures("roms", "ray_session")
+
+
+def collected(checkpoint: Path | None, max_steps: int | None = None) -> SingleAgentEpisode:
+    runner = CollectionEnvRunner(GAME, ENV, checkpoint=checkpoint, exploration=ACTING, native_frame_every=0)
+    (episode,) = runner.sample(seed=3, max_steps=max_steps)
+    runner.stop()
+    return episode
+
+
+@pytest.mark.parametrize(("module_class", "model_config"), [RECURRENT, FEEDFORWARD], ids=["recurrent", "feedforward"])
+def test_agents_act_as_in_rllibs_own_runner(module_class: type, model_config: dict, tmp_path: Path) -> None:
+    env = RetroEnv(GAME, ENV)
+    spec = RLModuleSpec(
+        module_class=module_class,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        model_config=model_config,
+    )
+    torch.manual_seed(0)
+    spec.build().save_to_path(tmp_path)
+    config = PPOConfig().environment(register_rllib_env(), env_config={"game": GAME, "env": ENV})
+    runner = SingleAgentEnvRunner(config=config.env_runners(num_env_runners=0).rl_module(rl_module_spec=spec))
+    runner.module = load_module(tmp_path, **ACTING)
+    torch.manual_seed(3)
+    (theirs,) = runner.sample(num_episodes=1, explore=True)
+    runner.stop()
+    ours = collected(tmp_path)
+    assert len(ours) == 40
+    assert np.array_equal(ours.get_actions(), theirs.get_actions())
+    assert np.array_equal(ours.get_observations(), theirs.get_observations())
+    assert np.array_equal(ours.get_rewards(), theirs.get_rewards())
+    log_probs, expected = (
+        episode.get_extra_model_outputs(Columns.ACTION_LOGP).astype(np.float64) for episode in (ours, theirs)
+    )
+    assert np.allclose(log_probs, expected, atol=1e-6)
+    assert (ours.is_terminated, ours.is_truncated) == (theirs.is_terminated, theirs.is_truncated)
+
+
+def test_a_limit_of_steps_cuts_the_same_episode_short() -> None:
+    whole, cut = collected(None), collected(None, max_steps=15)
+    assert len(cut) == 15
+    assert not cut.is_done
+    assert np.array_equal(cut.get_actions(), whole.get_actions(slice(0, 15)))
+    assert np.array_equal(cut.get_observations(), whole.get_observations(slice(0, 16)))

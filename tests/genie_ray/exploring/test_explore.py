@@ -1,0 +1,164 @@
+"""Exploring real games end to end, with rounds: play, rewards of a served world model, learning, fine-tuning, swaps."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from genie_ray.base.metrics_log import read_metrics
+from genie_ray.base.session import RayConfig
+from genie_ray.collecting.collection import Policy
+from genie_ray.envs.retro import EnvConfig
+from genie_ray.exploring.exploration import ExplorationConfig, algorithm_config, exploration_epochs, explore
+from genie_ray.exploring.rounds import RoundsConfig
+from genie_ray.games.actions import action_names
+from genie_ray.playing.agents import SCORE_FILE, Line
+from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.verify import verify
+from genie_ray.rewards.client import ServeRewardClient
+from genie_ray.rewards.config import RewardConfig
+from genie_ray.rewards.service import reward_service
+from genie_ray.training.train import TrainingConfig
+from policies.autoexplore.config import AutoExploreLearningConfig
+from policies.autoexplore.module import AutoExploreModuleConfig
+from policies.exploration import load_module
+from world_model import checkpoint
+
+GAMES = ["Kangaroo-Atari2600-v0", "Hero-Atari2600-v0"]
+ENV = EnvConfig(max_episode_steps=60)
+TRAINING = TrainingConfig(
+    iterations=4, batch_size=2, window=6, warmup_iterations=1, log_every=2, validate_every=4, validation_windows=2,
+    checkpoint_every=4,
+)  # fmt: skip
+CONFIG = ExplorationConfig(
+    epochs=8,
+    checkpoint_every=3,
+    network=AutoExploreModuleConfig(channels=(4, 4, 8, 8), lstm_size=16),
+    learning=AutoExploreLearningConfig(
+        num_envs=2,
+        steps_per_epoch=40,
+        fragment_length=20,
+        updates_per_epoch=2,
+        sequences_per_update=4,
+        sequence_length=10,
+        replay_capacity=2_000,
+        evaluation_every=2,
+        evaluation_steps=20,
+    ),
+    rounds=RoundsConfig(every=3, training=TRAINING),  # one round: the next would be due after the end
+)
+
+
+def train_workers() -> list[psutil.Process]:
+    """Ray Train's processes on this machine."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "RayTrainWorker" in "".join(process.info["cmdline"] or [])
+    ]
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_two_games_are_explored_by_one_agent_in_rounds(
+    roms: list[str], ray_session: None, world_model: Path, tmp_path: Path
+) -> None:
+    output, first = tmp_path / "shared", tmp_path / "shared" / "rounds" / "epoch-000003"
+    module = output / "module"
+    rewards = RewardConfig(cpus=0.5, gpus=0.0)
+    with reward_service(world_model, rewards, frame_size=64, action_names=action_names(ENV.action_set)) as service:
+
+        def epochs(config: ExplorationConfig = CONFIG) -> Generator[Line, None, None]:
+            return exploration_epochs(output, GAMES, service, config, ENV, world_model=world_model)
+
+        # Cut off while the first round is learned from: the training ends with the exploration.
+        begun = epochs()
+        assert [next(begun)["iteration"] for _ in range(3)] == [1, 2, 3]
+        wait_until(first.with_suffix(".json").exists)  # the play is written beside the agent's training
+        next(begun)
+        wait_until(lambda: bool(train_workers()))
+        begun.close()
+        wait_until(lambda: not train_workers())
+        with pytest.raises(ValueError, match=r"other settings \(exploration.learning.gamma: 0.995 → 0.9\)"):
+            next(epochs(dataclasses.replace(CONFIG, learning=dataclasses.replace(CONFIG.learning, gamma=0.9))))
+        # Continued; the agent waits, as a longer one would play, until the first round's world model is there.
+        for line in epochs():
+            if line["iteration"] == 4:
+                wait_until(lambda: (first / "last" / "config.json").exists() and not (first / "resume").exists())
+                time.sleep(2)
+        frames, actions = np.zeros((5, 64, 64, 3), np.uint8), np.zeros(4, np.int64)
+        served = service().submit([frames], [actions], episodes=["last"]).answer(30.0).version
+    assert load_module(module, epsilon=0.1, temperature=1.0).settings.lstm_size == 16
+    assert Policy(name="explorer", directory=tmp_path).checkpoint(GAMES[1]) == module
+
+    # The best policy was kept, and is what is left as the result.
+    lines = read_metrics(output / "metrics.jsonl")
+    assert [line["iteration"] for line in lines] == list(range(1, 9))
+    scores = {line["iteration"]: line["evaluation_return_per_step"] for line in lines if line["iteration"] % 2 == 0}
+    kept = json.loads((module / SCORE_FILE).read_text())
+    assert kept["iteration"] in (6, 8)  # the world model that judged before judges no more
+    assert kept["score"] == max(scores[6], scores[8])
+    assert scores[kept["iteration"]] == kept["score"]
+    assert not list(output.glob("state-*"))
+
+    # What is logged of each epoch, and shown of each evaluation.
+    last = lines[-1]
+    assert {"cells", "new_cells_per_step", "kl_of_epoch", "rho", "weights_age_max", "reward_p95", "settled"} <= set(
+        last
+    )
+    assert last["cells"] == sum(last[f"cells/{game}"] for game in GAMES) > 20
+    for epoch in scores:
+        pictures = output / "pictures" / f"epoch-{epoch:06d}"
+        assert {path.name for path in pictures.iterdir()} == {"episode.gif", "top_rewards.png", "entropy_map.png"}
+
+    # Rounds: the play of both games was stored, learned from, and the service took the new weights.
+    dataset = ReplayDataset(output / "rounds" / "dataset")
+    assert verify(dataset.root) == []
+    assert set(dataset.metadata.counts) == set(GAMES)
+    for ref in dataset.episodes:
+        episode = dataset.read(ref)
+        assert episode.frames.std() > 0
+        assert np.isnan(episode.reward_env).all()
+        assert np.isfinite(episode.reward_uncertainty[3:]).all()
+        assert (episode.action_logp < 0).all()
+    learned, base = checkpoint.read_description(first / "best"), checkpoint.read_description(world_model)
+    assert learned["weights_sha256"] != base["weights_sha256"]
+    assert learned["tokenizer_sha256"] == base["tokenizer_sha256"]
+    # The swap happened while the agent went on: two judges gave rewards, and the later evaluations are by the new one.
+    assert [line["judges"] for line in lines[:4]] == [1] * 4
+    assert (lines[-1]["judges"], lines[-1]["round"]) == (2, 3)
+    assert served == kept["judge"] == learned["weights_sha256"]
+    assert {"fragments_dropped", "reward_wait_s"} <= set(lines[-1])
+
+
+def test_an_evaluation_has_an_episode_of_each_game() -> None:
+    games = [f"game {number}" for number in range(10)]
+    for played, environments in ((games, 10), (games[:1], 2)):
+        training = algorithm_config(played, ServeRewardClient, CONFIG, ENV, RayConfig(), seed=0)
+        assert training.num_envs_per_env_runner == 2
+        assert training.get_evaluation_config_object().num_envs_per_env_runner == environments
+
+
+def test_what_cannot_be_explored_is_refused_before_anything_starts(world_model: Path, tmp_path: Path) -> None:
+    def explored(config: ExplorationConfig) -> None:
+        explore(tmp_path / "agent", GAMES, lambda: None, config, ENV, world_model=world_model)
+
+    with pytest.raises(ValueError, match="rounds train the world model that gives the rewards"):
+        explored(CONFIG)
+    small = dataclasses.replace(CONFIG.learning, replay_capacity=160)
+    with pytest.raises(ValueError, match="replay_capacity is 160; allowed: more than 160, that is 2 environments"):
+        explored(dataclasses.replace(CONFIG, learning=small, rounds=RoundsConfig()))
+    with pytest.raises(ValueError, match="every = 3: must be at most half of epochs = 5"):
+        dataclasses.replace(CONFIG, epochs=5)
+    assert not (tmp_path / "agent").exists()

@@ -1,0 +1,70 @@
+"""The training loop's pure parts against numbers worked out by hand."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from genie_ray.training.loop import Averages, build_optimizer, learning_rate
+from genie_ray.training.train import TrainingConfig
+
+CONFIG = TrainingConfig(
+    iterations=110, warmup_iterations=10, warmup_factor=0.5, learning_rate=1.0, final_learning_rate=0.2
+)
+
+
+@pytest.mark.parametrize(
+    ("iteration", "rate"),
+    [(0, 0.5), (5, 0.75), (10, 1.0), (60, 0.6), (35, 0.6 + 0.4 * math.cos(math.pi / 4)), (110, 0.2), (500, 0.2)],
+)
+def test_learning_rate_warms_up_falls_as_a_cosine_and_stays(iteration: int, rate: float) -> None:
+    assert learning_rate(iteration, CONFIG) == pytest.approx(rate)
+
+
+def test_learning_rate_never_rises_after_warm_up() -> None:
+    rates = [learning_rate(iteration, CONFIG) for iteration in range(10, 300)]
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("step_factor", [0.5, 0.3])
+def test_step_schedule_is_pytorchs(step_factor: float) -> None:
+    config = TrainingConfig(
+        iterations=100, warmup_iterations=0, schedule="step", step_iterations=7, step_factor=step_factor
+    )
+    optimizer = torch.optim.Adam([torch.zeros(1)], lr=config.learning_rate)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=step_factor)
+    for iteration in range(100):
+        assert learning_rate(iteration, config) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_steps_are_counted_from_the_end_of_the_warm_up() -> None:
+    config = dataclasses.replace(CONFIG, schedule="step", step_iterations=20)
+    assert [learning_rate(iteration, config) for iteration in (5, 10, 29, 30, 49, 50)] == [0.75, 1, 1, 0.5, 0.5, 0.25]
+
+
+def test_averages_weigh_what_batches_hold() -> None:
+    averages = Averages()
+    averages.add({"loss": torch.tensor(1.0)}, weight=3)
+    averages.add({"loss": torch.tensor(5.0)}, weight=1)
+    assert averages.reduce() == {"loss": 2.0}
+
+
+def test_averaged_psnr_is_that_of_the_pooled_error() -> None:
+    """MSE 0.01 and 0.03: pooled 0.02, where the mean of the two PSNRs would be another number."""
+    averages = Averages()
+    for error in (0.01, 0.03):
+        averages.add({"psnr": torch.tensor(-10 * math.log10(error)), "reconstruction_mse": torch.tensor(error)}, 1)
+    assert averages.reduce()["psnr"] == pytest.approx(-10 * math.log10(0.02), abs=1e-5)
+
+
+def test_weight_decay_spares_vectors_and_frozen_weights_are_left_out() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2), torch.nn.Linear(2, 2))
+    model[2].requires_grad_(False)
+    decayed, spared = build_optimizer(model, CONFIG).param_groups
+    assert [tuple(p.shape) for p in decayed["params"]] == [(2, 3)]
+    assert [tuple(p.shape) for p in spared["params"]] == [(2,), (2,), (2,)]
+    assert decayed["weight_decay"] == CONFIG.weight_decay
+    assert spared["weight_decay"] == 0
