@@ -20,24 +20,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import console
 from genie_ray.base.session import ray_session
-from genie_ray.collecting.collection import Policy, collect
-from genie_ray.config import SETTINGS_FILE, RunConfig, check_unchanged, to_dict
+from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
+from genie_ray.collecting.collection import collect
+from genie_ray.collecting.plan import Policy
+from genie_ray.config import RunConfig
 from genie_ray.evaluating.evaluation import evaluate
 from genie_ray.evaluating.upscaling import SCORES_FILE, evaluate_upscaler
 from genie_ray.exploring.explorers import train_explorers
-from genie_ray.games.roms import require_rom, resolve_game
+from genie_ray.games.roms import require_games
 from genie_ray.playing.players import train_player
 from genie_ray.replay.writer import METADATA_FILE, read_metadata
 from genie_ray.report.page import write_report
-from genie_ray.training.train import TrainingJob, train
+from genie_ray.report.verdict import BASE, ON_EXPLORED, ON_RANDOM
+from genie_ray.training import jobs
+from genie_ray.training.job import TrainingJob
+from genie_ray.training.train import train
 from world_model.genie import GenieReduxGConfig
 
-BASE, ON_RANDOM, ON_EXPLORED = "base model", "fine-tuned on random play", "fine-tuned on explored play"
 BYTES_PER_FRAME = 1_000  # stored; frames of the games measured took 58 to 116
 BYTES_PER_LARGE_FRAME = 16_000  # of 16 times the pixels; those of Kangaroo took 830
 BYTES_RESERVED = 2 * 1024**3  # for checkpoints, Ray's spill files and logs
@@ -68,9 +69,7 @@ def run_loop(config: RunConfig, directory: Path) -> Path:
     """
     directory = directory.resolve()
     _check(config, directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(to_dict(config), sort_keys=False)
-    write_atomically(directory / SETTINGS_FILE, lambda path: path.write_text(text))
+    keep_settings(directory, to_dict(config))
     pending = [stage for stage in stages(config, directory) if not stage.done]
     if pending:
         with ray_session(config.ray):
@@ -85,6 +84,7 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
     data, collection = directory / "datasets", config.collection
     agents, players = directory / "agent", directory / "player"
     tokenizer, dynamics, finetuned = directory / "tokenizer", directory / "dynamics", directory / "finetuned"
+    base = dynamics / "best"
 
     def play(name: str, policy: Policy, steps: int, play_seed: int, *, large_frames: bool = False) -> Stage:
         settings = collection if large_frames else dataclasses.replace(collection, large_frame_every=0)
@@ -99,19 +99,10 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
         return Stage(name, (job.output / "last" / "config.json",), lambda: train(job, config.ray))
 
     def finetune(source: str) -> Stage:
-        return learn(
-            TrainingJob(
-                kind="dynamics",
-                output=finetuned / source,
-                dataset=data / source,
-                config=config.finetune,
-                seed=seed,
-                init=dynamics / "best",
-            )
-        )
+        return learn(jobs.finetuning(config.finetune, data / source, finetuned / source, init=base, seed=seed))
 
     def explore_all() -> None:
-        for _ in train_explorers(agents, games, dynamics / "best", config):
+        for _ in train_explorers(agents, games, base, config):
             pass
 
     def train_players() -> None:
@@ -126,22 +117,13 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
     )
     player = Policy(name="player", directory=players, epsilon=collection.test_epsilon)
     models = {
-        BASE: dynamics / "best",
+        BASE: base,
         ON_RANDOM: finetuned / "control" / "best",
         ON_EXPLORED: finetuned / "explore" / "best",
     }
     evaluation, upscaler = directory / "evaluation", directory / "upscaler"
     upscale = [
-        learn(
-            TrainingJob(
-                kind="upscaler",
-                output=upscaler,
-                dataset=data / "random",
-                config=config.train_upscaler,
-                seed=seed,
-                model=config.upscaler,
-            )
-        ),
+        learn(jobs.upscaler(config, data / "random", upscaler)),
         Stage(
             "upscaling",
             (evaluation / SCORES_FILE,),
@@ -152,27 +134,8 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
     ]
     return [
         play("random", Policy(name="random"), collection.random_steps, seed, large_frames=True),
-        learn(
-            TrainingJob(
-                kind="tokenizer",
-                output=tokenizer,
-                dataset=data / "random",
-                config=config.train_tokenizer,
-                seed=seed,
-                model=config.tokenizer,
-            )
-        ),
-        learn(
-            TrainingJob(
-                kind="dynamics",
-                output=dynamics,
-                dataset=data / "random",
-                config=config.train_dynamics,
-                seed=seed,
-                model=config.dynamics,
-                tokenizer=tokenizer / "best",
-            )
-        ),
+        learn(jobs.tokenizer(config, data / "random", tokenizer)),
+        learn(jobs.dynamics(config, data / "random", dynamics, tokenizer=tokenizer / "best")),
         Stage("agent", tuple(agents / name / "module" for name in config.exploration.agents(games)), explore_all),
         play("explore", explorer, collection.finetune_steps, seed),
         play("control", Policy(name="random"), collection.finetune_steps, seed + 1),
@@ -206,11 +169,8 @@ def _log(directory: Path, **entry: object) -> None:
 def _check(config: RunConfig, directory: Path) -> None:
     """Refuses what would fail later, before anything starts."""
     GenieReduxGConfig(tokenizer=config.tokenizer, dynamics=config.dynamics)  # an explorer's model knows its actions
-    for game in config.games:
-        if resolve_game(game) != game:
-            raise ValueError(f"games: {game!r} must be written in full, as {resolve_game(game)!r}")
-        require_rom(game)
-    check_unchanged(directory, to_dict(config), free="ray.")
+    require_games(config.games)
+    check_unchanged(directory, to_dict(config), free=("ray.",))
     existing = next(parent for parent in [directory, *directory.parents] if parent.exists())
     collection = config.collection
     frames = len(config.games) * (collection.random_steps + 2 * collection.finetune_steps + collection.test_steps)

@@ -28,11 +28,13 @@ from matplotlib.figure import Figure
 from genie_ray.base.files import write_atomically
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.session import ray_session
-from genie_ray.config import RunConfig, build, differences, merge, to_dict
+from genie_ray.base.settings import build, differences, merge, to_dict
+from genie_ray.config import RunConfig
 from genie_ray.evaluating.evaluation import evaluate
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.windows import iter_windows
-from genie_ray.training.train import TrainingJob, train
+from genie_ray.training.job import TrainingJob
+from genie_ray.training.train import train
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
 

@@ -30,11 +30,14 @@ from rich.table import Table
 
 sys.path.remove(str(Path(__file__).parent))  # where this file would pass for the module that it measures
 
+from genie_ray.base.frames import fit_frame
 from genie_ray.base.session import RayConfig, ray_session
-from genie_ray.collecting.collection import Collection, CollectionConfig, Policy
+from genie_ray.collecting.config import CollectionConfig
+from genie_ray.collecting.plan import Collection, Policy
 from genie_ray.collecting.shards import Shard
 from genie_ray.collecting.worker import RolloutWorker
-from genie_ray.envs.retro import EnvConfig, RetroEnv, fit_frame
+from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.retro import RetroEnv
 from genie_ray.games.roms import INTEGRATIONS, require_rom, resolve_game
 from genie_ray.replay.dataset import index_episodes
 

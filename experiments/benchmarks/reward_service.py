@@ -34,7 +34,8 @@ sys.path.remove(str(Path(__file__).parent))  # where world_model.py would pass f
 
 from genie_ray.base.precision import Precision
 from genie_ray.base.session import ray_session
-from genie_ray.envs.retro import EnvConfig, register_rllib_env
+from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.game import register_rllib_env
 from genie_ray.games.actions import action_names
 from genie_ray.rewards.client import ServeRewardClient
 from genie_ray.rewards.config import RewardConfig

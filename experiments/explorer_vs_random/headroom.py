@@ -25,8 +25,10 @@ from torch import from_numpy
 from torchmetrics.functional import spearman_corrcoef
 
 from genie_ray.base.progress import console
-from genie_ray.config import RunConfig, build
-from genie_ray.envs.retro import EnvConfig, make_game
+from genie_ray.base.settings import build
+from genie_ray.config import RunConfig
+from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.game import make_game
 from genie_ray.games.actions import action_names
 from genie_ray.replay.coverage import cells
 from genie_ray.rewards.config import RewardConfig

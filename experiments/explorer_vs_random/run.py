@@ -35,15 +35,18 @@ from genie_ray.base.files import write_atomically
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.progress import console
 from genie_ray.base.session import ray_session
-from genie_ray.collecting.collection import Policy, collect
-from genie_ray.config import RunConfig, build, differences, merge, to_dict
+from genie_ray.base.settings import build, differences, merge, to_dict
+from genie_ray.collecting.collection import collect
+from genie_ray.collecting.plan import Policy
+from genie_ray.config import RunConfig
 from genie_ray.evaluating.evaluation import evaluate
 from genie_ray.evaluating.predictors import COPY
 from genie_ray.exploring.explorers import train_explorers
 from genie_ray.games.roms import require_rom
 from genie_ray.replay.coverage import coverage_curve
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.training.train import TrainingJob, train
+from genie_ray.training.job import TrainingJob
+from genie_ray.training.train import train
 
 CURVE_POINTS = 100  # of a coverage curve, that a result keeps
 CURVE_STEPS = 100  # between two of them, for play that a world model learned from

@@ -24,7 +24,8 @@ from ray.rllib.env import INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from genie_ray.envs.retro import EnvConfig, make_game
+from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.game import make_game
 from policies.baselines.random import RandomModule
 from policies.exploration import load_module
 

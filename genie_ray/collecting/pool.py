@@ -19,7 +19,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from genie_ray.base.errors import GameError, cause_of, one_line
 from genie_ray.base.progress import console
-from genie_ray.collecting.collection import CollectionConfig
+from genie_ray.collecting.config import CollectionConfig
 from genie_ray.collecting.progress import GameBars
 from genie_ray.collecting.shards import Shard
 

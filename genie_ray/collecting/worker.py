@@ -18,11 +18,11 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from genie_ray.base.errors import GameError, one_line
+from genie_ray.base.frames import fit_frame
 from genie_ray.base.seeding import seed_of
-from genie_ray.collecting.collection import Collection
 from genie_ray.collecting.env_runner import CollectionEnvRunner
+from genie_ray.collecting.plan import Collection
 from genie_ray.collecting.shards import Shard
-from genie_ray.envs.retro import fit_frame
 from genie_ray.replay import writer
 from genie_ray.replay.schema import Episode, LargeFrameLayout, LargeFrames, episode_id
 

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from genie_ray.config import RunConfig
+    from genie_ray.exploring.config import ExplorersConfig
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, e.g. dynamics.blocks=4.")
@@ -50,7 +51,7 @@ def load_settings(config: Path | None, overrides: list[str] | None, address: str
     return settings
 
 
-def choose_games(settings: RunConfig, names: list[str] | None = None) -> tuple[str, ...]:
+def choose_games(settings: ExplorersConfig, names: list[str] | None = None) -> tuple[str, ...]:
     """The games that are named, or the config's, by their full ids; tells which of a selection are left out.
 
     Raises:

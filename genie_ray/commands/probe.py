@@ -31,8 +31,8 @@ def probe(
 
     A person confirms: look at OUT/index.html, correct the CSV file and write `viewed` into its column `source`.
     """
+    from genie_ray.probing.config import ProbeConfig
     from genie_ray.probing.label_file import write_labels
-    from genie_ray.probing.play import ProbeConfig
     from genie_ray.probing.run import probe_games
 
     config = ProbeConfig(

@@ -20,7 +20,8 @@ def sweep(
     import dataclasses
 
     from genie_ray.games.roms import add_integrations
-    from genie_ray.sweeping.plan import load_sweep, run_sweep
+    from genie_ray.sweeping.plan import load_sweep
+    from genie_ray.sweeping.run import run_sweep
 
     more = [*(overrides or []), *([f"run.ray.address={address}"] if address else [])]
     settings = load_sweep(config, more)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genie_ray.commands.options import Address, ConfigFile, Init, Output, Overrides, TokenizerOption, load_settings
+from genie_ray.commands.options import (
+    Address,
+    ConfigFile,
+    Init,
+    Output,
+    Overrides,
+    TokenizerOption,
+    load_settings,
+)
 
 if TYPE_CHECKING:
     from genie_ray.config import RunConfig
-    from genie_ray.replay.loading.mixture import WeightedData
-    from genie_ray.training.train import TrainingJob
+    from genie_ray.training.job import TrainingJob
+    from genie_ray.training.jobs import Data, WorldModelKind
 
 MixedData = Annotated[
     list[str],
@@ -32,17 +40,9 @@ def train_tokenizer(
 ) -> None:
     """Train the video tokenizer. Settings: tokenizer.*, train_tokenizer.*, ray.*."""
     settings = load_settings(config, overrides, address)
-    from genie_ray.training.train import TrainingJob
+    from genie_ray.training import jobs
 
-    job = TrainingJob(
-        kind="tokenizer",
-        output=output,
-        dataset=_mixture(data),
-        config=settings.train_tokenizer,
-        seed=settings.seed,
-        model=settings.tokenizer,
-    )
-    _train(job, settings)
+    _train(jobs.tokenizer(settings, _mixture(data), output), settings)
 
 
 @train_app.command("decoder")
@@ -56,17 +56,9 @@ def train_decoder(
 ) -> None:
     """Tune a tokenizer's decoder to other games; its tokens stay as they are. Settings: tune_decoder.*."""
     settings = load_settings(config, overrides, address)
-    from genie_ray.training.train import TrainingJob
+    from genie_ray.training import jobs
 
-    job = TrainingJob(
-        kind="decoder",
-        output=output,
-        dataset=_mixture(data),
-        config=settings.tune_decoder,
-        seed=settings.seed,
-        tokenizer=tokenizer,
-    )
-    _train(job, settings)
+    _train(jobs.decoder(settings, _mixture(data), output, tokenizer=tokenizer), settings)
 
 
 @train_app.command("dynamics")
@@ -106,21 +98,13 @@ def train_upscaler(
     """Train the upscaler on a dataset with large frames (collection.large_frame_every). Settings: upscaler.*, \
 train_upscaler.*, ray.*."""
     settings = load_settings(config, overrides, address)
-    from genie_ray.training.train import TrainingJob
+    from genie_ray.training import jobs
 
-    job = TrainingJob(
-        kind="upscaler",
-        output=output,
-        dataset=_mixture(data),
-        config=settings.train_upscaler,
-        seed=settings.seed,
-        model=settings.upscaler,
-    )
-    _train(job, settings)
+    _train(jobs.upscaler(settings, _mixture(data), output), settings)
 
 
 def _train_world_model(
-    kind: Literal["dynamics", "genie_redux"],
+    kind: WorldModelKind,
     output: Path,
     data: list[str],
     tokenizer: Path | None,
@@ -128,25 +112,19 @@ def _train_world_model(
     settings: RunConfig,
 ) -> None:
     """From scratch on a tokenizer's tokens, or fine-tuning."""
-    from genie_ray.training.train import TrainingJob
+    from genie_ray.training import jobs
 
-    if (tokenizer is None) == (init is None):
+    mixture = _mixture(data)
+    if tokenizer is not None and init is None:
+        job = jobs.dynamics(settings, mixture, output, tokenizer=tokenizer, kind=kind)
+    elif init is not None and tokenizer is None:
+        job = jobs.finetuning(settings.finetune, mixture, output, init=init, seed=settings.seed, kind=kind)
+    else:
         raise ValueError("give either --tokenizer (to train from scratch) or --init (to fine-tune)")
-    job = TrainingJob(
-        kind=kind,
-        output=output,
-        dataset=_mixture(data),
-        config=settings.finetune if init else settings.train_dynamics,
-        seed=settings.seed,
-        model=None if init else settings.dynamics,
-        latent_actions=settings.latent_actions if kind == "genie_redux" and not init else None,
-        tokenizer=tokenizer,
-        init=init,
-    )
     _train(job, settings)
 
 
-def _mixture(data: list[str]) -> tuple[WeightedData, ...]:
+def _mixture(data: list[str]) -> Data:
     from genie_ray.replay.loading.mixture import parse_data
 
     return tuple(map(parse_data, data))

@@ -15,7 +15,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_ray.envs.retro import EnvConfig, fit_frame
+from genie_ray.base.frames import fit_frame
+from genie_ray.envs.config import EnvConfig
 from genie_ray.games.actions import action_names
 from genie_ray.games.roms import COINRUN, require_rom
 

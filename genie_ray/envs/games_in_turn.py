@@ -12,7 +12,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_ray.envs.retro import EnvConfig, make_game
+from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.game import make_game
 
 RLLIB_NAME = "genie_ray/GamesInTurn"
 VECTORIZE_MODE = "vector_entry_point"

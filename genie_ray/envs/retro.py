@@ -8,53 +8,21 @@ Stable-Retro allows one emulator per process. It is therefore built by the first
 that an environment made only for its spaces costs nothing and stands in nobody's way.
 """
 
-import os
 import weakref
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import gymnasium as gym
 import numpy as np
 import stable_retro
 from numpy.typing import NDArray
 
-from genie_ray.games.actions import action_names, button_table
-from genie_ray.games.roms import COINRUN, INTEGRATIONS, add_integrations, require_rom, resolve_game
+from genie_ray.base.frames import fit_frame
+from genie_ray.envs.config import EnvConfig
+from genie_ray.games.actions import button_table
+from genie_ray.games.roms import INTEGRATIONS, add_integrations, require_rom, resolve_game
 
 if TYPE_CHECKING:
-    from genie_ray.envs.coinrun import CoinRunEnv
-
-RLLIB_NAME = "genie_ray/RetroEnv"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnvConfig:
-    """What an agent sees and may do."""
-
-    frame_size: int = 64  # pixels, height and width; the paper's frames are 64×64
-    frame_skip: int = 4  # emulator frames per step
-    max_episode_steps: int = 700  # longer episodes are truncated; the length of the paper's test episodes
-    fit: Literal["pad", "stretch"] = "pad"  # how the console's picture becomes a square
-    action_set: str = "paper"  # a name in games/actions.yaml, or actions joined by commas
-    integrations: tuple[str, ...] = ()  # directories of games of one's own, see roms.add_integrations
-    paint_vel_info: bool = False  # CoinRun: paint the player's speed into a corner of the picture; procgen's default
-    coinrun_levels: tuple[int, int] = (0, 10_000)  # first, and how many; Genie's data (arXiv 2402.15391)
-
-    def __post_init__(self) -> None:
-        absolute = tuple(os.path.abspath(directory) for directory in self.integrations)
-        object.__setattr__(self, "integrations", absolute)  # rollout workers have working directories of their own
-        for name in ("frame_size", "frame_skip", "max_episode_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: must be at least 1")
-        if self.fit not in ("pad", "stretch"):
-            raise ValueError(f"fit is {self.fit!r}: must be 'pad' or 'stretch'")
-        first, count = self.coinrun_levels
-        if first < 0 or count < 1 or first + count > 2**31 - 1:
-            raise ValueError(
-                f"coinrun_levels is {first}, {count}: must be a first level from 0 on and a number of them"
-            )
-        action_names(self.action_set)
+    pass
 
 
 class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
@@ -136,49 +104,6 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
         if self._native_frame_every and self._steps % self._native_frame_every == 0:
             info["native_frame"] = screen.copy()
         return fit_frame(screen, self.config.frame_size, self.config.fit), info
-
-
-def fit_frame(screen: NDArray[np.uint8], size: int, fit: Literal["pad", "stretch"]) -> NDArray[np.uint8]:
-    """A picture uint8 [H', W', 3] as a square uint8 [size, size, 3], by area averaging.
-
-    `pad` keeps the aspect ratio of the pixels by centring the picture on black; `stretch` fills the square.
-    """
-    if fit == "pad":
-        height, width = screen.shape[:2]
-        side = max(height, width)
-        top, left = (side - height) // 2, (side - width) // 2
-        square = np.zeros((side, side, 3), np.uint8)
-        square[top : top + height, left : left + width] = screen
-        screen = square
-    return cv2.resize(screen, (size, size), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-
-
-def make_game(game: str, config: EnvConfig | None = None, *, native_frame_every: int = 0) -> "RetroEnv | CoinRunEnv":
-    """The environment of a game, by its id: Stable-Retro's, or `CoinRun`.
-
-    Raises:
-        ValueError: see `RetroEnv` and `CoinRunEnv`.
-    """
-    if game == COINRUN:
-        from genie_ray.envs.coinrun import CoinRunEnv
-
-        return CoinRunEnv(config, native_frame_every=native_frame_every)
-    return RetroEnv(game, config, native_frame_every=native_frame_every)
-
-
-def register_rllib_env() -> str:
-    """Make the games known to RLlib; the name to give to `AlgorithmConfig.environment`.
-
-    Its `env_config` is `{"game": <id>, "env": EnvConfig}`, and `"native_frame_every"` where that is not 0.
-    """
-    from ray.tune import register_env
-
-    register_env(RLLIB_NAME, _make_from_env_config)
-    return RLLIB_NAME
-
-
-def _make_from_env_config(env_config: dict[str, Any]) -> "RetroEnv | CoinRunEnv":
-    return make_game(env_config["game"], env_config["env"], native_frame_every=env_config.get("native_frame_every", 0))
 
 
 # Whose environment holds this process's emulator; dead or None when nobody's does.

@@ -19,7 +19,6 @@ from torch import Tensor
 from genie_ray.base.precision import Precision, autocast
 from genie_ray.base.seeding import seeded_generator
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
-from genie_ray.training.train import require_fit
 from world_model.checkpoint import WorldModel
 from world_model.genie import GenieRedux, GenieReduxG
 from world_model.maskgit import DecodingConfig
@@ -70,7 +69,7 @@ class ImaginedGames:
         self._starts: PrimeWindows | None = None
         if dataset is not None:
             num_actions = model.num_actions if isinstance(model, GenieReduxG) else None
-            require_fit(dataset.metadata, frame_size=self._size, num_actions=num_actions)
+            dataset.metadata.require_fit(frame_size=self._size, num_actions=num_actions)
             self._starts = PrimeWindows(dataset, config.game, config.prime_frames)
 
     def spaces(self) -> tuple[gym.spaces.Box, gym.spaces.Discrete]:

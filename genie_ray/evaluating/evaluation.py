@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,57 +20,20 @@ from torch import Tensor
 
 from genie_ray.base.errors import cause_of
 from genie_ray.base.files import write_atomically
-from genie_ray.base.precision import Precision
 from genie_ray.base.progress import progress_bar
 from genie_ray.base.seeding import seed_of, seeded_generator
 from genie_ray.base.session import LOCAL_LOGICAL_CPUS, RayConfig
 from genie_ray.evaluating import scores
 from genie_ray.evaluating.action_probe import PROBED_WINDOWS, ProbeSamples
+from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.evaluating.predictors import COPY, TOKENIZER, load_predictor
 from genie_ray.evaluating.published_figures import read_figures
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
-from genie_ray.training.train import require_fit
 from world_model.checkpoint import WorldModel, read_config
 from world_model.genie import GenieReduxConfig
-from world_model.maskgit import DecodingConfig
 
 SIDE_BY_SIDE = 2
 """Models that a local Ray scores at once: more would only share its cores."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """Which windows are predicted, and how. Defaults: the paper's protocol (section 5)."""
-
-    prime_frames: int = 2  # given
-    predicted_frames: int = 10
-    stride: int = 20  # frames between the starts of neighbouring windows
-    windows_per_game: int = 0  # at most, spread evenly over the dataset; 0: all
-    batch_size: int = 32
-    decoding: DecodingConfig = field(default_factory=DecodingConfig)
-    precision: Precision = "auto"  # of world models; the tokenizer alone is scored in fp32
-    delta_psnr_frame: int = 4  # the predicted frame at which ΔPSNR is quoted
-    random_actions: Literal["all", "last"] = "all"  # "all": Genie's ΔPSNR; "last": the published code's, by another one
-    film_strips: int = 3  # windows per game whose frames are kept for the report
-    pictures: int = 50_000  # at most, spread evenly over the dataset, to score an upscaler on; paper, supplement
-    inception_weights: str | None = None  # TorchScript file; without it there is no FID
-    published_figures: str | None = None  # CSV file of a paper's figures, shown below ours
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("prime_frames", "predicted_frames", "stride", "batch_size", "pictures"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
-        if not 1 <= self.delta_psnr_frame <= self.predicted_frames:
-            raise ValueError(f"delta_psnr_frame = {self.delta_psnr_frame}: must be in [1, {self.predicted_frames}]")
-        for name in ("windows_per_game", "film_strips"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be 0 or more")
-
-    @property
-    def window(self) -> int:
-        """Frames of a window, given and predicted."""
-        return self.prime_frames + self.predicted_frames
 
 
 def evaluate(
@@ -101,7 +64,7 @@ def evaluate(
         num_actions, longest = model.dynamics.num_actions, model.dynamics.max_frames
         if isinstance(model, GenieReduxConfig):  # finds its own actions, in the whole window
             num_actions = None
-        require_fit(metadata, frame_size=model.tokenizer.frame_size, num_actions=num_actions)
+        metadata.require_fit(frame_size=model.tokenizer.frame_size, num_actions=num_actions)
         if config.window > longest:
             raise ValueError(
                 f"prime_frames + predicted_frames = {config.window}: {checkpoint} takes at most {longest} frames"

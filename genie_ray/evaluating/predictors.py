@@ -21,7 +21,7 @@ from world_model.genie import GenieRedux
 from world_model.maskgit import DecodingConfig
 
 if TYPE_CHECKING:
-    from genie_ray.evaluating.evaluation import EvaluationConfig
+    from genie_ray.evaluating.config import EvaluationConfig
 
 COPY, TOKENIZER = "copy last frame", "tokenizer alone"
 

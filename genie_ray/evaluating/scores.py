@@ -21,18 +21,12 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-PSNR_CAP = 100.0
-"""dB; what a frame without any error counts as (no uint8 frame with an error of one level comes near it)."""
+from genie_ray.base.psnr import PSNR_CAP, psnr
+
 BOOTSTRAP_SAMPLES = 2_000
 INCEPTION_SIZE = 299
 NO_INCEPTION = "no Inception weights given: evaluation.inception_weights=<TorchScript file>"
 """Why the FID column is empty."""
-
-
-def psnr(mean_squared_error: Tensor | float) -> Tensor:
-    """PSNR in dB for pixels in [0, 1]: −10·log10(MSE), at most PSNR_CAP."""
-    error = torch.as_tensor(mean_squared_error, dtype=torch.float64)
-    return (-10 * torch.log10(error)).clamp(max=PSNR_CAP)
 
 
 class HorizonScores:

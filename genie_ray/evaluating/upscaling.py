@@ -18,9 +18,10 @@ from torch import Tensor
 
 from genie_ray.base.errors import cause_of
 from genie_ray.base.files import write_atomically
+from genie_ray.base.psnr import psnr
 from genie_ray.base.session import RayConfig
-from genie_ray.evaluating.evaluation import COPY, TOKENIZER, EvaluationConfig, evenly_spaced
-from genie_ray.evaluating.scores import psnr
+from genie_ray.evaluating.config import EvaluationConfig
+from genie_ray.evaluating.evaluation import COPY, TOKENIZER, evenly_spaced
 from genie_ray.replay.dataset import ReplayDataset, Split
 from genie_ray.replay.loading.pictures import iter_pictures
 from genie_ray.training.tasks import require_upscaler_fit

@@ -3,61 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from genie_ray.base.files import write_atomically
 from genie_ray.base.session import RayConfig
-from genie_ray.envs.retro import EnvConfig
-from genie_ray.exploring.rounds import Rounds, RoundsConfig
+from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
+from genie_ray.envs.config import EnvConfig
+from genie_ray.exploring.config import ExplorationConfig
+from genie_ray.exploring.rounds import Rounds
 from genie_ray.games.actions import action_names
 from genie_ray.playing.agents import Companion, Line, agent_iterations
-from policies.autoexplore.config import AutoExploreLearningConfig
-from policies.autoexplore.module import AutoExploreModuleConfig
 from policies.rewards import RewardClientFactory
 
 if TYPE_CHECKING:
     from genie_ray.rewards.config import RewardConfig
-
-SHARED = "shared"
-"""Directory of an agent of several games, where other agents have their game's id."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExplorationConfig:
-    """Explorers. Defaults: paper, A.3."""
-
-    epochs: int = 300
-    checkpoint_every: int = 20  # epochs
-    num_env_runners: int = 1  # rollout workers, each with learning.num_envs emulators
-    shared: bool = False  # one explorer of all games, in place of one per game; ours
-    network: AutoExploreModuleConfig = field(default_factory=AutoExploreModuleConfig)
-    learning: AutoExploreLearningConfig = field(default_factory=AutoExploreLearningConfig)
-    rounds: RoundsConfig = field(default_factory=RoundsConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "checkpoint_every", "num_env_runners"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
-        if 2 * self.rounds.every > self.epochs:
-            raise ValueError(
-                f"rounds.every = {self.rounds.every}: must be at most half of epochs = {self.epochs}, so that what is "
-                "learned in a round can judge as long as a round lasts"
-            )
-        learning = self.learning
-        between = self.rounds.every * self.num_env_runners * learning.num_envs * learning.steps_per_epoch
-        if between > learning.replay_capacity:
-            raise ValueError(
-                f"rounds.every = {self.rounds.every}: {between} steps between rounds must be at most "
-                f"learning.replay_capacity = {learning.replay_capacity}, or some would be forgotten unlearned"
-            )
-
-    def agents(self, games: Sequence[str]) -> dict[str, list[str]]:
-        """The agents' directories, each with the games it plays."""
-        return {SHARED: list(games)} if self.shared else {game: [game] for game in games}
 
 
 def explore(
@@ -100,7 +59,6 @@ def exploration_epochs(
     seed: int = 0,
 ) -> Generator[Line, None, None]:
     """As `explore`, but yields what each epoch logs and can be ended early (`playing.agents.agent_iterations`)."""
-    from genie_ray.config import SETTINGS_FILE, check_unchanged
     from genie_ray.exploring.log import ExplorationLog
     from genie_ray.rewards.memory import RewardMemory
     from genie_ray.rewards.service import RewardService
@@ -125,9 +83,7 @@ def exploration_epochs(
     reward = rewards.config if isinstance(rewards, RewardService) else None
     settings = settings_of(games, config, env, seed, reward, world_model)
     check_unchanged(output, settings)
-    output.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(settings, sort_keys=False)
-    write_atomically(output / SETTINGS_FILE, lambda path: path.write_text(text))
+    keep_settings(output, settings)
     companions: list[Companion] = [ExplorationLog(output, games[0], rewards, action_names(env.action_set))]
     if reward is not None and reward.remembers:
         assert isinstance(rewards, RewardService)
@@ -167,7 +123,7 @@ def algorithm_config(
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
     from genie_ray.envs import games_in_turn
-    from genie_ray.envs.retro import register_rllib_env
+    from genie_ray.envs.game import register_rllib_env
     from policies.autoexplore.algorithm import AutoExploreConfig
 
     algorithm = AutoExploreConfig()
@@ -204,7 +160,6 @@ def settings_of(
     world_model: Path | None,
 ) -> dict[str, Any]:
     """What an explorer's training must go on with, as plain values."""
-    from genie_ray.config import to_dict
     from world_model.checkpoint import read_description
 
     return {

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import ray
 
-from genie_ray.config import RunConfig, check_unchanged
+from genie_ray.base.settings import check_unchanged
+from genie_ray.exploring.config import ExplorersConfig
 from genie_ray.exploring.exploration import explore, settings_of
 from genie_ray.exploring.rounds import check_rounds, judge_of
 from genie_ray.games.actions import action_names
@@ -16,7 +17,7 @@ from genie_ray.rewards.memory import restore
 from genie_ray.rewards.service import remove_services, replica_gpus, reward_service, service_name
 
 
-def cluster_needs(run: RunConfig, replicas: int) -> dict[str, dict[str, float]]:
+def cluster_needs(run: ExplorersConfig, replicas: int) -> dict[str, dict[str, float]]:
     """Resource → for what → how much of it the training of one explorer takes, beside the process that calls it.
 
     Args:
@@ -35,7 +36,7 @@ def cluster_needs(run: RunConfig, replicas: int) -> dict[str, dict[str, float]]:
     }
 
 
-def check_room(run: RunConfig, *, replicas: int) -> None:
+def check_room(run: ExplorersConfig, *, replicas: int) -> None:
     """Refuses an explorer that would wait for workers for ever. Needs a running Ray.
 
     Raises:
@@ -50,7 +51,7 @@ def check_room(run: RunConfig, *, replicas: int) -> None:
             )
 
 
-def train_explorers(directory: Path, games: Sequence[str], world_model: Path, run: RunConfig) -> Iterator[Path]:
+def train_explorers(directory: Path, games: Sequence[str], world_model: Path, run: ExplorersConfig) -> Iterator[Path]:
     """Trains a run's explorers one after another and yields the directories of their policies. Needs a running Ray.
 
     Each has a reward service of its own: what a reward learns or remembers is about one explorer's play.

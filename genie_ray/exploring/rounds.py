@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +24,13 @@ from genie_ray.base.errors import cause_of
 from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import console
 from genie_ray.base.session import RayConfig
-from genie_ray.envs.retro import EnvConfig
+from genie_ray.envs.config import EnvConfig
+from genie_ray.exploring.config import RoundsConfig
 from genie_ray.games.actions import action_names
 from genie_ray.playing.agents import saved_companions
-from genie_ray.training.train import TrainingConfig, TrainingJob, check_batch_size, train
+from genie_ray.training.config import check_batch_size
+from genie_ray.training.job import TrainingJob
+from genie_ray.training.train import train
 
 if TYPE_CHECKING:
     from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -37,22 +39,6 @@ if TYPE_CHECKING:
     from genie_ray.replay.schema import Episode
     from genie_ray.rewards.service import RewardService
     from policies.autoexplore.algorithm import AutoExplore
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundsConfig:
-    """When the world model is trained on what was found. Ours; the published protocol has one round."""
-
-    every: int = 0  # epochs between rounds; 0: the world model stays as it is
-    training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(
-            batch_size=160, iterations=1_000, warmup_iterations=100, validate_every=250, checkpoint_every=250
-        )
-    )
-
-    def __post_init__(self) -> None:
-        if self.every < 0:
-            raise ValueError(f"every = {self.every}: must be 0 (never) or more")
 
 
 class Rounds:

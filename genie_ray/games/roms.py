@@ -88,6 +88,18 @@ def require_rom(game: str) -> None:
         raise ValueError(f"no ROM for {game}: {HOW_TO_IMPORT}")
 
 
+def require_games(games: Iterable[str], key: str = "games") -> None:
+    """Check that games are named by their full ids, and that their ROMs are here; `key` is the setting that names them.
+
+    Raises:
+        ValueError: see `resolve_game` and `require_rom`, or an id without its `-v0`.
+    """
+    for game in games:
+        if resolve_game(game) != game:
+            raise ValueError(f"{key}: {game!r} must be written in full, as {resolve_game(game)!r}")
+        require_rom(game)
+
+
 def import_from_ale() -> list[str]:
     """Import the Atari 2600 ROMs that come with `ale-py`; the ids of those games, sorted.
 

@@ -7,32 +7,17 @@ to reach. A stand-in for the paper's Agent57 (section 5).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genie_ray.envs.retro import EnvConfig
+from genie_ray.envs.config import EnvConfig
 from genie_ray.playing.agents import train_agent
-from policies.baselines.ppo import PPOSettings
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlayerConfig:
-    """One test agent per game."""
-
-    iterations: int = 1_000  # of num_envs × fragment_length steps each; ours: about a million steps
-    checkpoint_every: int = 20
-    ppo: PPOSettings = field(default_factory=PPOSettings)
-
-    def __post_init__(self) -> None:
-        for name in ("iterations", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+from genie_ray.playing.config import PlayerConfig
 
 
 def train_player(output: Path, game: str, config: PlayerConfig, env: EnvConfig, *, seed: int = 0) -> Path:
     """Trains a game's test agent and returns the directory of its policy. Needs a running Ray."""
-    from genie_ray.envs.retro import register_rllib_env
+    from genie_ray.envs.game import register_rllib_env
     from policies.baselines.ppo import ppo_config
 
     algorithm = ppo_config(register_rllib_env(), {"game": game, "env": env}, config.ppo)

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_ray.envs.retro import EnvConfig, RetroEnv
+from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.retro import RetroEnv
 from genie_ray.games.actions import action_names
+from genie_ray.probing.config import ProbeConfig
 
 NOOP = "NOOP"
 FRAME_SKIP = 5  # emulator frames per step, 1/12 s; odd, or what a game shows in every other frame is never seen
@@ -27,24 +29,6 @@ LEAD_IN_GROWTH = 16  # steps more from one context to the next, so that no one e
 IDLE_CONTEXTS = 2  # that begin by waiting; the others begin with random actions
 HELD = 6  # steps that a random action of a lead-in is held
 SETTLE = 6  # steps of no-op at its end, so that a jump has landed
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeConfig:
-    """What is played, and for how long. All values are ours."""
-
-    action_set: str = "paper"
-    before: str = ""  # buttons that get past a start screen, joined by commas; each is held for 4 steps, then let go
-    contexts: int = 8
-    steps: int = 36  # that an action is held: 3 s
-    seed: int = 0
-    integrations: tuple[str, ...] = ()  # directories of games of one's own
-
-    def __post_init__(self) -> None:
-        action_names(self.action_set)
-        for name in ("contexts", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

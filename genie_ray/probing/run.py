@@ -13,8 +13,9 @@ from pathlib import Path
 from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import progress_bar
 from genie_ray.games.roms import add_integrations, require_rom, resolve_game
+from genie_ray.probing.config import ProbeConfig
 from genie_ray.probing.pictures import RESULT, write_index, write_pictures
-from genie_ray.probing.play import ProbeConfig, play_contexts
+from genie_ray.probing.play import play_contexts
 from genie_ray.probing.propose import Proposal, propose
 
 

@@ -77,6 +77,18 @@ class DatasetMetadata:
     files: dict[str, str] | None = None  # SHA-256 of the footer of `game=<game>/<shard>.parquet`; None: not known
     schema_version: int = SCHEMA_VERSION
 
+    def require_fit(self, *, frame_size: int, num_actions: int | None = None) -> None:
+        """Raises ValueError where a model of this frame size, and number of actions, does not fit the dataset."""
+        if self.frame_shape != (frame_size, frame_size, 3):
+            raise ValueError(
+                f"the dataset holds frames of {self.frame_shape}, the model takes {(frame_size, frame_size, 3)}"
+            )
+        if num_actions not in (None, len(self.action_names)):
+            names = self.action_names
+            raise ValueError(
+                f"the dataset has {len(names)} actions ({', '.join(names)}), the model takes {num_actions}"
+            )
+
 
 def write_shard(root: Location, game: str, shard: str, episodes: Iterable[Episode]) -> DatasetPath:
     """Write episodes of one game as `game=<game>/<shard>.parquet`, whole or not at all, and return that path.

@@ -21,9 +21,8 @@ from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.progress import console
 from genie_ray.report.explorers import explorer_section
 from genie_ray.report.upscaling import upscaling_section
+from genie_ray.report.verdict import verdict
 
-FEWEST_EPISODES = 5
-"""Below that, an interval over test episodes says nothing."""
 PACKAGES = ("torch", "ray", "stable-retro", "gymnasium", "numpy", "pyarrow", "vector-quantize-pytorch")
 COLUMNS = {
     "psnr": "PSNR (dB)",
@@ -120,30 +119,6 @@ def fid_note(evaluation: Mapping[str, Any]) -> str:
 
     weights = evaluation["protocol"]["inception_weights"]
     return f"FID: over all games, features of {Path(weights).name}" if weights else f"FID is empty: {NO_INCEPTION}"
-
-
-def verdict(evaluation: Mapping[str, Any], game: str) -> dict[str, str]:
-    """Whether fine-tuning on explored play beat fine-tuning on random play on a game, in plain words."""
-    from genie_ray.evaluating.scores import psnr_gain_interval
-    from genie_ray.loop import ON_EXPLORED, ON_RANDOM
-
-    ours, theirs = (evaluation["models"][label][game] for label in (ON_EXPLORED, ON_RANDOM))
-    episodes = len(set(ours["window_episodes"]))
-    low, high = psnr_gain_interval(ours["window_errors"], theirs["window_errors"], ours["window_episodes"])
-    gain, obeys = ours["psnr"] - theirs["psnr"], ours["delta_psnr"] - theirs["delta_psnr"]
-    if episodes < FEWEST_EPISODES:
-        kind, words = "even", "too few test episodes to tell whether exploration beats random play"
-    elif low > 0:
-        kind, words = "better", "exploration beats random play"
-    elif high < 0:
-        kind, words = "worse", "exploration does not beat random play; it does worse"
-    else:
-        kind, words = "even", "exploration does not beat random play; the difference is within the test set's spread"
-    return {
-        "kind": kind,
-        "text": f"{game}: {words}. PSNR {gain:+.2f} dB (95 % interval over {episodes} test episodes {low:+.2f} to "
-        f"{high:+.2f}), ΔPSNR {obeys:+.2f} dB.",
-    }
 
 
 def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from genie_ray.base.files import write_atomically
 from genie_ray.base.metrics_log import read_metrics
-from genie_ray.sweeping.plan import SweepConfig, Trial, short_names, short_value
+from genie_ray.sweeping.config import SweepConfig
+from genie_ray.sweeping.plan import Trial, short_names, short_value
 
 RANDOM = "random"
 RESULT_FILE, STOPPED_FILE = "result.json", "stopped"

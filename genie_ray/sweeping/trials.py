@@ -28,8 +28,8 @@ from genie_ray.base.errors import cause_of, one_line
 from genie_ray.base.files import write_atomically
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.progress import console
-from genie_ray.collecting.collection import Policy, collect
-from genie_ray.config import RunConfig
+from genie_ray.collecting.collection import collect
+from genie_ray.collecting.plan import Policy
 from genie_ray.evaluating.evaluation import score
 from genie_ray.exploring.exploration import exploration_epochs
 from genie_ray.exploring.explorers import cluster_needs
@@ -39,7 +39,8 @@ from genie_ray.replay.coverage import coverage_curve
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.rewards.memory import restore
 from genie_ray.rewards.service import remove_services, reward_service, service_name, start_serve
-from genie_ray.sweeping.plan import SweepConfig, Trial
+from genie_ray.sweeping.config import SweepConfig, TrialConfig
+from genie_ray.sweeping.plan import Trial
 from genie_ray.sweeping.report import RANDOM, RESULT_FILE, STOPPED_FILE, TrialResult, trial_directory
 
 EPOCH, CELLS = "epoch", "cells"  # of a trial, over its games: what early stopping goes by
@@ -120,7 +121,7 @@ def measure_random_play(config: SweepConfig, directory: Path) -> None:
             raise cause_of(error) from error
 
 
-def measure(play: Path, world_model: Path, run: RunConfig) -> dict[str, Any]:
+def measure(play: Path, world_model: Path, run: TrialConfig) -> dict[str, Any]:
     """Figures of recorded play: distinct cells, and the PSNR and ΔPSNR of a world model, each by game.
 
     `coverage` is the cells of all games together; `psnr` is of all games' windows.
@@ -273,7 +274,7 @@ def _tuner(config: SweepConfig, results: Sequence[TrialResult], directory: Path,
         tune.with_resources(trainable, tune.PlacementGroupFactory(bundles)),
         param_space={"trial": tune.grid_search(list(trials))},
         tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=at_once),
-        run_config=tune.RunConfig(
+        run_config=tune.TrialConfig(
             name=files.name,
             storage_path=str(directory),
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),

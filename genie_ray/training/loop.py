@@ -24,11 +24,12 @@ from torch import Tensor, nn
 
 from genie_ray.base import precision
 from genie_ray.base.metrics_log import MetricsLog
+from genie_ray.base.psnr import psnr
 from genie_ray.base.seeding import seed_of, seeded_generator
-from genie_ray.evaluating.scores import psnr
 from genie_ray.replay.loading.mixture import ReplayMix, open_mix
+from genie_ray.training.config import TrainingConfig
+from genie_ray.training.job import TrainingJob
 from genie_ray.training.tasks import TASKS, Task
-from genie_ray.training.train import TrainingConfig, TrainingJob
 from world_model import checkpoint
 from world_model.transformer import transformers
 

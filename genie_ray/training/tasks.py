@@ -17,7 +17,7 @@ from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.mixture import ReplayMix
 from genie_ray.replay.loading.pictures import PictureLoader, iter_pictures, require_large_frames
 from genie_ray.replay.loading.windows import WindowLoader, iter_windows
-from genie_ray.training.train import TrainingJob, require_fit
+from genie_ray.training.job import TrainingJob
 from world_model import checkpoint
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
@@ -122,7 +122,7 @@ class TokenizerTask(Task):
 
     def check(self, dataset: ReplayDataset) -> None:
         config = self._config()
-        require_fit(dataset.metadata, frame_size=config.frame_size)
+        dataset.metadata.require_fit(frame_size=config.frame_size)
         self._check_window(config.max_frames)
 
     def build(self, replay: Replay) -> Tokenizer:
@@ -167,7 +167,7 @@ class DynamicsTask(Task):
 
     def check(self, dataset: ReplayDataset) -> None:
         config = self._config()
-        require_fit(dataset.metadata, frame_size=config.tokenizer.frame_size, num_actions=config.dynamics.num_actions)
+        dataset.metadata.require_fit(frame_size=config.tokenizer.frame_size, num_actions=config.dynamics.num_actions)
         self._check_window(config.dynamics.max_frames)
 
     def build(self, replay: Replay) -> checkpoint.WorldModel:
@@ -216,7 +216,7 @@ class GenieReduxTask(DynamicsTask):
 
     def check(self, dataset: ReplayDataset) -> None:
         config = self._config()
-        require_fit(dataset.metadata, frame_size=config.tokenizer.frame_size)
+        dataset.metadata.require_fit(frame_size=config.tokenizer.frame_size)
         self._check_window(config.dynamics.max_frames)
 
     def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
@@ -275,7 +275,7 @@ class UpscalerTask(Task):
 def require_upscaler_fit(dataset: ReplayDataset, upscaler: UpscalerConfig) -> None:
     """Raises ValueError where a dataset has no large frames, or an upscaler takes or makes other frames."""
     layout = require_large_frames(dataset)
-    require_fit(dataset.metadata, frame_size=upscaler.frame_size)
+    dataset.metadata.require_fit(frame_size=upscaler.frame_size)
     if layout.size != upscaler.large_size:
         raise ValueError(
             f"the dataset holds large frames of {layout.size} pixels, the upscaler makes {upscaler.large_size}"

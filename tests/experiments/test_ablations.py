@@ -7,7 +7,8 @@ from types import ModuleType
 import pytest
 import yaml
 
-from genie_ray.config import RunConfig, build, differences, to_dict
+from genie_ray.base.settings import build, differences, to_dict
+from genie_ray.config import RunConfig
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "ablations"
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from genie_ray.collecting.collection import CollectionConfig, Policy, collect
-from genie_ray.envs.retro import EnvConfig
+from genie_ray.collecting.collection import collect
+from genie_ray.collecting.config import CollectionConfig
+from genie_ray.collecting.plan import Policy
+from genie_ray.envs.config import EnvConfig
 
 BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 

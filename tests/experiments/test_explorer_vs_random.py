@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from genie_ray.config import differences, to_dict
+from genie_ray.base.settings import differences, to_dict
 from genie_ray.replay.dataset import ReplayDataset
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "explorer_vs_random"

@@ -100,7 +100,8 @@ def test_run_refuses_wrong_settings(refuse: Refuse, roms: list[str]) -> None:
 def test_a_run_directory_keeps_its_settings(refuse: Refuse, roms: list[str]) -> None:
     import yaml
 
-    from genie_ray.config import load_config, to_dict
+    from genie_ray.base.settings import to_dict
+    from genie_ray.config import load_config
 
     Path("mine").mkdir()
     Path("mine/config.yaml").write_text(yaml.safe_dump(to_dict(load_config(SMOKE))))

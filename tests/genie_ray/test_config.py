@@ -10,7 +10,8 @@ from typing import get_type_hints
 import pytest
 import yaml
 
-from genie_ray.config import RunConfig, build, differences, load_config, to_dict
+from genie_ray.base.settings import build, differences, to_dict
+from genie_ray.config import RunConfig, load_config
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PRESETS = sorted([*EXPERIMENTS.glob("*.yaml"), *EXPERIMENTS.glob("explore/*.yaml")])

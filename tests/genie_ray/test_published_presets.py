@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from genie_ray.config import RunConfig, load_config, to_dict
-from genie_ray.evaluating.evaluation import EvaluationConfig
+from genie_ray.base.settings import to_dict
+from genie_ray.config import RunConfig, load_config
+from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.evaluating.published_figures import read_figures
 from world_model.dynamics import DynamicsConfig
 from world_model.latent_actions import LatentActionConfig

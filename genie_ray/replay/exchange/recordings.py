@@ -14,7 +14,7 @@ import imageio.v3 as imageio
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_ray.envs.retro import fit_frame
+from genie_ray.base.frames import fit_frame
 from genie_ray.replay.schema import Episode
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".webm", ".mov")

@@ -17,9 +17,12 @@ import pytest
 from stable_retro import data as retro_data
 
 from genie_ray.base.errors import IncompleteError
-from genie_ray.collecting.collection import CollectionConfig, Policy, collect
+from genie_ray.collecting.collection import collect
+from genie_ray.collecting.config import CollectionConfig
+from genie_ray.collecting.plan import Policy
 from genie_ray.collecting.shards import plan_shards, spans
-from genie_ray.envs.retro import EnvConfig, RetroEnv
+from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.retro import RetroEnv
 from genie_ray.games.roms import INTEGRATIONS
 from genie_ray.replay.dataset import ReplayDataset, read_row_group
 from genie_ray.replay.schema import LargeFrameLayout

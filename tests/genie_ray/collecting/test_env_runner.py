@@ -14,7 +14,9 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from genie_ray.collecting.env_runner import CollectionEnvRunner
-from genie_ray.envs.retro import EnvConfig, RetroEnv, register_rllib_env
+from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.game import register_rllib_env
+from genie_ray.envs.retro import RetroEnv
 from policies.autoexplore.module import AutoExploreModule, AutoExploreModuleConfig
 from policies.baselines.ppo import EpsilonPPOModule
 from policies.exploration import load_module

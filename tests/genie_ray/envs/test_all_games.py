@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genie_ray.envs.retro import EnvConfig, RetroEnv
+from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.retro import RetroEnv
 from genie_ray.games.roms import installed_games
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
 from genie_ray.replay.schema import Episode

@@ -7,7 +7,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from genie_ray.envs.coinrun import TIME_LIMIT, CoinRunEnv
-from genie_ray.envs.retro import EnvConfig, make_game
+from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.game import make_game
 from genie_ray.games.roms import require_rom, resolve_game
 
 pytestmark = pytest.mark.usefixtures("procgen")

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from genie_ray.envs.config import EnvConfig
 from genie_ray.envs.games_in_turn import GamesInTurn, _make_from_env_config
-from genie_ray.envs.retro import EnvConfig, RetroEnv
+from genie_ray.envs.retro import RetroEnv
 
 GAMES = ["Kangaroo-Atari2600-v0", "Hero-Atari2600-v0", "Pong-Atari2600-v0"]
 SHORT = EnvConfig(max_episode_steps=2)

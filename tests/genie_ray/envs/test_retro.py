@@ -8,7 +8,9 @@ import pytest
 import stable_retro
 from gymnasium.utils.env_checker import check_env
 
-from genie_ray.envs.retro import EnvConfig, RetroEnv, fit_frame
+from genie_ray.base.frames import fit_frame
+from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.retro import RetroEnv
 from genie_ray.games.roms import INTEGRATIONS, installed_games, known_games
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
 from genie_ray.replay.schema import Episode

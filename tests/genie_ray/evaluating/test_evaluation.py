@@ -10,7 +10,8 @@ import torch
 
 from genie_ray.base.session import RayConfig
 from genie_ray.evaluating import evaluation
-from genie_ray.evaluating.evaluation import COPY, TOKENIZER, EvaluationConfig, evaluate, evenly_spaced, random_actions
+from genie_ray.evaluating.config import EvaluationConfig
+from genie_ray.evaluating.evaluation import COPY, TOKENIZER, evaluate, evenly_spaced, random_actions
 from genie_ray.evaluating.predictors import load_predictor
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.report.page import columns, score_rows

@@ -8,14 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genie_ray.evaluating.scores import (
-    PSNR_CAP,
-    FrechetDistance,
-    HorizonScores,
-    load_inception,
-    psnr,
-    psnr_gain_interval,
-)
+from genie_ray.base.psnr import PSNR_CAP, psnr
+from genie_ray.evaluating.scores import FrechetDistance, HorizonScores, load_inception, psnr_gain_interval
 
 
 def grey(value: int, windows: int = 1, frames: int = 2) -> Tensor:

@@ -10,13 +10,16 @@ import pytest
 import torch
 
 from genie_ray.base.session import RayConfig
-from genie_ray.config import RunConfig, build, load_config
-from genie_ray.evaluating.evaluation import EvaluationConfig
+from genie_ray.base.settings import build
+from genie_ray.config import RunConfig, load_config
+from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.evaluating.upscaling import evaluate_upscaler, score, upscale_run, upscale_strips
 from genie_ray.loop import stages
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.report.upscaling import upscaling_section
-from genie_ray.training.train import TrainingConfig, TrainingJob, train
+from genie_ray.training.config import TrainingConfig
+from genie_ray.training.job import TrainingJob
+from genie_ray.training.train import train
 from world_model import checkpoint
 from world_model.upscaler import Upscaler, UpscalerConfig
 

@@ -12,10 +12,10 @@ import pytest
 
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.session import RayConfig
-from genie_ray.collecting.collection import Policy
-from genie_ray.envs.retro import EnvConfig
-from genie_ray.exploring.exploration import ExplorationConfig, algorithm_config, exploration_epochs, explore
-from genie_ray.exploring.rounds import RoundsConfig
+from genie_ray.collecting.plan import Policy
+from genie_ray.envs.config import EnvConfig
+from genie_ray.exploring.config import ExplorationConfig, RoundsConfig
+from genie_ray.exploring.exploration import algorithm_config, exploration_epochs, explore
 from genie_ray.games.actions import action_names
 from genie_ray.playing.agents import SCORE_FILE, Line
 from genie_ray.replay.dataset import ReplayDataset
@@ -23,7 +23,7 @@ from genie_ray.replay.verify import verify
 from genie_ray.rewards.client import ServeRewardClient
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.service import reward_service
-from genie_ray.training.train import TrainingConfig
+from genie_ray.training.config import TrainingConfig
 from policies.autoexplore.config import AutoExploreLearningConfig
 from policies.autoexplore.module import AutoExploreModuleConfig
 from policies.exploration import load_module

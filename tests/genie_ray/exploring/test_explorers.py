@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from genie_ray.config import RunConfig, build
+from genie_ray.base.settings import build
+from genie_ray.config import RunConfig
 from genie_ray.exploring.explorers import check_room, cluster_needs, train_explorers
 
 

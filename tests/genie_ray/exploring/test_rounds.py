@@ -12,8 +12,9 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from genie_ray.base.session import RayConfig
-from genie_ray.envs.retro import EnvConfig
-from genie_ray.exploring.rounds import Rounds, RoundsConfig
+from genie_ray.envs.config import EnvConfig
+from genie_ray.exploring.config import RoundsConfig
+from genie_ray.exploring.rounds import Rounds
 from genie_ray.replay.dataset import ReplayDataset
 
 NOTHING_PLAYED: Any = SimpleNamespace(arrived=[])

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from rom_samples import rom_of
 
-from genie_ray.collecting.collection import CollectionConfig, Policy, collect
-from genie_ray.envs.retro import EnvConfig, RetroEnv
+from genie_ray.collecting.collection import collect
+from genie_ray.collecting.config import CollectionConfig
+from genie_ray.collecting.plan import Policy
+from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.retro import RetroEnv
 from genie_ray.games.roms import add_integrations, import_roms, installed_games, known_games
 from genie_ray.replay.dataset import ReplayDataset
 

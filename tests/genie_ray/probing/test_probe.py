@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from genie_ray.cli import app
-from genie_ray.probing.play import ProbeConfig, play_contexts
+from genie_ray.probing.config import ProbeConfig
+from genie_ray.probing.play import play_contexts
 from genie_ray.probing.propose import guess_label
 
 pytestmark = pytest.mark.usefixtures("roms")

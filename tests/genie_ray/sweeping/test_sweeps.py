@@ -15,9 +15,12 @@ import pytest
 import yaml
 
 from genie_ray.base.metrics_log import read_metrics
-from genie_ray.config import RunConfig, build
-from genie_ray.sweeping.plan import SweepConfig, Trial, load_sweep, plan_trials, run_sweep, short_names
+from genie_ray.base.settings import build
+from genie_ray.config import RunConfig
+from genie_ray.sweeping.config import SweepConfig
+from genie_ray.sweeping.plan import Trial, load_sweep, plan_trials, short_names
 from genie_ray.sweeping.report import TrialResult, effect_rows, rank, read_results, table_rows
+from genie_ray.sweeping.run import run_sweep
 from genie_ray.sweeping.trials import CELLS, EPOCH, ContinuedASHA
 
 EPSILON = "exploration.network.epsilon_start"

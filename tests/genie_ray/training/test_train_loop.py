@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
+from genie_ray.training.config import TrainingConfig
 from genie_ray.training.loop import Averages, build_optimizer, learning_rate
-from genie_ray.training.train import TrainingConfig
 
 CONFIG = TrainingConfig(
     iterations=110, warmup_iterations=10, warmup_factor=0.5, learning_rate=1.0, final_learning_rate=0.2

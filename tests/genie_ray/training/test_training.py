@@ -15,7 +15,9 @@ from tiny_world import tiny_dataset
 from genie_ray.base.session import RayConfig
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.mixture import WeightedData
-from genie_ray.training.train import TrainingConfig, TrainingJob, train
+from genie_ray.training.config import TrainingConfig
+from genie_ray.training.job import TrainingJob
+from genie_ray.training.train import train
 from world_model import checkpoint
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxG

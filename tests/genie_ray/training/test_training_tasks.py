@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.training.config import TrainingConfig
+from genie_ray.training.job import TrainingJob
 from genie_ray.training.loop import build_optimizer
 from genie_ray.training.tasks import DecoderTask, GenieReduxTask, Task
-from genie_ray.training.train import TrainingConfig, TrainingJob
 from world_model import checkpoint
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxG

@@ -1,0 +1,197 @@
+"""Settings: YAML and key=value in, checked dataclasses out; and what a directory was begun with.
+
+A room's settings are a frozen dataclass in its `config.py`, which checks itself. Here such dataclasses are built from
+plain values, compared, and kept in the directories that were begun with them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from genie_ray.base.files import write_atomically
+
+SETTINGS_FILE = "config.yaml"
+"""Where a directory keeps the settings that it was begun with."""
+
+LIMITS = ("clip_norm", "gradient_norm", "rho_clip")
+"""Settings that may be infinite, which switches them off."""
+
+MOST_SHOWN = 3  # differences, in a message
+
+
+def load_values(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings of a YAML file with overrides, as they stand there.
+
+    Args:
+        path: YAML file that lists what differs from the defaults; None for the defaults.
+        overrides: `key=value`, keys dotted (`dynamics.blocks=4`), values in YAML.
+
+    Raises:
+        ValueError: one line; the file cannot be read, or an override is none.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(Path(path).read_text())
+        except FileNotFoundError as error:
+            raise ValueError(f"no such config file: {path}") from error
+        except (yaml.YAMLError, ValueError) as error:
+            raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(loaded or {}, dict):
+            raise ValueError(f"{path} must hold a mapping of settings, holds {type(loaded).__name__}")
+        values = loaded or {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise ValueError(f"override {override!r}: expected key=value, as in dynamics.blocks=4")
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
+            raise ValueError(f"override {override!r} is not valid YAML: {' '.join(str(error).split())}") from error
+        _assign(values, key, value)
+    return values
+
+
+def build(cls: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
+    """Builds a config dataclass from a nested mapping, checking keys, types and ranges.
+
+    Raises:
+        ValueError: one line that names the key, what was given and what is allowed.
+    """
+    hints = get_type_hints(cls)
+    defaults = {f.name: f for f in dataclasses.fields(cls)}
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if key not in hints:
+            raise ValueError(f"unknown key {name!r}{_nearest(str(key), prefix, list(hints))}")
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                allowed = ", ".join(f.name for f in dataclasses.fields(hints[key]))
+                raise ValueError(f"{name} = {value!r}: expected settings of its own ({allowed})")
+            start = _default(defaults[key])
+            value = {**_explicit(start, hints[key]), **value}
+            arguments[key] = build(hints[key], value, f"{name}.")
+        else:
+            if isinstance(value, bool) and hints[key] in (int, float):
+                raise ValueError(f"{name} = {value!r}: expected a number")
+            try:
+                arguments[key] = _adapter(hints[key], may_be_infinite=key in LIMITS).validate_python(value)
+            except ValidationError as error:
+                raise ValueError(f"{name} = {value!r}: {error.errors()[0]['msg'].lower()}") from None
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The config as plain nested values, ready for YAML or JSON."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`key: ours → theirs` for every leaf in which two plain configs differ."""
+    lines: list[str] = []
+    for key in sorted({*ours, *theirs}):
+        left, right = ours.get(key), theirs.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            lines += differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            lines.append(f"{prefix}{key}: {left!r} → {right!r}")
+    return lines
+
+
+def describe_changes(lines: Sequence[str]) -> str:
+    """Differences as part of a message; the first few, and how many more there are."""
+    more = f"; and {len(lines) - MOST_SHOWN} more" if len(lines) > MOST_SHOWN else ""
+    return "; ".join(lines[:MOST_SHOWN]) + more
+
+
+def check_unchanged(
+    directory: Path,
+    settings: Mapping[str, Any],
+    *,
+    free: Sequence[str] = (),
+    file: str = SETTINGS_FILE,
+    what: str = "a run",
+    advice: str = "give another --out",
+) -> None:
+    """Refuses to go on with what was begun in a directory under other settings.
+
+    Args:
+        free: settings that may differ are those whose key begins with one of these.
+        file: of the directory, which holds its settings; YAML, or JSON by its name.
+        what: was begun there, for the message; `advice`: what to do instead.
+
+    Raises:
+        ValueError: one line that names what differs.
+    """
+    saved = directory / file
+    if not saved.exists():
+        return
+    text = saved.read_text()
+    before = json.loads(text) if saved.suffix == ".json" else yaml.safe_load(text)
+    changed = [line for line in differences(before, settings) if not line.startswith(tuple(free))]
+    if changed:
+        raise ValueError(f"{directory} holds {what} with other settings ({describe_changes(changed)}): {advice}")
+
+
+def keep_settings(directory: Path, settings: Mapping[str, Any], *, file: str = SETTINGS_FILE) -> None:
+    """Writes the settings that a directory is begun with, for `check_unchanged`; makes the directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    dump = json.dumps(settings, indent=1) if file.endswith(".json") else yaml.safe_dump(dict(settings), sort_keys=False)
+    write_atomically(directory / file, lambda path: path.write_text(dump))
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with nested changes."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"override {key!r}: {parent!r} has no settings of its own")
+    values[leaf] = value
+
+
+@cache
+def _adapter(hint: Any, *, may_be_infinite: bool) -> TypeAdapter[Any]:
+    return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=may_be_infinite))
+
+
+def _default(f: dataclasses.Field[Any]) -> Any:
+    return f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+
+
+def _explicit(config: Any, cls: type[Any]) -> dict[str, Any]:
+    """What a default instance sets beyond its class's own defaults, as `train_dynamics` does."""
+    plain, base = to_dict(config), to_dict(cls())
+    return {key: value for key, value in plain.items() if value != base[key]}
+
+
+def _nearest(key: str, prefix: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; nearest: {prefix + close[0]!r}" if close else f"; known: {', '.join(prefix + name for name in known)}"

@@ -1,0 +1,94 @@
+"""What is to be played: by whom, how much of which games; and everything that decides the dataset's content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from genie_ray.collecting.config import CollectionConfig
+from genie_ray.collecting.shards import Shard, Unit, plan_shards
+from genie_ray.envs.config import EnvConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Who plays: uniform random actions, or the agents of a directory, `<directory>/<game>/module`, one per game.
+
+    Games without one of their own are played by `<directory>/shared/module`.
+    """
+
+    name: str  # part of the episodes' ids
+    directory: Path | None = None
+    epsilon: float = 0.0  # share of random actions mixed in
+    temperature: float = 1.0
+
+    def checkpoint(self, game: str) -> Path | None:
+        """The game's agent.
+
+        Raises:
+            ValueError: the directory has none for this game.
+        """
+        if self.directory is None:
+            return None
+        own, shared = self.directory / game / "module", self.directory / "shared" / "module"
+        if not own.is_dir() and not shared.is_dir():
+            raise ValueError(f"no agent for {game} in {self.directory}: {own} is missing")
+        return own if own.is_dir() else shared
+
+    def fingerprint(self, games: Sequence[str]) -> str | None:
+        """SHA-256 of the agents' weights; None for random play."""
+        if self.directory is None:
+            return None
+        digest = hashlib.sha256()
+        for game in games:
+            path = self.checkpoint(game)
+            assert path is not None
+            digest.update((path / "module_state.pkl").read_bytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """What is played, by whom, and where it is left."""
+
+    output: Path
+    policy: Policy
+    games: tuple[str, ...]
+    per_game: int
+    unit: Unit
+    config: CollectionConfig
+    env: EnvConfig
+    seed: int
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """Everything that decides the dataset's content, as plain JSON."""
+        plan = {
+            "policy": self.policy.name,
+            "policy_checkpoint": self.policy.fingerprint(self.games),
+            "epsilon": self.policy.epsilon,
+            "temperature": self.policy.temperature,
+            "games": self.games,
+            f"{self.unit}_per_game": self.per_game,
+            "steps_per_shard": self.config.steps_per_shard,
+            "seed": self.seed,
+            "env": asdict(self.env),
+        }
+        if self.config.large_frames is not None:
+            plan["large_frames"] = asdict(self.config.large_frames)
+        return json.loads(json.dumps(plan))
+
+    @property
+    def shards(self) -> list[Shard]:
+        """All of the work."""
+        steps = self.config.steps_per_shard
+        per_shard = steps if self.unit == "steps" else max(1, steps // self.env.max_episode_steps)
+        return plan_shards(self.games, self.per_game, per_shard, self.unit)
+
+    def missing(self) -> list[Shard]:
+        """The work that is left."""
+        return [s for s in self.shards if not (self.output / f"game={s.game}" / f"{s.name}.parquet").exists()]

@@ -1,0 +1,106 @@
+"""`genie-ray collect` and `genie-ray explore`: play recorded, and explorers trained. Thin: parse, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genie_ray.commands.options import Address, ConfigFile, Games, Output, Overrides, Seed, choose_games, load_settings
+
+
+def collect(
+    output: Output,
+    steps: Annotated[int | None, typer.Option(min=1, help="Environment steps per game.", show_default=False)] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="Or episodes per game.", show_default=False)] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps that end an episode (env.max_episode_steps).", show_default=False)
+    ] = None,
+    policy: Annotated[
+        str, typer.Option(help="`random`, or a directory of trained agents (<directory>/<game>/module).")
+    ] = "random",
+    game: Games = None,
+    epsilon: Annotated[float, typer.Option(min=0, max=1, help="Share of random actions mixed in.")] = 0.0,
+    temperature: Annotated[float, typer.Option(min=1e-6, help="Divides a trained policy's logits.")] = 1.0,
+    seed: Seed = None,
+    config: ConfigFile = None,
+    address: Address = None,
+    overrides: Overrides = None,
+) -> None:
+    """Play games and store every step as a replay dataset. Settings: collection.*, env.*."""
+    if (steps is None) == (episodes is None):
+        raise ValueError("say how much to play of each game: either --steps or --episodes")
+    limit = [] if max_steps is None else [f"env.max_episode_steps={max_steps}"]
+    settings = load_settings(config, [*(overrides or []), *limit], address)
+    games = choose_games(settings, game)
+    from genie_ray.base.session import ray_session
+    from genie_ray.collecting.collection import collect as play
+    from genie_ray.collecting.plan import Policy
+
+    player = Policy(name="random")
+    if policy != "random":
+        player = Policy(name=Path(policy).name, directory=Path(policy), epsilon=epsilon, temperature=temperature)
+    with ray_session(settings.ray):
+        play(
+            output,
+            player,
+            games,
+            steps or episodes or 0,
+            settings.collection,
+            settings.env,
+            unit="steps" if steps else "episodes",
+            seed=settings.seed if seed is None else seed,
+        )
+    typer.echo(output)
+
+
+def explore(
+    output: Output,
+    world_model: Annotated[
+        Path | None, typer.Option(help="World model checkpoint that judges; see reward.* for how.")
+    ] = None,
+    reward_service: Annotated[
+        str | None, typer.Option(help="Instead: name of a reward service that runs on this cluster (serve-rewards).")
+    ] = None,
+    game: Games = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="One explorer of all the games (OUT/shared/module).")
+    ] = False,
+    config: ConfigFile = None,
+    address: Address = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train explorers (OUT/<game>/module) on a world model's uncertainty. Settings: exploration.*, reward.*."""
+    settings = load_settings(config, [*(overrides or []), *(["exploration.shared=true"] if shared else [])], address)
+    from genie_ray.base.session import ray_session
+    from genie_ray.exploring import exploration, explorers
+    from genie_ray.games.actions import action_names
+    from genie_ray.rewards.service import find_service
+
+    if (world_model is None) == (reward_service is None):
+        raise ValueError("who gives the rewards? Name one of --world-model and --reward-service")
+    if reward_service is not None and (own := [each for each in overrides or [] if each.startswith("reward.")]):
+        raise ValueError(f"{own[0]}: a service that runs has its own settings; give them to `genie-ray serve-rewards`")
+    games = choose_games(settings, game)
+    with ray_session(settings.ray):
+        if world_model is not None:
+            for path in explorers.train_explorers(output, games, world_model, settings):
+                typer.echo(path)
+            return
+        assert reward_service is not None
+        explorers.check_room(settings, replicas=0)
+        names = action_names(settings.env.action_set)
+        ask = settings.exploration.learning.old_rewards == "ask"
+        rewards = find_service(reward_service, frame_size=settings.env.frame_size, action_names=names, asked_again=ask)
+        for name, played in settings.exploration.agents(games).items():
+            path = exploration.explore(
+                output / name,
+                played,
+                rewards,
+                settings.exploration,
+                settings.env,
+                ray=settings.ray,
+                seed=settings.seed,
+            )
+            typer.echo(path)

@@ -1,0 +1,44 @@
+"""Which windows are predicted, and how, to score a world model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from genie_ray.base.precision import Precision
+from world_model.maskgit import DecodingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Which windows are predicted, and how. Defaults: the paper's protocol (section 5)."""
+
+    prime_frames: int = 2  # given
+    predicted_frames: int = 10
+    stride: int = 20  # frames between the starts of neighbouring windows
+    windows_per_game: int = 0  # at most, spread evenly over the dataset; 0: all
+    batch_size: int = 32
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    precision: Precision = "auto"  # of world models; the tokenizer alone is scored in fp32
+    delta_psnr_frame: int = 4  # the predicted frame at which ΔPSNR is quoted
+    random_actions: Literal["all", "last"] = "all"  # "all": Genie's ΔPSNR; "last": the published code's, by another one
+    film_strips: int = 3  # windows per game whose frames are kept for the report
+    pictures: int = 50_000  # at most, spread evenly over the dataset, to score an upscaler on; paper, supplement
+    inception_weights: str | None = None  # TorchScript file; without it there is no FID
+    published_figures: str | None = None  # CSV file of a paper's figures, shown below ours
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("prime_frames", "predicted_frames", "stride", "batch_size", "pictures"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if not 1 <= self.delta_psnr_frame <= self.predicted_frames:
+            raise ValueError(f"delta_psnr_frame = {self.delta_psnr_frame}: must be in [1, {self.predicted_frames}]")
+        for name in ("windows_per_game", "film_strips"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be 0 or more")
+
+    @property
+    def window(self) -> int:
+        """Frames of a window, given and predicted."""
+        return self.prime_frames + self.predicted_frames

@@ -1,0 +1,105 @@
+"""What training explorers takes: the agents themselves, rounds of learning in between, and all that surrounds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from genie_ray.base.session import RayConfig
+from genie_ray.envs.config import EnvConfig
+from genie_ray.rewards.config import RewardConfig
+from genie_ray.training.config import TrainingConfig
+from policies.autoexplore.config import AutoExploreLearningConfig
+from policies.autoexplore.module import AutoExploreModuleConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsConfig:
+    """When the world model is trained on what was found. Ours; the published protocol has one round."""
+
+    every: int = 0  # epochs between rounds; 0: the world model stays as it is
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            batch_size=160, iterations=1_000, warmup_iterations=100, validate_every=250, checkpoint_every=250
+        )
+    )
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise ValueError(f"every = {self.every}: must be 0 (never) or more")
+
+
+SHARED = "shared"
+"""Directory of an agent of several games, where other agents have their game's id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplorationConfig:
+    """Explorers. Defaults: paper, A.3."""
+
+    epochs: int = 300
+    checkpoint_every: int = 20  # epochs
+    num_env_runners: int = 1  # rollout workers, each with learning.num_envs emulators
+    shared: bool = False  # one explorer of all games, in place of one per game; ours
+    network: AutoExploreModuleConfig = field(default_factory=AutoExploreModuleConfig)
+    learning: AutoExploreLearningConfig = field(default_factory=AutoExploreLearningConfig)
+    rounds: RoundsConfig = field(default_factory=RoundsConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "checkpoint_every", "num_env_runners"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if 2 * self.rounds.every > self.epochs:
+            raise ValueError(
+                f"rounds.every = {self.rounds.every}: must be at most half of epochs = {self.epochs}, so that what is "
+                "learned in a round can judge as long as a round lasts"
+            )
+        learning = self.learning
+        between = self.rounds.every * self.num_env_runners * learning.num_envs * learning.steps_per_epoch
+        if between > learning.replay_capacity:
+            raise ValueError(
+                f"rounds.every = {self.rounds.every}: {between} steps between rounds must be at most "
+                f"learning.replay_capacity = {learning.replay_capacity}, or some would be forgotten unlearned"
+            )
+
+    def agents(self, games: Sequence[str]) -> dict[str, list[str]]:
+        """The agents' directories, each with the games it plays."""
+        return {SHARED: list(games)} if self.shared else {game: [game] for game in games}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplorersConfig:
+    """Explorers with their games, their judge, and where Ray runs."""
+
+    games: tuple[str, ...] = ("Kangaroo-Atari2600-v0", "Hero-Atari2600-v0")  # ids, or what games/catalog.py can choose
+    catalog: tuple[str, ...] = ()  # CSV files of game labels, read after ours; RetroAct's, for its selections
+    seed: int = 0
+    env: EnvConfig = field(default_factory=EnvConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed = {self.seed}: must be in [0, 2**63)")
+        if not self.games:
+            raise ValueError("games is empty: name at least one game")
+        if len(set(self.games)) < len(self.games):
+            raise ValueError(f"games lists a game twice: {', '.join(self.games)}")
+        exploration = self.exploration
+        if self.reward.kind == "learning_progress" and not exploration.rounds.every:
+            raise ValueError(
+                "reward.kind = 'learning_progress' pays for what rounds take off: exploration.rounds.every = 0, "
+                "must be at least 1"
+            )
+        try:
+            exploration.learning.check_capacity(
+                num_env_runners=exploration.num_env_runners, episode_steps=self.env.max_episode_steps
+            )
+        except ValueError as error:
+            raise ValueError(f"exploration.learning.{error}") from None
+        if exploration.learning.old_rewards == "ask" and self.reward.remembers:
+            raise ValueError(
+                "exploration.learning.old_rewards = 'ask': reward.kind or reward.novelty is of a judge that "
+                "remembers what it was asked, so it must be asked once: use 'mark'"
+            )

@@ -1,0 +1,35 @@
+"""Whether exploring taught the world model more than random play did: on each game, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+BASE, ON_RANDOM, ON_EXPLORED = "base model", "fine-tuned on random play", "fine-tuned on explored play"
+"""The rows of a run's table that are compared."""
+
+FEWEST_EPISODES = 5
+"""Below that, an interval over test episodes says nothing."""
+
+
+def verdict(evaluation: Mapping[str, Any], game: str) -> dict[str, str]:
+    """Whether fine-tuning on explored play beat fine-tuning on random play on a game, in plain words."""
+    from genie_ray.evaluating.scores import psnr_gain_interval
+
+    ours, theirs = (evaluation["models"][label][game] for label in (ON_EXPLORED, ON_RANDOM))
+    episodes = len(set(ours["window_episodes"]))
+    low, high = psnr_gain_interval(ours["window_errors"], theirs["window_errors"], ours["window_episodes"])
+    gain, obeys = ours["psnr"] - theirs["psnr"], ours["delta_psnr"] - theirs["delta_psnr"]
+    if episodes < FEWEST_EPISODES:
+        kind, words = "even", "too few test episodes to tell whether exploration beats random play"
+    elif low > 0:
+        kind, words = "better", "exploration beats random play"
+    elif high < 0:
+        kind, words = "worse", "exploration does not beat random play; it does worse"
+    else:
+        kind, words = "even", "exploration does not beat random play; the difference is within the test set's spread"
+    return {
+        "kind": kind,
+        "text": f"{game}: {words}. PSNR {gain:+.2f} dB (95 % interval over {episodes} test episodes {low:+.2f} to "
+        f"{high:+.2f}), ΔPSNR {obeys:+.2f} dB.",
+    }

@@ -1,0 +1,91 @@
+"""A sweep: explorers trained side by side under different settings (Ray Tune), compared by what they find.
+
+A trial trains an explorer with a frozen world model as judge, lets it play, and is measured by two figures that do not
+depend on how its rewards are scaled: the distinct cells of that play, and the world model's error on it (the lower the
+PSNR, the newer the data is to the model; Savov et al. 2025, Tab. 6). Random play of equal length stands beside.
+
+    OUT/sweep.yaml                 the sweep as it was asked for, and which weights judge
+    OUT/random/                    random play and its figures
+    OUT/trials/<number>/           explorers and their progress, play and result of one trial, or that it was stopped
+    OUT/tune/                      Ray Tune's own files; nothing is read from them
+    OUT/table.{md,csv}, effects.{csv,png}, trials.png
+
+Every trial has a reward service of its own: any reward setting may be swept, rewards that learn or remember stay apart,
+and one trial's load or failure is no other's. What that costs is one replica a trial, which counts as part of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genie_ray.base.session import ray_session
+from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
+from genie_ray.exploring.rounds import check_rounds
+from genie_ray.games.actions import action_names
+from genie_ray.games.roms import require_games
+from genie_ray.rewards.service import check_checkpoint
+from genie_ray.sweeping.config import SweepConfig
+from genie_ray.sweeping.plan import Trial, plan_trials
+from genie_ray.sweeping.report import read_results, write_report
+from world_model.checkpoint import read_config
+from world_model.genie import GenieReduxG
+
+SWEEP_FILE = "sweep.yaml"
+FREE = ("run.ray.", "max_concurrent:", "objective:", "world_model:")
+"""What may change when a sweep goes on; which weights judge is told by their hash, wherever they are."""
+
+
+def run_sweep(config: SweepConfig, directory: Path) -> Path:
+    """Runs what is left to do of a sweep, in a Ray of its own if there is none, and returns its table's path.
+
+    Raises:
+        ValueError: settings, games, ROMs or the world model do not do, the directory holds another sweep, or the
+            cluster is too small for a trial; or trials failed, and the others are in the table.
+    """
+    directory = directory.resolve()
+    config = dataclasses.replace(config, world_model=str(Path(config.world_model).resolve()))
+    trials = plan_trials(config)
+    keep_settings(directory, _check(config, trials, directory), file=SWEEP_FILE)
+    failed: list[str] = []
+    results = read_results(directory, trials)
+    if not all(result.ended for result in results):
+        with ray_session(config.run.ray):
+            from genie_ray.sweeping.trials import run_trials
+
+            failed = run_trials(config, results, directory)
+    table = write_report(config, trials, directory)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(trials)} trials failed, the same command tries again: {failed[0]}")
+    return table
+
+
+def _check(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> dict[str, Any]:
+    """Refuses what would fail later, before anything starts; returns the settings to keep."""
+    require_games(config.run.games, "run.games")
+    weights = check_checkpoint(
+        config.world_model,
+        frame_size=config.run.env.frame_size,
+        action_names=action_names(config.run.env.action_set),
+    )
+    for trial in trials:
+        check_rounds(trial.run.exploration.rounds, Path(config.world_model), trial.run.ray)
+    longest = read_config(GenieReduxG, config.world_model).dynamics.max_frames
+    if config.run.evaluation.window > longest:
+        raise ValueError(
+            f"run.evaluation.prime_frames + predicted_frames = {config.run.evaluation.window}: {config.world_model} "
+            f"takes at most {longest} frames"
+        )
+    steps = {(trial.epochs, trial.steps_per_epoch) for trial in trials}
+    if len(steps) > 1:
+        shown = ", ".join(f"{epochs} epochs of {length}" for epochs, length in sorted(steps))
+        raise ValueError(f"trials have different numbers of steps ({shown}): what they find could not be compared")
+    if config.early_stopping and config.grace_epochs >= trials[0].epochs:
+        raise ValueError(
+            f"grace_epochs is {config.grace_epochs}; allowed: less than a trial's {trials[0].epochs} epochs"
+        )
+    settings = to_dict(config) | {"world_model_sha256": weights}
+    check_unchanged(directory, settings, free=FREE, file=SWEEP_FILE, what="a sweep")
+    return settings

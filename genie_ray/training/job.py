@@ -1,0 +1,74 @@
+"""A training as data: what is learned, from what, and where it is left; and what tells it from another one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
+from genie_ray.replay.loading.mixture import WeightedData, open_mix
+from genie_ray.training.config import TrainingConfig
+from world_model.checkpoint import read_description
+
+if TYPE_CHECKING:
+    from world_model.dynamics import DynamicsConfig
+    from world_model.latent_actions import LatentActionConfig
+    from world_model.tokenizer import TokenizerConfig
+    from world_model.upscaler import UpscalerConfig
+
+JOB_FILE = "job.json"
+"""Beside the checkpoints of a training: what it is."""
+
+FREE = ("config.compile:", "config.checkpoint_activations:", "config.log_every:", "config.checkpoint_every:")
+"""Of a training that goes on, what may change: speed, memory and how often it is logged or saved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """One training: what is learned, from which data, and where it is left.
+
+    A tokenizer is trained from `model`, a "decoder" is that of a `tokenizer` checkpoint; a dynamics is trained from
+    `model` and a `tokenizer` checkpoint, whose tokens it learns; or a whole world model, `init`, is fine-tuned: its
+    dynamics go on learning, its tokenizer stays. In a "genie_redux", `latent_actions` learn together with the dynamics.
+    An upscaler is trained from `model`, on a dataset with large frames.
+    """
+
+    kind: Literal["tokenizer", "decoder", "dynamics", "genie_redux", "upscaler"]
+    output: Path
+    dataset: Path | tuple[WeightedData, ...]  # one, or several mixed by weight
+    config: TrainingConfig
+    seed: int = 0
+    model: TokenizerConfig | DynamicsConfig | UpscalerConfig | None = None
+    latent_actions: LatentActionConfig | None = None
+    tokenizer: Path | None = None
+    init: Path | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides what comes out, as plain JSON: settings, and the content of data and checkpoints."""
+        parts = {"model": self.model, "latent_actions": self.latent_actions, "config": self.config}
+        return {
+            "kind": self.kind,
+            "seed": self.seed,
+            "dataset": open_mix(self.dataset).content_hash(),
+            "tokenizer": self.tokenizer and read_description(self.tokenizer)["weights_sha256"],
+            "init": self.init and read_description(self.init)["weights_sha256"],
+            **{name: part and to_dict(part) for name, part in parts.items()},
+        }
+
+
+def begin(job: TrainingJob) -> bool:
+    """Writes JOB_FILE, unless the output was begun already; whether that training is complete.
+
+    Raises:
+        ValueError: the output holds another training, or one that does not say what it is.
+    """
+    identity = job.identity()
+    directory, last = job.output, job.output / "last" / "config.json"
+    if not (directory / JOB_FILE).exists() and (last.exists() or (directory / "resume").exists()):
+        raise ValueError(
+            f"{directory} holds a training that does not say what it is (it has no {JOB_FILE}): give another directory"
+        )
+    check_unchanged(directory, identity, free=FREE, file=JOB_FILE, what="a training", advice="give another directory")
+    keep_settings(directory, identity, file=JOB_FILE)
+    return last.exists()
