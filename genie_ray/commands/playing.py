@@ -94,13 +94,4 @@ def explore(
         ask = settings.exploration.learning.old_rewards == "ask"
         rewards = find_service(reward_service, frame_size=settings.env.frame_size, action_names=names, asked_again=ask)
         for name, played in settings.exploration.agents(games).items():
-            path = exploration.explore(
-                output / name,
-                played,
-                rewards,
-                settings.exploration,
-                settings.env,
-                ray=settings.ray,
-                seed=settings.seed,
-            )
-            typer.echo(path)
+            typer.echo(exploration.explore(output / name, played, rewards, settings))

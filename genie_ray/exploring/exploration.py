@@ -6,10 +6,8 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genie_ray.base.session import RayConfig
 from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
-from genie_ray.envs.config import EnvConfig
-from genie_ray.exploring.config import ExplorationConfig
+from genie_ray.exploring.config import ExplorersConfig
 from genie_ray.exploring.rounds import Rounds
 from genie_ray.games.actions import action_names
 from genie_ray.playing.agents import Companion, Line, agent_iterations
@@ -23,26 +21,22 @@ def explore(
     output: Path,
     games: Sequence[str],
     rewards: RewardClientFactory,
-    config: ExplorationConfig,
-    env: EnvConfig,
+    run: ExplorersConfig,
     *,
     world_model: Path | None = None,
-    ray: RayConfig | None = None,
-    seed: int = 0,
 ) -> Path:
     """Trains an explorer of the games and returns the directory of its policy. Needs a running Ray.
 
     Args:
         rewards: makes the rollout workers' clients of the reward service; nothing else rewards the explorer. Rounds
             need a `RewardService`, whose weights can be swapped.
+        run: settings; the games are those given.
         world_model: what the service starts with; needed for rounds.
-        ray: whether the learner has a GPU, and for the rounds' trainings.
 
     Raises:
-        ValueError: the replay buffer is too small, there cannot be rounds, or the output was begun with other settings.
+        ValueError: there cannot be rounds, or the output was begun with other settings.
     """
-    epochs = exploration_epochs(output, games, rewards, config, env, world_model=world_model, ray=ray, seed=seed)
-    for _ in epochs:
+    for _ in exploration_epochs(output, games, rewards, run, world_model=world_model):
         pass
     return output / "module"
 
@@ -51,40 +45,25 @@ def exploration_epochs(
     output: Path,
     games: Sequence[str],
     rewards: RewardClientFactory,
-    config: ExplorationConfig,
-    env: EnvConfig,
+    run: ExplorersConfig,
     *,
     world_model: Path | None = None,
-    ray: RayConfig | None = None,
-    seed: int = 0,
 ) -> Generator[Line, None, None]:
     """As `explore`, but yields what each epoch logs and can be ended early (`playing.agents.agent_iterations`)."""
     from genie_ray.exploring.log import ExplorationLog
     from genie_ray.rewards.memory import RewardMemory
     from genie_ray.rewards.service import RewardService
 
-    ray = ray or RayConfig()
-    config.learning.check_capacity(num_env_runners=config.num_env_runners, episode_steps=env.max_episode_steps)
-    rounds = None
+    config, rounds = run.exploration, None
     if config.rounds.every:
         if world_model is None or not isinstance(rewards, RewardService):
             raise ValueError("rounds train the world model that gives the rewards: name it, not a service that runs")
-        rounds = Rounds(
-            output,
-            config.rounds,
-            world_model,
-            rewards,
-            epochs=config.epochs,
-            game=games[0],
-            env=env,
-            ray=ray,
-            seed=seed,
-        )
+        rounds = Rounds(output, run, world_model, rewards, game=games[0])
     reward = rewards.config if isinstance(rewards, RewardService) else None
-    settings = settings_of(games, config, env, seed, reward, world_model)
+    settings = settings_of(games, run, reward, world_model)
     check_unchanged(output, settings)
     keep_settings(output, settings)
-    companions: list[Companion] = [ExplorationLog(output, games[0], rewards, action_names(env.action_set))]
+    companions: list[Companion] = [ExplorationLog(output, games[0], rewards, action_names(run.env.action_set))]
     if reward is not None and reward.remembers:
         assert isinstance(rewards, RewardService)
         companions.append(RewardMemory(rewards))
@@ -94,7 +73,7 @@ def exploration_epochs(
         if rounds is not None and not (output / "module").exists():
             rounds.begin()
         yield from agent_iterations(
-            algorithm_config(games, rewards, config, env, ray, seed=seed),
+            algorithm_config(games, rewards, run),
             output,
             iterations=config.epochs,
             checkpoint_every=config.checkpoint_every,
@@ -110,15 +89,7 @@ def exploration_epochs(
             rounds.close()
 
 
-def algorithm_config(
-    games: Sequence[str],
-    rewards: RewardClientFactory,
-    config: ExplorationConfig,
-    env: EnvConfig,
-    ray: RayConfig,
-    *,
-    seed: int,
-) -> Any:
+def algorithm_config(games: Sequence[str], rewards: RewardClientFactory, run: ExplorersConfig) -> Any:
     """RLlib's description of the training."""
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
@@ -126,12 +97,12 @@ def algorithm_config(
     from genie_ray.envs.game import register_rllib_env
     from policies.autoexplore.algorithm import AutoExploreConfig
 
-    algorithm = AutoExploreConfig()
+    config, algorithm = run.exploration, AutoExploreConfig()
     if len(games) == 1:
-        algorithm.environment(register_rllib_env(), env_config={"game": games[0], "env": env})
+        algorithm.environment(register_rllib_env(), env_config={"game": games[0], "env": run.env})
     else:
         name = games_in_turn.register_rllib_games()
-        algorithm.environment(name, env_config={"games": list(games), "env": env})
+        algorithm.environment(name, env_config={"games": list(games), "env": run.env})
         algorithm.env_runners(gym_env_vectorize_mode=games_in_turn.VECTORIZE_MODE)
     evaluation = AlgorithmConfig.overrides(
         num_cpus_per_env_runner=0,  # it is short and rare
@@ -140,33 +111,28 @@ def algorithm_config(
     return (
         algorithm.env_runners(num_env_runners=config.num_env_runners)
         .evaluation(evaluation_num_env_runners=1, evaluation_config=evaluation)
-        .learners(num_gpus_per_learner=int(ray.use_gpu))
+        .learners(num_gpus_per_learner=int(run.ray.use_gpu))
         .training(
             learning=config.learning,
             network=config.network,
             reward_client_factory=rewards,
-            learner_threads=ray.torch_threads(2),  # half of the cores are for emulators and reward model
+            learner_threads=run.ray.torch_threads(2),  # half of the cores are for emulators and reward model
         )
-        .debugging(seed=seed, log_level="ERROR")
+        .debugging(seed=run.seed, log_level="ERROR")
     )
 
 
 def settings_of(
-    games: Sequence[str],
-    config: ExplorationConfig,
-    env: EnvConfig,
-    seed: int,
-    reward: RewardConfig | None,
-    world_model: Path | None,
+    games: Sequence[str], run: ExplorersConfig, reward: RewardConfig | None, world_model: Path | None
 ) -> dict[str, Any]:
     """What an explorer's training must go on with, as plain values."""
     from world_model.checkpoint import read_description
 
     return {
         "games": list(games),
-        "seed": seed,
-        "env": to_dict(env),
-        "exploration": to_dict(config),
+        "seed": run.seed,
+        "env": to_dict(run.env),
+        "exploration": to_dict(run.exploration),
         "reward": None if reward is None else to_dict(reward),
         "world_model": None if world_model is None else read_description(world_model)["weights_sha256"],
     }

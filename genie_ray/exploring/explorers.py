@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import ray
 
 from genie_ray.base.settings import check_unchanged
 from genie_ray.exploring.config import ExplorersConfig
-from genie_ray.exploring.exploration import explore, settings_of
+from genie_ray.exploring.exploration import exploration_epochs, settings_of
 from genie_ray.exploring.rounds import check_rounds, judge_of
 from genie_ray.games.actions import action_names
-from genie_ray.playing.agents import saved_companions
+from genie_ray.playing.agents import Line, saved_companions
 from genie_ray.rewards.memory import restore
 from genie_ray.rewards.service import remove_services, replica_gpus, reward_service, service_name
 
@@ -63,26 +64,33 @@ def train_explorers(directory: Path, games: Sequence[str], world_model: Path, ru
     check_rounds(run.exploration.rounds, world_model, run.ray)
     for name, played in run.exploration.agents(games).items():
         output = directory / name
-        check_unchanged(output, settings_of(played, run.exploration, run.env, run.seed, run.reward, world_model))
+        check_unchanged(output, settings_of(played, run, run.reward, world_model))
         if not (output / "module").exists():
-            remove_services(app_name := service_name(output))  # of a run that was killed
-            restore(output / "rewards", saved_companions(output), run.reward)
-            with reward_service(
-                judge_of(output, world_model),
-                run.reward,
-                frame_size=run.env.frame_size,
-                action_names=action_names(run.env.action_set),
-                state=output / "rewards",
-                app_name=app_name,
-            ) as rewards:
-                explore(
-                    output,
-                    played,
-                    rewards,
-                    run.exploration,
-                    run.env,
-                    world_model=world_model,
-                    ray=run.ray,
-                    seed=run.seed,
-                )
+            with judged_epochs(output, played, world_model, run, app_name=service_name(output)) as epochs:
+                for _ in epochs:
+                    pass
         yield output / "module"
+
+
+@contextmanager
+def judged_epochs(
+    output: Path, games: Sequence[str], world_model: Path, run: ExplorersConfig, *, app_name: str
+) -> Iterator[Iterator[Line]]:
+    """The epochs of an explorer's training (`exploration_epochs`) with a reward service of its own, for a `with` block.
+
+    Whoever leaves the block earlier ends the training; it stops playing before its service is gone.
+    """
+    remove_services(app_name)  # of a run that was killed
+    restore(output / "rewards", saved_companions(output), run.reward)
+    with (
+        reward_service(
+            judge_of(output, world_model),
+            run.reward,
+            frame_size=run.env.frame_size,
+            action_names=action_names(run.env.action_set),
+            state=output / "rewards",
+            app_name=app_name,
+        ) as rewards,
+        closing(exploration_epochs(output, games, rewards, run, world_model=world_model)) as epochs,
+    ):
+        yield epochs

@@ -24,12 +24,11 @@ from genie_ray.base.errors import cause_of
 from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import console
 from genie_ray.base.session import RayConfig
-from genie_ray.envs.config import EnvConfig
-from genie_ray.exploring.config import RoundsConfig
+from genie_ray.exploring.config import ExplorersConfig, RoundsConfig
 from genie_ray.games.actions import action_names
 from genie_ray.playing.agents import saved_companions
+from genie_ray.training import jobs
 from genie_ray.training.config import check_batch_size
-from genie_ray.training.job import TrainingJob
 from genie_ray.training.train import train
 
 if TYPE_CHECKING:
@@ -46,30 +45,24 @@ class Rounds:
 
     Args:
         output: directory of the exploration.
-        config: when, and how much is learned.
+        run: when and how much is learned, and all that surrounds it.
         world_model: checkpoint that the first round continues from.
         service: that takes each round's world model.
-        epochs: of the exploration; no round begins so late that the next one would be due after its end.
         game: of play that does not say which game it is of.
-        env, ray, seed: as everywhere.
     """
 
     def __init__(
         self,
         output: Path,
-        config: RoundsConfig,
+        run: ExplorersConfig,
         world_model: Path,
         service: RewardService,
         *,
-        epochs: int,
         game: str,
-        env: EnvConfig,
-        ray: RayConfig,
-        seed: int,
     ) -> None:
         self._directory = (output / "rounds").resolve()
-        self._config, self._world_model, self._service = config, world_model.resolve(), service
-        self._epochs, self._game, self._env, self._ray, self._seed = epochs, game, env, ray, seed
+        self._run, self._config = run, run.exploration.rounds
+        self._world_model, self._service, self._game = world_model.resolve(), service, game
         self._epoch = 0  # of the latest round that began to learn
         self._waiting = 0  # of the round that waits until its play is written; 0: none
         self._writer = ThreadPoolExecutor(max_workers=1)  # of datasets: the agent's learner does not wait for it
@@ -87,7 +80,8 @@ class Rounds:
         import ray
 
         self._note_games(algorithm)
-        if epoch % self._config.every == 0 and epoch + self._config.every <= self._epochs:
+        # No round begins so late that the next one would be due after the exploration's end.
+        if epoch % self._config.every == 0 and epoch + self._config.every <= self._run.exploration.epochs:
             self._begin_waiting()
             if self._training is not None:
                 console.print(f"epoch {epoch}: the next round waits for the world model of epoch {self._epoch}")
@@ -133,20 +127,21 @@ class Rounds:
         """Starts a round's fine-tuning beside us, or continues it; if it is complete, it only takes over."""
         import ray
 
-        job = TrainingJob(
-            kind="dynamics",
-            output=self._directory / f"epoch-{epoch:06d}",
-            dataset=self._directory / "dataset",
-            config=self._config.training,
-            seed=self._seed,
+        job = jobs.finetuning(
+            self._config.training,
+            self._directory / "dataset",
+            self._directory / f"epoch-{epoch:06d}",
             init=self._swapped or self._world_model,
+            seed=self._run.seed,
         )
         if (job.output / "last" / "config.json").exists():
             self._swap(job.output / "best")
             return
         console.print(f"epoch {epoch}: a round of learning from what was found begins")
         remote = ray.remote(num_cpus=0, max_retries=0)(train)
-        self._training = remote.options(runtime_env={"env_vars": {"RAY_TRAIN_V2_ENABLED": "1"}}).remote(job, self._ray)
+        self._training = remote.options(runtime_env={"env_vars": {"RAY_TRAIN_V2_ENABLED": "1"}}).remote(
+            job, self._run.ray
+        )
 
     def _swap(self, checkpoint: Path) -> None:
         self._service.swap(checkpoint)
@@ -173,11 +168,11 @@ class Rounds:
         from genie_ray.replay import writer
         from genie_ray.replay.dataset import count_episodes, index_episodes
 
-        dataset, size = self._directory / "dataset", self._env.frame_size
+        dataset, size = self._directory / "dataset", self._run.env.frame_size
         for game, episodes in pieces.items():
             writer.write_shard(dataset, game, f"epoch-{epoch:06d}", episodes)
         metadata = writer.DatasetMetadata(
-            action_names=action_names(self._env.action_set),
+            action_names=action_names(self._run.env.action_set),
             frame_shape=(size, size, 3),
             policy="explorer in training",
             counts=count_episodes(index_episodes(dataset)),
@@ -198,7 +193,7 @@ class Rounds:
         steps = slice(first - episode.t_started, None)
         actions = np.asarray(episode.get_actions(steps), np.int8)
         return Episode(
-            episode_id=f"{game}/explorer-in-training/{self._seed}/{episode.id_}-{first:06d}",
+            episode_id=f"{game}/explorer-in-training/{self._run.seed}/{episode.id_}-{first:06d}",
             game=game,
             frames=np.asarray(episode.get_observations(steps)),
             actions=actions,

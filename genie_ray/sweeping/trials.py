@@ -15,7 +15,6 @@ import logging
 import os
 import shutil
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,14 +30,10 @@ from genie_ray.base.progress import console
 from genie_ray.collecting.collection import collect
 from genie_ray.collecting.plan import Policy
 from genie_ray.evaluating.evaluation import score
-from genie_ray.exploring.exploration import exploration_epochs
-from genie_ray.exploring.explorers import cluster_needs
-from genie_ray.games.actions import action_names
-from genie_ray.playing.agents import saved_companions
+from genie_ray.exploring.explorers import cluster_needs, judged_epochs
 from genie_ray.replay.coverage import coverage_curve
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.rewards.memory import restore
-from genie_ray.rewards.service import remove_services, reward_service, service_name, start_serve
+from genie_ray.rewards.service import remove_services, service_name, start_serve
 from genie_ray.sweeping.config import SweepConfig, TrialConfig
 from genie_ray.sweeping.plan import Trial
 from genie_ray.sweeping.report import RANDOM, RESULT_FILE, STOPPED_FILE, TrialResult, trial_directory
@@ -155,34 +150,11 @@ def trial_results(trial: Trial, world_model: Path, directory: Path) -> Generator
     run, path = trial.run, trial_directory(directory, trial)
     path.mkdir(parents=True, exist_ok=True)
     app_name = f"{service_name(directory)}-{trial.number:06d}"
-    remove_services(app_name)  # of a try that crashed
     found = 0.0  # cells, by the agents before
     for index, (name, games) in enumerate(run.exploration.agents(run.games).items()):
         before = index * run.exploration.epochs
         explorer = path / "agents" / name
-        restore(explorer / "rewards", saved_companions(explorer), run.reward)
-        with (
-            reward_service(
-                world_model,
-                run.reward,
-                frame_size=run.env.frame_size,
-                action_names=action_names(run.env.action_set),
-                state=explorer / "rewards",
-                app_name=app_name,
-            ) as rewards,
-            closing(  # who is stopped early stops playing before its service is gone
-                exploration_epochs(
-                    explorer,
-                    games,
-                    rewards,
-                    run.exploration,
-                    run.env,
-                    world_model=world_model,
-                    ray=run.ray,
-                    seed=run.seed,
-                )
-            ) as epochs,
-        ):
+        with judged_epochs(explorer, games, world_model, run, app_name=app_name) as epochs:
             for line in epochs:
                 yield {EPOCH: before + line["iteration"], CELLS: found + line["cells"]}
         found += read_metrics(explorer / "metrics.jsonl")[-1]["cells"]

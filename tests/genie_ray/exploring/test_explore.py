@@ -11,10 +11,9 @@ import psutil
 import pytest
 
 from genie_ray.base.metrics_log import read_metrics
-from genie_ray.base.session import RayConfig
 from genie_ray.collecting.plan import Policy
 from genie_ray.envs.config import EnvConfig
-from genie_ray.exploring.config import ExplorationConfig, RoundsConfig
+from genie_ray.exploring.config import ExplorationConfig, ExplorersConfig, RoundsConfig
 from genie_ray.exploring.exploration import algorithm_config, exploration_epochs, explore
 from genie_ray.games.actions import action_names
 from genie_ray.playing.agents import SCORE_FILE, Line
@@ -63,6 +62,10 @@ def train_workers() -> list[psutil.Process]:
     ]
 
 
+def run_of(exploration: ExplorationConfig, reward: RewardConfig | None = None) -> ExplorersConfig:
+    return ExplorersConfig(env=ENV, exploration=exploration, reward=reward or RewardConfig())
+
+
 def wait_until(done: Callable[[], bool]) -> None:
     end = time.monotonic() + 120
     while not done():
@@ -80,7 +83,7 @@ def test_two_games_are_explored_by_one_agent_in_rounds(
     with reward_service(world_model, rewards, frame_size=64, action_names=action_names(ENV.action_set)) as service:
 
         def epochs(config: ExplorationConfig = CONFIG) -> Generator[Line, None, None]:
-            return exploration_epochs(output, GAMES, service, config, ENV, world_model=world_model)
+            return exploration_epochs(output, GAMES, service, run_of(config, rewards), world_model=world_model)
 
         # Cut off while the first round is learned from: the training ends with the exploration.
         begun = epochs()
@@ -145,14 +148,14 @@ def test_two_games_are_explored_by_one_agent_in_rounds(
 def test_an_evaluation_has_an_episode_of_each_game() -> None:
     games = [f"game {number}" for number in range(10)]
     for played, environments in ((games, 10), (games[:1], 2)):
-        training = algorithm_config(played, ServeRewardClient, CONFIG, ENV, RayConfig(), seed=0)
+        training = algorithm_config(played, ServeRewardClient, run_of(CONFIG))
         assert training.num_envs_per_env_runner == 2
         assert training.get_evaluation_config_object().num_envs_per_env_runner == environments
 
 
 def test_what_cannot_be_explored_is_refused_before_anything_starts(world_model: Path, tmp_path: Path) -> None:
     def explored(config: ExplorationConfig) -> None:
-        explore(tmp_path / "agent", GAMES, lambda: None, config, ENV, world_model=world_model)
+        explore(tmp_path / "agent", GAMES, lambda: None, run_of(config), world_model=world_model)
 
     with pytest.raises(ValueError, match="rounds train the world model that gives the rewards"):
         explored(CONFIG)

@@ -13,7 +13,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from genie_ray.base.session import RayConfig
 from genie_ray.envs.config import EnvConfig
-from genie_ray.exploring.config import RoundsConfig
+from genie_ray.exploring.config import ExplorationConfig, ExplorersConfig, RoundsConfig
 from genie_ray.exploring.rounds import Rounds
 from genie_ray.replay.dataset import ReplayDataset
 
@@ -90,8 +90,8 @@ def grow(episode: SingleAgentEpisode, steps: int) -> None:
 
 def test_each_step_is_stored_once(tmp_path: Path) -> None:
     def rounds() -> Rounds:
-        settings: Any = {"epochs": 12, "game": "Kangaroo", "env": EnvConfig(), "ray": RayConfig(), "seed": 0}
-        return Rounds(tmp_path, RoundsConfig(every=3), tmp_path, None, **settings)  # type: ignore[arg-type]
+        run = ExplorersConfig(exploration=ExplorationConfig(epochs=12, rounds=RoundsConfig(every=3)))
+        return Rounds(tmp_path, run, tmp_path, None, game="Kangaroo")  # type: ignore[arg-type]
 
     def store(by: Rounds, epoch: int, *played: SingleAgentEpisode) -> None:
         by._export(epoch, SimpleNamespace(replay=SimpleNamespace(episodes=played)))  # type: ignore[arg-type]
