@@ -25,15 +25,15 @@ import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from genie_ray.base.files import write_atomically
 from genie_ray.base.metrics_log import read_metrics
+from genie_ray.base.results import Row, kept_row, markdown
 from genie_ray.base.session import ray_session
-from genie_ray.base.settings import build, differences, merge, to_dict
+from genie_ray.base.settings import build, merge, to_dict
 from genie_ray.config import RunConfig
 from genie_ray.evaluating.evaluation import evaluate
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.windows import iter_windows
-from genie_ray.training.job import TrainingJob
+from genie_ray.training import jobs
 from genie_ray.training.train import train
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
@@ -75,9 +75,7 @@ def seconds_per_frame(model: GenieReduxG, test: ReplayDataset, config: RunConfig
     return statistics.median(times) / config.evaluation.predicted_frames
 
 
-def run_variants(
-    configs: Mapping[str, RunConfig], train_data: Path, test_data: Path, out: Path
-) -> list[dict[str, Any]]:
+def run_variants(configs: Mapping[str, RunConfig], train_data: Path, test_data: Path, out: Path) -> list[Row]:
     """One row of the table for each variant; what is there already is not done again."""
     tokenizers = {name: (config.tokenizer, config.train_tokenizer) for name, config in configs.items()}
     models = {name: (*tokenizers[name], config.dynamics, config.train_dynamics) for name, config in configs.items()}
@@ -87,37 +85,17 @@ def run_variants(
     for name, config in configs.items():
         tokenizer = out / "tokenizers" / shared_name(tokenizers, tokenizers[name])
         dynamics = out / "dynamics" / shared_name(models, models[name])
-        common: dict[str, Any] = {"dataset": train_data, "seed": config.seed}
-        train(
-            TrainingJob(
-                kind="tokenizer", output=tokenizer, config=config.train_tokenizer, model=config.tokenizer, **common
-            ),
-            config.ray,
-        )
-        train(
-            TrainingJob(
-                kind="dynamics",
-                output=dynamics,
-                config=config.train_dynamics,
-                model=config.dynamics,
-                tokenizer=tokenizer / "best",
-                **common,
-            ),
-            config.ray,
-        )
-        row_file = out / "rows" / f"{name}.json"
-        settings = to_dict(config)
-        if row_file.exists() and (changed := differences(json.loads(row_file.read_text())["settings"], settings)):
-            raise ValueError(f"{row_file} was made with other settings ({'; '.join(changed)}): give another --out")
-        if not row_file.exists():
+        train(jobs.tokenizer(config, train_data, tokenizer), config.ray)
+        train(jobs.dynamics(config, train_data, dynamics, tokenizer=tokenizer / "best"), config.ray)
+
+        def make(name: str = name, config: RunConfig = config, dynamics: Path = dynamics) -> Row:
             scores = evaluate(
                 {name: dynamics / "best"}, test_data, out / "evaluation" / name, config.evaluation, config.ray
             )
             model = checkpoint.load_as(GenieReduxG, dynamics / "best", device)
             used, perplexity = codebook_use(model, test, config)
-            row = {
+            return {
                 "variant": name,
-                "settings": settings,
                 "dynamics": str(dynamics),
                 "codes_used": used,
                 "perplexity": perplexity,
@@ -128,32 +106,43 @@ def run_variants(
                 "seconds_per_frame": seconds_per_frame(model, test, config),
                 "decoding": asdict(config.evaluation.decoding),
             }
-            row_file.parent.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(row)
-            write_atomically(row_file, lambda path, text=text: path.write_text(text))
-        rows.append(json.loads(row_file.read_text()))
+
+        rows.append(kept_row(out / "rows" / f"{name}.json", to_dict(config), make))
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown."""
-    columns = ["variant", "codes used", "perplexity", "tokenizer PSNR", "PSNR", "SSIM", "PSNR t=4", "t=10"]
-    columns += ["ΔPSNR t=4", "t=10", "ms / frame"]
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    copy = rows[0]["copy"]["curves"]
-    lines.append(
-        f"| copy the last frame | | | | {rows[0]['copy']['psnr']:.2f} | {rows[0]['copy']['ssim']:.3f} "
-        f"| {copy['psnr'][3]:.2f} | {copy['psnr'][9]:.2f} | | | |"
-    )
-    for row in rows:
-        scores, curves = row["prediction"], row["prediction"]["curves"]
-        lines.append(
-            f"| {row['variant']} | {row['codes_used']} | {row['perplexity']:.0f} | {row['tokenizer']['psnr']:.2f} "
-            f"| {scores['psnr']:.2f} | {scores['ssim']:.3f} | {curves['psnr'][3]:.2f} | {curves['psnr'][9]:.2f} "
-            f"| {curves['delta_psnr'][3]:+.2f} | {curves['delta_psnr'][9]:+.2f} "
-            f"| {1000 * row['seconds_per_frame']:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+def table(rows: list[Row]) -> str:
+    """The rows as Markdown, below what copying the last frame scores."""
+    lines = [
+        summary(row["variant"], row["prediction"])
+        | {
+            "codes used": row["codes_used"],
+            "perplexity": f"{row['perplexity']:.0f}",
+            "tokenizer PSNR": f"{row['tokenizer']['psnr']:.2f}",
+            "ms / frame": f"{1000 * row['seconds_per_frame']:.0f}",
+        }
+        for row in rows
+    ]
+    return markdown([summary("copy the last frame", rows[0]["copy"]), *lines])
+
+
+def summary(variant: str, scores: Mapping[str, Any]) -> Row:
+    """A line of the table; what only a variant has is left empty."""
+    curves = scores["curves"]
+    delta = [f"{curves['delta_psnr'][frame - 1]:+.2f}" if "delta_psnr" in curves else "" for frame in (4, 10)]
+    return {
+        "variant": variant,
+        "codes used": "",
+        "perplexity": "",
+        "tokenizer PSNR": "",
+        "PSNR": f"{scores['psnr']:.2f}",
+        "SSIM": f"{scores['ssim']:.3f}",
+        "PSNR t=4": f"{curves['psnr'][3]:.2f}",
+        "t=10": f"{curves['psnr'][9]:.2f}",
+        "ΔPSNR t=4": delta[0],
+        "ΔPSNR t=10": delta[1],
+        "ms / frame": "",
+    }
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:

@@ -34,8 +34,9 @@ from genie_ray.base.figures import blank_figure
 from genie_ray.base.files import write_atomically
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.progress import console
+from genie_ray.base.results import Row, kept_row, markdown
 from genie_ray.base.session import ray_session
-from genie_ray.base.settings import build, differences, merge, to_dict
+from genie_ray.base.settings import build, merge, to_dict
 from genie_ray.collecting.collection import collect
 from genie_ray.collecting.plan import Policy
 from genie_ray.config import RunConfig
@@ -45,39 +46,20 @@ from genie_ray.exploring.explorers import train_explorers
 from genie_ray.games.roms import require_rom
 from genie_ray.replay.coverage import coverage_curve
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.training.job import TrainingJob
-from genie_ray.training.train import train
+from genie_ray.training.train import train_world_model
 
 CURVE_POINTS = 100  # of a coverage curve, that a result keeps
 CURVE_STEPS = 100  # between two of them, for play that a world model learned from
 BREADTH_EPOCHS = 3  # in a row
 COLORS = matplotlib.colormaps["tab10"].colors
 MODEL, RANDOM = "world model", "random"
-Row = dict[str, Any]
 
 
-def train_world_model(config: RunConfig, directory: Path) -> Path:
+def base_model(config: RunConfig, directory: Path) -> Path:
     """The seed's world model: trained on random play of all games."""
-    play = directory / "training-play"
-    common: dict[str, Any] = {"dataset": play, "seed": config.seed}
-    steps = config.collection.random_steps
+    play, steps = directory / "training-play", config.collection.random_steps
     collect(play, Policy(name=RANDOM), config.games, steps, config.collection, config.env, seed=config.seed)
-    tokenizer = TrainingJob(
-        kind="tokenizer",
-        output=directory / "tokenizer",
-        config=config.train_tokenizer,
-        model=config.tokenizer,
-        **common,
-    )
-    dynamics = TrainingJob(
-        kind="dynamics",
-        output=directory / "dynamics",
-        config=config.train_dynamics,
-        model=config.dynamics,
-        tokenizer=train(tokenizer, config.ray),
-        **common,
-    )
-    return train(dynamics, config.ray)
+    return train_world_model(config, play, directory, config.ray)
 
 
 def train_explorer(config: RunConfig, game: str, world_model: Path, directory: Path) -> Policy:
@@ -108,14 +90,18 @@ def run_cell(name: str, config: RunConfig, game: str, world_model: Path, trainin
     Raises:
         ValueError: the result is of other settings.
     """
-    file, settings = directory / "result.json", to_dict(config)
-    if file.exists():
-        row = json.loads(file.read_text())
-        without = ("ray.", "exploration.", "reward.") if name == RANDOM else ("ray.",)  # no part of the result
-        changed = [line for line in differences(row["settings"], settings) if not line.startswith(without)]
-        if changed:
-            raise ValueError(f"{file} was made with other settings ({'; '.join(changed[:3])}): give another --out")
-        return row
+    # Of random play, the explorer's settings and rewards are no part of the result.
+    free = ("ray.", "exploration.", "reward.") if name == RANDOM else ("ray.",)
+    return kept_row(
+        directory / "result.json",
+        to_dict(config),
+        lambda: make_cell(name, config, game, world_model, training_play, directory),
+        free=free,
+    )
+
+
+def make_cell(name: str, config: RunConfig, game: str, world_model: Path, training_play: Path, directory: Path) -> Row:
+    """Trains the explorer, lets it play, and measures that play."""
     begin = time.perf_counter()
     policy = Policy(name=RANDOM) if name == RANDOM else train_explorer(config, game, world_model, directory)
     trained = time.perf_counter()
@@ -128,11 +114,10 @@ def run_cell(name: str, config: RunConfig, game: str, world_model: Path, trainin
     points = np.unique(np.linspace(1, len(curve), CURVE_POINTS).astype(int))
     log = read_metrics(directory / "agents" / game / "metrics.jsonl")
     training = [{key: line[key] for key in ("env_steps", "cells", "reward_mean") if key in line} for line in log]
-    row = {
+    return {
         "explorer": name,
         "game": game,
         "seed": config.seed,
-        "settings": settings,
         "cells": int(curve[-1]),
         "curve": {"steps": points.tolist(), "cells": curve[points - 1].tolist()},
         "psnr": models[MODEL]["all"]["psnr"],
@@ -144,9 +129,6 @@ def run_cell(name: str, config: RunConfig, game: str, world_model: Path, trainin
         "training_seconds": trained - begin,
         "seconds": time.perf_counter() - begin,
     }
-    directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, lambda path: path.write_text(json.dumps(row)))
-    return row
 
 
 def breadth_kept(log: Sequence[Mapping[str, float]]) -> float | None:
@@ -183,34 +165,32 @@ def of(rows: Sequence[Row], **wanted: Any) -> list[Row]:
 def table(rows: Sequence[Row]) -> str:
     """A Markdown table for each game. Ratios are of the same seed's cells, averaged over seeds."""
     names = list(dict.fromkeys(row["explorer"] for row in rows))
-    columns = ["explorer", "seeds", "cells", "times random", "each seed", "PSNR", "ΔPSNR", "copying a frame: PSNR"]
-    columns += ["while learning, times random", "epochs settled", "breadth kept"]
     lines = []
     for game in dict.fromkeys(row["game"] for row in rows):
-        lines += [f"## {game}", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
         random = {row["seed"]: row for row in of(rows, game=game, explorer=RANDOM)}
-        for name in names:
-            if not (found := of(rows, game=game, explorer=name)):
-                continue
-            ratios = [row["cells"] / random[row["seed"]]["cells"] for row in found]
-            learning = [ratio for row in found if (ratio := learning_ratio(row, random[row["seed"]])) is not None]
-            trained = name != RANDOM
-            cells = [
-                name,
-                str(len(found)),
-                spread([row["cells"] for row in found], 0),
-                f"{statistics.fmean(ratios):.2f}",
-                ", ".join(f"{ratio:.2f}" for ratio in ratios),
-                spread([row["psnr"] for row in found], 2),
-                spread([row["delta_psnr"] for row in found], 2, "+"),
-                spread([row["copy_psnr"] for row in found], 2),
-                ", ".join(f"{ratio:.2f}" for ratio in learning) if trained else "",
-                f"{statistics.fmean(row['settled_epochs'] for row in found):.0f}" if trained else "",
-                spread([row["breadth_kept"] for row in found], 2) if trained else "",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-        lines.append("")
+        shown = [(name, found) for name in names if (found := of(rows, game=game, explorer=name))]
+        lines += [f"## {game}", "", markdown([summary(name, found, random) for name, found in shown])]
     return "\n".join(lines)
+
+
+def summary(name: str, found: Sequence[Row], random: Mapping[int, Row]) -> Row:
+    """A line of a game's table: one explorer over all seeds, beside random play of the same seed."""
+    ratios = [row["cells"] / random[row["seed"]]["cells"] for row in found]
+    learning = [ratio for row in found if (ratio := learning_ratio(row, random[row["seed"]])) is not None]
+    trained = name != RANDOM
+    return {
+        "explorer": name,
+        "seeds": len(found),
+        "cells": spread([row["cells"] for row in found], 0),
+        "times random": f"{statistics.fmean(ratios):.2f}",
+        "each seed": ", ".join(f"{ratio:.2f}" for ratio in ratios),
+        "PSNR": spread([row["psnr"] for row in found], 2),
+        "ΔPSNR": spread([row["delta_psnr"] for row in found], 2, "+"),
+        "copying a frame: PSNR": spread([row["copy_psnr"] for row in found], 2),
+        "while learning, times random": ", ".join(f"{ratio:.2f}" for ratio in learning) if trained else "",
+        "epochs settled": f"{statistics.fmean(row['settled_epochs'] for row in found):.0f}" if trained else "",
+        "breadth kept": spread([row["breadth_kept"] for row in found], 2) if trained else "",
+    }
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -303,7 +283,7 @@ def main() -> None:
     with ray_session(base.ray):
         for seed, name, game in cells:
             directory = out / f"seed-{seed}"
-            world_model = train_world_model(configs[seed][RANDOM], directory)
+            world_model = base_model(configs[seed][RANDOM], directory)
             group = directory if variant is None or name == RANDOM else directory / variant
             path = group / re.sub(r"\W+", "-", name) / game
             rows.append(run_cell(name, configs[seed][name], game, world_model, directory / "training-play", path))

@@ -10,16 +10,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
 from genie_ray.envs.config import EnvConfig
 from genie_ray.playing.agents import train_agent
 from genie_ray.playing.config import PlayerConfig
 
 
 def train_player(output: Path, game: str, config: PlayerConfig, env: EnvConfig, *, seed: int = 0) -> Path:
-    """Trains a game's test agent and returns the directory of its policy. Needs a running Ray."""
+    """Trains a game's test agent and returns the directory of its policy. Needs a running Ray.
+
+    Raises:
+        ValueError: the output was begun with other settings.
+    """
     from genie_ray.envs.game import register_rllib_env
     from policies.baselines.ppo import ppo_config
 
+    settings = {"game": game, "seed": seed, "env": to_dict(env), "player": to_dict(config)}
+    check_unchanged(output, settings, what="a test agent")
+    keep_settings(output, settings)
     algorithm = ppo_config(register_rllib_env(), {"game": game, "env": env}, config.ppo)
     algorithm = algorithm.env_runners(num_env_runners=1).debugging(seed=seed, log_level="ERROR")
     return train_agent(

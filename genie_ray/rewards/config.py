@@ -1,9 +1,7 @@
 """Which reward the explorer gets, and what the service that gives it may use."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from pydantic import TypeAdapter
+from typing import Literal
 
 from genie_ray.base.precision import Precision
 from policies.baselines.curiosity import CuriosityConfig
@@ -26,8 +24,6 @@ class RewardConfig:
     kind: RewardKind = "entropy"
     top_k_fraction: float = 0.25  # share of a frame's tokens that count, the highest ones (eq. 4)
     scale: float = 1.0  # the published code multiplies by 2
-    # Learning progress: share of the older weights that the lagged copy keeps at a swap; 0: it is what was swapped out.
-    lag: float = 0.0
     # Any reward may be multiplied by n^−½ for the n-th visit, of its episode or of all play, to what frame t shows.
     novelty: Literal["none", "episodic", "lifelong"] = "none"
     novelty_tolerance: float = 0.05  # share of tokens in which two frames differ that still show the same; ours
@@ -45,7 +41,7 @@ class RewardConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "top_k_fraction", "scale")
-        check_unit_interval(self, "top_k_fraction", "lag", "novelty_tolerance")
+        check_unit_interval(self, "top_k_fraction", "novelty_tolerance")
         check_at_least(1, self, "batch_size", "replicas", "max_waiting", "threads")
         check_at_least(0, self, "cpus")
         if self.gpus is not None:
@@ -72,8 +68,3 @@ class RewardConfig:
     def stateful(self) -> bool:
         """Whether there is something that a restarted replica must be given back."""
         return self.remembers or self.kind == "learning_progress"
-
-
-def from_dict(values: dict[str, Any]) -> RewardConfig:
-    """The inverse of `dataclasses.asdict`."""
-    return TypeAdapter(RewardConfig).validate_python(values)

@@ -105,7 +105,7 @@ class ProgressJudge(Judge):
     def get_state(self) -> dict[str, Any]:
         return {  # the lagged copy first: where the latest weights are known, theirs is
             lagged_name(self._version): self._lagged.state_dict(),
-            "learning_progress": {"now": self._model.state_dict(), "version": self._version},
+            "learning_progress": {"now": self._model.state_dict()},
         }
 
 

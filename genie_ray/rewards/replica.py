@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from ray.serve.metrics import Counter, Gauge, Histogram
 
-from genie_ray.rewards import config as configs
+from genie_ray.base.settings import build
 from genie_ray.rewards.batches import Request, digest, next_batch
+from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.judges import Judge, Judgement
 from genie_ray.rewards.state import build_judge, describe_checkpoint, save_state
 from genie_ray.rewards.windows import Windows, check_fragments, join, unfold
@@ -73,7 +74,7 @@ class RewardModel:
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Called by Serve at the start and after each change; requests that have arrived keep their judge."""
 
-        def build() -> Judge:
+        def replace_judge() -> Judge:
             if self._judge is not None:
                 self._try_to_save(self._judge)
             judge = _build(user_config)
@@ -81,10 +82,10 @@ class RewardModel:
                 save_state(judge, state)
             return judge
 
-        config = configs.from_dict(user_config["config"])
+        config = build(RewardConfig, user_config["config"])
         state = user_config["state"] and Path(user_config["state"])
         served = describe_checkpoint(user_config["checkpoint"])
-        judge = await self._in_thread(build)
+        judge = await self._in_thread(replace_judge)
         self._judge, self._config, self._state, self._served = judge, config, state, served
 
     async def rehearse(self, user_config: dict[str, Any]) -> None:
@@ -256,7 +257,7 @@ class RewardModel:
 
 
 def _build(user_config: dict[str, Any]) -> Judge:
-    config = configs.from_dict(user_config["config"])
+    config = build(RewardConfig, user_config["config"])
     torch.set_num_threads(config.threads)
     state = user_config["state"] and Path(user_config["state"])
     device = torch.device("cuda" if user_config["gpus"] else "cpu")

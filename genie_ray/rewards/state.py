@@ -124,23 +124,16 @@ def _world_model(checkpoint: str | Path, version: str, device: torch.device) -> 
 def _progress_judge(model: GenieReduxG, config: RewardConfig, version: str, state: Path | None) -> ProgressJudge:
     """With the lagged copy that belongs to these weights.
 
-    At first that is a copy of themselves; at a swap to new ones, what is swapped out or a moving average up to it;
-    weights that were served before keep theirs, so that they pay the same again.
+    At first that is a copy of themselves; at a swap to new ones, what is swapped out; weights that were served before
+    keep theirs, so that they pay the same again.
     """
     lagged = copy.deepcopy(model)
     weights, latest = _load(state, lagged_name(version)), _load(state, "learning_progress")
     if weights is None and latest is not None:
-        older = _load(state, lagged_name(latest["version"]))
-        assert older is not None
-        weights = {name: _blend(config.lag, older[name], now) for name, now in latest["now"].items()}
+        weights = latest["now"]
     if weights is not None:
         lagged.load_state_dict(weights)
     return ProgressJudge(model, lagged, config, version, weights_hash(lagged))
-
-
-def _blend(lag: float, older: Tensor, newer: Tensor) -> Tensor:
-    """Moving average of a weight; what is no real number (a counter) is taken from the newer."""
-    return torch.lerp(newer, older, lag) if newer.is_floating_point() else newer
 
 
 def _tensors(state: Any) -> Iterator[Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from genie_ray.base.files import write_atomically
 from genie_ray.base.metrics_log import read_metrics
+from genie_ray.base.results import markdown
 from genie_ray.sweeping.config import SweepConfig
 from genie_ray.sweeping.plan import Trial, short_names, short_value
 
@@ -148,13 +149,6 @@ def group_by(results: Sequence[TrialResult], key: str) -> list[tuple[str, list[T
     for result in sorted(results, key=lambda result: result.trial.number):
         groups.setdefault(json.dumps(result.trial.parameters[key]), []).append(result)
     return [(short_value(group[0].trial.parameters[key]), group) for group in groups.values()]
-
-
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a Markdown table."""
-    lines = [f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])]
-    lines += [f"| {' | '.join(map(str, row.values()))} |" for row in rows]
-    return "\n".join(lines) + "\n"
 
 
 def draw_effects(config: SweepConfig, results: Sequence[TrialResult], random: Mapping[str, Any], path: Path) -> None:

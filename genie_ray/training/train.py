@@ -16,7 +16,8 @@ from genie_ray.base.errors import cause_of
 from genie_ray.base.progress import follow_metrics
 from genie_ray.base.session import RayConfig
 from genie_ray.replay.loading.mixture import open_mix, resolved
-from genie_ray.training.config import check_batch_size
+from genie_ray.training import jobs
+from genie_ray.training.config import RecipeConfig, check_batch_size
 from genie_ray.training.job import TrainingJob, begin
 from genie_ray.training.tasks import TASKS
 
@@ -40,6 +41,16 @@ def train(job: TrainingJob, ray_config: RayConfig) -> Path:
             _run_trainer(job, ray_config)
     shutil.rmtree(job.output / "resume", ignore_errors=True)
     return job.output / "best"
+
+
+def train_world_model(recipe: RecipeConfig, data: jobs.Data, directory: Path, ray_config: RayConfig) -> Path:
+    """Trains a tokenizer, then dynamics on its tokens, in folders of those names; the dynamics' best checkpoint.
+
+    Raises:
+        ValueError: see `train`.
+    """
+    tokenizer = train(jobs.tokenizer(recipe, data, directory / "tokenizer"), ray_config)
+    return train(jobs.dynamics(recipe, data, directory / "dynamics", tokenizer=tokenizer), ray_config)
 
 
 def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ray import serve
 
+from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
 from genie_ray.rewards.client import APP_NAME, one_line
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.http.api import HttpConfig, RewardApi
@@ -26,6 +27,11 @@ from genie_ray.rewards.state import describe_checkpoint
 
 MAX_ONGOING = 32  # requests that are read or wait at once; as many more may wait for that, others are sent back
 HEALTH_TIMEOUT_S = 10.0
+FREE = tuple(
+    f"reward.{name}:"
+    for name in ("batch_size", "precision", "replicas", "max_replicas", "max_waiting", "cpus", "gpus", "threads")
+)
+"""What of a service may change while it remembers the same."""
 
 
 @contextmanager
@@ -47,7 +53,8 @@ def http_service(
         app_name: name of the Serve application, for clients inside the cluster.
 
     Raises:
-        ValueError: the checkpoint, the reward, the cluster or the port cannot be used, or Serve runs already there.
+        ValueError: the checkpoint, the reward, the cluster or the port cannot be used, Serve runs already there, or
+            what is remembered is of another world model or reward.
         RuntimeError: the replicas do not come up, or nothing listens.
     """
     if config.kind == "learning_progress":
@@ -56,6 +63,10 @@ def http_service(
         )
     version = describe_checkpoint(checkpoint)["version"]
     check_cluster(config)
+    settings = {"world_model": version, "reward": to_dict(config)}
+    if state is not None:
+        check_unchanged(Path(state), settings, free=FREE, what="what rewards remember", advice="give another --state")
+        keep_settings(Path(state), settings)
     model = bind(config, replica_settings(checkpoint, config, version=version, state=state))
     if serve_runs():  # it has its proxies, for better or worse
         running = ", ".join(sorted(serve.status().applications)) or "nothing"

@@ -1,0 +1,42 @@
+"""Results of experiments: rows that are made once and kept in files, and tables of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genie_ray.base.files import write_atomically
+from genie_ray.base.settings import describe_changes, differences
+
+Row = dict[str, Any]
+
+
+def kept_row(file: Path, settings: Mapping[str, Any], make: Callable[[], Row], *, free: Sequence[str] = ()) -> Row:
+    """The row in a JSON file; made, and written with its settings, if it is not there.
+
+    Args:
+        free: settings that have no say in the row are those whose key begins with one of these.
+
+    Raises:
+        ValueError: the row that is there was made with other settings.
+    """
+    if file.exists():
+        row = json.loads(file.read_text())
+        changed = [line for line in differences(row["settings"], settings) if not line.startswith(tuple(free))]
+        if changed:
+            raise ValueError(f"{file} was made with other settings ({describe_changes(changed)}): give another --out")
+        return row
+    row = {**make(), "settings": dict(settings)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(row)
+    write_atomically(file, lambda path: path.write_text(text))
+    return row
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a Markdown table; its columns are the first row's keys."""
+    lines = [f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])]
+    lines += [f"| {' | '.join(map(str, row.values()))} |" for row in rows]
+    return "\n".join(lines) + "\n"
