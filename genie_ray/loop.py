@@ -31,7 +31,8 @@ from genie_ray.evaluating.upscaling import SCORES_FILE, evaluate_upscaler
 from genie_ray.exploring.explorers import train_explorers
 from genie_ray.games.roms import require_games
 from genie_ray.playing.players import train_player
-from genie_ray.replay.writer import METADATA_FILE, read_metadata
+from genie_ray.replay.metadata import METADATA_FILE
+from genie_ray.replay.writer import read_metadata
 from genie_ray.report.page import write_report
 from genie_ray.report.verdict import BASE, ON_EXPLORED, ON_RANDOM
 from genie_ray.training import jobs

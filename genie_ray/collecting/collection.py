@@ -25,6 +25,7 @@ from genie_ray.games.actions import action_names
 from genie_ray.games.roms import add_integrations, require_rom, resolve_game
 from genie_ray.replay import writer
 from genie_ray.replay.dataset import count_episodes, index_episodes
+from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata, MissingPlay
 
 if TYPE_CHECKING:
     pass
@@ -73,7 +74,7 @@ def collect(
         return output
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(output / PLAN_FILE, lambda path: path.write_text(json.dumps(plan, indent=1)))
-    (output / writer.METADATA_FILE).unlink(missing_ok=True)  # it counted what was there, and there will be more
+    (output / METADATA_FILE).unlink(missing_ok=True)  # it counted what was there, and there will be more
     try:
         given_up = _play(collection)
     except KeyboardInterrupt:
@@ -126,7 +127,7 @@ def _write_metadata(collection: Collection, reasons: Mapping[str, str]) -> None:
     for shard in collection.missing():
         lacking[shard.game].append(shard)
     size = collection.env.frame_size
-    metadata = writer.DatasetMetadata(
+    metadata = DatasetMetadata(
         action_names=action_names(collection.env.action_set),
         frame_shape=(size, size, 3),
         policy=collection.policy.name,
@@ -134,7 +135,7 @@ def _write_metadata(collection: Collection, reasons: Mapping[str, str]) -> None:
         config=collection.plan,
         counts=counts,
         missing={
-            game: writer.MissingPlay(unit=collection.unit, ranges=spans(shards), reason=reasons[game])
+            game: MissingPlay(unit=collection.unit, ranges=spans(shards), reason=reasons[game])
             for game, shards in lacking.items()
         },
         large_frames=collection.config.large_frames,
@@ -151,7 +152,7 @@ def _is_complete(output: Path, plan: Mapping[str, Any]) -> bool:
     """
 
     complete = False
-    if (output / writer.METADATA_FILE).exists():
+    if (output / METADATA_FILE).exists():
         metadata = writer.read_metadata(output)
         present, complete = metadata.config, not metadata.missing
     elif (output / PLAN_FILE).exists():

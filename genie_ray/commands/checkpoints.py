@@ -41,6 +41,7 @@ def import_pt(
     ] = None,
 ) -> None:
     """Import a checkpoint of the released GenieRedux implementation."""
+    from genie_ray.training.card import model_card
     from world_model import checkpoint
     from world_model.published import import_published
 
@@ -48,7 +49,8 @@ def import_pt(
         tokenizer, model, frame_size=frame_size, max_frames=max_frames, token_input_scale=token_input_scale
     )
     files = [path.name for path in (tokenizer, model) if path]
-    checkpoint.save(imported, output, provenance={"imported_from": files})
+    provenance = {"imported_from": files}
+    checkpoint.save(imported, output, provenance=provenance, card=model_card(imported, provenance))
     typer.echo(output)
 
 
@@ -59,6 +61,7 @@ def with_tokenizer(
     tokenizer: Annotated[Path, typer.Option(help="Its tokenizer after `genie-ray train decoder`.")],
 ) -> None:
     """Give a world model its tokenizer with a tuned decoder. One whose tokens mean something else is refused."""
+    from genie_ray.training.card import model_card
     from world_model import checkpoint
     from world_model.tokenizer import Tokenizer
 
@@ -69,5 +72,6 @@ def with_tokenizer(
         for name, path in (("model", model), ("tokenizer", tokenizer))
     }
     names = {"action_names": sources["model"].get("action_names")}
-    checkpoint.save(swapped, output, provenance={**sources, **names})
+    provenance = {**sources, **names}
+    checkpoint.save(swapped, output, provenance=provenance, card=model_card(swapped, provenance))
     typer.echo(output)

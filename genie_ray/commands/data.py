@@ -93,8 +93,8 @@ def convert(
     from genie_ray.replay.dataset import ReplayDataset
     from genie_ray.replay.exchange import convert
     from genie_ray.replay.exchange.recordings import ImportConfig
+    from genie_ray.replay.metadata import METADATA_FILE
     from genie_ray.replay.storage import resolve
-    from genie_ray.replay.writer import METADATA_FILE
 
     if (resolve(source) / METADATA_FILE).is_file():
         if to == "jpg":

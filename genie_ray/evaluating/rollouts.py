@@ -27,6 +27,7 @@ from genie_ray.envs.world_model import WorldModelEnv, load_world_model
 from genie_ray.envs.world_model_games import INTERACTIVE, WorldModelEnvConfig, episodes_of
 from genie_ray.evaluating import scores
 from genie_ray.evaluating.evaluation import evenly_spaced
+from genie_ray.evaluating.upscaling import upscale
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from world_model.checkpoint import WorldModel, load_as
 from world_model.genie import GenieRedux
@@ -245,7 +246,7 @@ def _pictures(played: Played, document: dict[str, Any], upscaler: Upscaler | Non
     sources = {"truth": played.truth_THWC, "world model": played.frames_THWC}
     shown = {label: np.concatenate([given, frames]) for label, frames in sources.items() if frames is not None}
     if upscaler is not None:
-        shown = {label: _enlarge(upscaler, frames) for label, frames in shown.items()}
+        shown = {label: upscale(upscaler, torch.tensor(frames)).numpy() for label, frames in shown.items()}
     top = max(0.1, math.ceil(10 * played.uncertainty_Thw.max()) / 10)
     nowhere = np.full_like(played.uncertainty_Thw[:1], np.nan)
     heat = heat_maps(np.concatenate([nowhere, played.uncertainty_Thw]), top, shown["world model"].shape[1])
@@ -269,8 +270,3 @@ def _pictures(played: Played, document: dict[str, Any], upscaler: Upscaler | Non
         captions.append(f"frame {index + 1} of {config['steps']} · {action}{psnr}")
     panels = shown | {f"uncertainty, 0 to {top:.1f}": heat}
     return strip, labelled_clip(panels, captions, frame_ms=GIF_FRAME_MS)
-
-
-def _enlarge(upscaler: Upscaler, frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    device = next(upscaler.parameters()).device
-    return upscaler.upscale(torch.tensor(frames_THWC, device=device)).cpu().numpy()

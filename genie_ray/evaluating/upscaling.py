@@ -101,7 +101,7 @@ def upscale_strips(upscaler: Upscaler, directory: Path) -> None:
             frames_NTHWC = strips[key][:, given if label == "truth" else 0 :]
             numbers = evenly_spaced(frames_NTHWC.shape[1], FRAMES_SHOWN)
             shown["frames"] = np.array(numbers) + 1
-            shown[key] = _upscale(upscaler, torch.from_numpy(frames_NTHWC[:, numbers])).numpy()
+            shown[key] = upscale(upscaler, torch.from_numpy(frames_NTHWC[:, numbers])).numpy()
     write_atomically(directory / STRIPS_FILE, lambda path: np.savez_compressed(path, **shown))
 
 
@@ -160,10 +160,10 @@ def _enlarge(model: Upscaler, frames_BHWC: Tensor) -> dict[str, Tensor]:
     bicubic_BCHW = interpolate(frames_BHWC, model.config.scale)
     return {
         BICUBIC: to_uint8(rearrange(bicubic_BCHW, "b c h w -> b h w c")),
-        UPSCALER: _upscale(model, frames_BHWC),
+        UPSCALER: upscale(model, frames_BHWC),
     }
 
 
-def _upscale(model: Upscaler, frames: Tensor) -> Tensor:
+def upscale(model: Upscaler, frames: Tensor) -> Tensor:
     """uint8 frames [..., H, W, C] on the CPU → uint8 large frames on the CPU, whatever device the model is on."""
     return model.upscale(frames.to(next(model.parameters()).device)).cpu()

@@ -167,11 +167,12 @@ class Rounds:
     def _write(self, epoch: int, pieces: dict[str, list[Episode]], stored: dict[str, int]) -> None:
         from genie_ray.replay import writer
         from genie_ray.replay.dataset import count_episodes, index_episodes
+        from genie_ray.replay.metadata import DatasetMetadata
 
         dataset, size = self._directory / "dataset", self._run.env.frame_size
         for game, episodes in pieces.items():
             writer.write_shard(dataset, game, f"epoch-{epoch:06d}", episodes)
-        metadata = writer.DatasetMetadata(
+        metadata = DatasetMetadata(
             action_names=action_names(self._run.env.action_set),
             frame_shape=(size, size, 3),
             policy="explorer in training",

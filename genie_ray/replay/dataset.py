@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata, GameCounts
 from genie_ray.replay.schema import (
     Episode,
     frame_shape_of,
@@ -22,15 +23,7 @@ from genie_ray.replay.schema import (
     table_to_episode,
 )
 from genie_ray.replay.storage import DatasetPath, Location, file_size, open_parquet, read_footer_bytes, resolve
-from genie_ray.replay.writer import (
-    METADATA_FILE,
-    DatasetMetadata,
-    GameCounts,
-    footer_digest,
-    read_metadata,
-    shard_name,
-    shard_paths,
-)
+from genie_ray.replay.writer import footer_digest, read_metadata, shard_name, shard_paths
 
 Split = Literal["train", "validation", "all"]
 HELD_OUT_FRACTION = 0.01  # of each game's episodes

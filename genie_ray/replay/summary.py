@@ -17,9 +17,9 @@ from rich.table import Table
 
 from genie_ray.base.progress import console, notices, progress_bar
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
+from genie_ray.replay.metadata import METADATA_FILE
 from genie_ray.replay.schema import policy_of
 from genie_ray.replay.storage import DatasetPath, file_size, open_parquet
-from genie_ray.replay.writer import METADATA_FILE
 
 COLUMNS = ["action", "reward_env", "terminated"]
 

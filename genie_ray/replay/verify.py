@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genie_ray.base.progress import notices, progress_bar
+from genie_ray.replay.card import CARD_FILE
 from genie_ray.replay.dataset import (
     EpisodeRef,
     count_differences,
@@ -19,17 +20,10 @@ from genie_ray.replay.dataset import (
     read_footer,
     read_row_group,
 )
+from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata
 from genie_ray.replay.schema import NO_ACTION, update_digest
 from genie_ray.replay.storage import DatasetPath, Location, resolve
-from genie_ray.replay.writer import (
-    CONTENT_KEY,
-    METADATA_FILE,
-    TEMPORARY_PREFIX,
-    DatasetMetadata,
-    read_metadata,
-    shard_name,
-    shard_paths,
-)
+from genie_ray.replay.writer import CONTENT_KEY, TEMPORARY_PREFIX, read_metadata, shard_name, shard_paths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +69,7 @@ def verify(root: Location) -> list[Problem]:
 
 
 def _strangers(root: DatasetPath, shards: list[DatasetPath]) -> Iterator[Problem]:
-    expected = {*shards, root / METADATA_FILE}
+    expected = {*shards, root / METADATA_FILE, root / CARD_FILE}
     paths: list[DatasetPath] = [*root.rglob("*")]
     for path in sorted(paths):
         if path.is_file() and path not in expected and not path.name.startswith(TEMPORARY_PREFIX):

@@ -19,75 +19,29 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
+from genie_ray.replay.card import CARD_FILE, GENERATED, dataset_card
+from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata
 from genie_ray.replay.schema import (
     PIXEL_COLUMNS,
     SCHEMA_VERSION,
     Episode,
-    LargeFrameLayout,
     episode_to_table,
     schema_of,
     update_digest,
 )
 from genie_ray.replay.storage import DatasetPath, Location, RemotePath, read_footer_bytes, resolve
 
-METADATA_FILE = "_dataset.json"
 TEMPORARY_PREFIX = ".tmp-"
 CONTENT_KEY = b"content_sha256"  # of a shard's rows, in its footer
 PAGE_BYTES = 8 << 20  # a page spans hundreds of frames, so that zstd finds what repeats
 ROWS_PER_BATCH = 64  # how often a page's size is looked at
-
-
-@dataclass(frozen=True, kw_only=True)
-class GameCounts:
-    """How much of one game a dataset holds."""
-
-    episodes: int
-    actions: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class MissingPlay:
-    """What of one game was asked for and is not there."""
-
-    unit: str  # "steps" or "episodes"
-    ranges: tuple[tuple[int, int], ...]  # first and behind last of those of the game, counted from 0
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetMetadata:
-    """What `_dataset.json` says about a dataset."""
-
-    action_names: tuple[str, ...]  # what actions 0, 1, … are
-    frame_shape: tuple[int, int, int]  # (H, W, 3)
-    policy: str  # who played
-    policy_checkpoint: str | None = None  # hash of its weights; None for a scripted policy
-    config: dict[str, Any] = field(default_factory=dict)  # of the collection, as plain JSON
-    counts: dict[str, GameCounts]  # by game
-    missing: dict[str, MissingPlay] = field(default_factory=dict)  # by game; running the collection again tries again
-    large_frames: LargeFrameLayout | None = None  # which ones there are
-    files: dict[str, str] | None = None  # SHA-256 of the footer of `game=<game>/<shard>.parquet`; None: not known
-    schema_version: int = SCHEMA_VERSION
-
-    def require_fit(self, *, frame_size: int, num_actions: int | None = None) -> None:
-        """Raises ValueError where a model of this frame size, and number of actions, does not fit the dataset."""
-        if self.frame_shape != (frame_size, frame_size, 3):
-            raise ValueError(
-                f"the dataset holds frames of {self.frame_shape}, the model takes {(frame_size, frame_size, 3)}"
-            )
-        if num_actions not in (None, len(self.action_names)):
-            names = self.action_names
-            raise ValueError(
-                f"the dataset has {len(names)} actions ({', '.join(names)}), the model takes {num_actions}"
-            )
 
 
 def write_shard(root: Location, game: str, shard: str, episodes: Iterable[Episode]) -> DatasetPath:
@@ -123,6 +77,10 @@ def write_metadata(root: Location, metadata: DatasetMetadata) -> DatasetPath:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _whole_or_not_at_all(path) as temporary:
         temporary.write_text(json.dumps(asdict(replace(metadata, files=files)), indent=2) + "\n")
+    card = directory / CARD_FILE
+    if not card.is_file() or GENERATED in card.read_text():  # what a person wrote stays
+        with _whole_or_not_at_all(card) as temporary:
+            temporary.write_text(dataset_card(directory.name, metadata))
     return path
 
 

@@ -27,6 +27,7 @@ from genie_ray.base.metrics_log import MetricsLog
 from genie_ray.base.psnr import psnr
 from genie_ray.base.seeding import seed_of, seeded_generator
 from genie_ray.replay.loading.mixture import ReplayMix, open_mix
+from genie_ray.training.card import model_card
 from genie_ray.training.config import TrainingConfig
 from genie_ray.training.job import TrainingJob
 from genie_ray.training.tasks import TASKS, Task
@@ -70,7 +71,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
     autocast = precision.autocast(config.precision, device)
 
     replay = open_mix(job.dataset)
-    source = {"dataset": replay.content_hash(), "action_names": replay.metadata.action_names}
+    source = {"dataset": replay.content_hash(), "action_names": replay.metadata.action_names, "job": job.identity()}
     task = TASKS[job.kind](job)
     torch.manual_seed(job.seed)
     module = task.build(replay).to(device)
@@ -245,7 +246,7 @@ def _save(
     source: Mapping[str, Any],
 ) -> None:
     provenance = {"iteration": iteration, "seed": job.seed, **source, "validation": validation}
-    checkpoint.save(module, job.output / name, provenance=provenance)
+    checkpoint.save(module, job.output / name, provenance=provenance, card=model_card(module, provenance))
 
 
 def _report(state: Mapping[str, Any], rank: int) -> None:

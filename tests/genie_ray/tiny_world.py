@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
+from genie_ray.replay.metadata import DatasetMetadata
 from genie_ray.replay.schema import Episode, episode_id
-from genie_ray.replay.writer import DatasetMetadata, write_metadata, write_shard
+from genie_ray.replay.writer import write_metadata, write_shard
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
 from world_model.latent_actions import LatentActionConfig

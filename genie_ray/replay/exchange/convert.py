@@ -13,9 +13,10 @@ from genie_ray.base.progress import notices, progress_bar
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset, count_episodes, index_episodes
 from genie_ray.replay.exchange import clips, published
 from genie_ray.replay.exchange.recordings import ImportConfig, Recording
+from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata
 from genie_ray.replay.schema import Episode
 from genie_ray.replay.storage import DatasetPath, Location, resolve
-from genie_ray.replay.writer import METADATA_FILE, DatasetMetadata, write_metadata, write_shard
+from genie_ray.replay.writer import write_metadata, write_shard
 
 EPISODES_PER_SHARD = 20
 

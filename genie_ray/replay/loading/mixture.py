@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from genie_ray.replay.dataset import EpisodeRef, ReplayDataset, Split
-    from genie_ray.replay.writer import DatasetMetadata
+    from genie_ray.replay.metadata import DatasetMetadata
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,9 +25,9 @@ from genie_ray.envs.config import EnvConfig
 from genie_ray.envs.retro import RetroEnv
 from genie_ray.games.roms import INTEGRATIONS
 from genie_ray.replay.dataset import ReplayDataset, read_row_group
+from genie_ray.replay.metadata import GameCounts
 from genie_ray.replay.schema import LargeFrameLayout
 from genie_ray.replay.verify import verify
-from genie_ray.replay.writer import GameCounts
 
 GAMES = ["Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"]
 ENV = EnvConfig(max_episode_steps=100)

@@ -16,9 +16,10 @@ from genie_ray.envs.config import EnvConfig
 from genie_ray.envs.retro import RetroEnv
 from genie_ray.games.roms import installed_games
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
+from genie_ray.replay.metadata import DatasetMetadata
 from genie_ray.replay.schema import Episode
 from genie_ray.replay.verify import verify
-from genie_ray.replay.writer import DatasetMetadata, write_metadata, write_shard
+from genie_ray.replay.writer import write_metadata, write_shard
 
 STEPS = 500
 CONFIG = EnvConfig(max_episode_steps=STEPS)

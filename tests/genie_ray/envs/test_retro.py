@@ -13,8 +13,9 @@ from genie_ray.envs.config import EnvConfig
 from genie_ray.envs.retro import RetroEnv
 from genie_ray.games.roms import INTEGRATIONS, installed_games, known_games
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
+from genie_ray.replay.metadata import DatasetMetadata
 from genie_ray.replay.schema import Episode
-from genie_ray.replay.writer import DatasetMetadata, write_metadata, write_shard
+from genie_ray.replay.writer import write_metadata, write_shard
 
 GAMES = ["Airstriker-Genesis-v0", "Kangaroo-Atari2600-v0", "Hero-Atari2600-v0", "MontezumaRevenge-Atari2600-v0"]
 pytestmark = pytest.mark.usefixtures("roms")

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
+from genie_ray.replay.metadata import DatasetMetadata
 from genie_ray.replay.schema import Episode, episode_id
-from genie_ray.replay.writer import DatasetMetadata, read_metadata, write_metadata, write_shard
+from genie_ray.replay.writer import read_metadata, write_metadata, write_shard
 
 ACTION_NAMES = ("RIGHT", "LEFT", "UP", "DOWN", "JUMP")
 FRAME_SHAPE = (4, 6, 3)  # not square, so that a swap of the axes shows

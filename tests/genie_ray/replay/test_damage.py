@@ -10,8 +10,9 @@ import pytest
 
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.windows import iter_windows
+from genie_ray.replay.metadata import METADATA_FILE
 from genie_ray.replay.verify import verify
-from genie_ray.replay.writer import METADATA_FILE, write_shard
+from genie_ray.replay.writer import write_shard
 
 HERO = "Hero-Atari2600-v0"
 FLIPS = 100

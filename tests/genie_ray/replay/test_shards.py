@@ -10,9 +10,10 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from genie_ray.replay import writer
+from genie_ray.replay.card import CARD_FILE, GENERATED
+from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata, GameCounts, MissingPlay
 from genie_ray.replay.schema import Episode, arrow_schema, episode_id, episode_to_table, table_to_episode
-from genie_ray.replay.writer import DatasetMetadata, GameCounts, read_metadata, write_metadata, write_shard
+from genie_ray.replay.writer import read_metadata, write_metadata, write_shard
 
 HERO = "Hero-Atari2600-v0"
 
@@ -188,7 +189,7 @@ def test_metadata_round_trip_and_damage(tmp_path) -> None:
     )
     path = write_metadata(tmp_path, metadata)
     assert read_metadata(tmp_path) == replace(metadata, files={})
-    assert [p.name for p in tmp_path.iterdir()] == [writer.METADATA_FILE]
+    assert {p.name for p in tmp_path.iterdir()} == {METADATA_FILE, CARD_FILE}
 
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"schema_version": 99}))
@@ -198,6 +199,28 @@ def test_metadata_round_trip_and_damage(tmp_path) -> None:
         path.write_text(damaged)
         with pytest.raises(ValueError, match=r"damaged .*_dataset\.json"):
             read_metadata(tmp_path)
+
+
+def test_a_card_is_written_and_what_a_person_wrote_stays(tmp_path) -> None:
+    metadata = DatasetMetadata(
+        action_names=("RIGHT", "JUMP"),
+        frame_shape=(64, 64, 3),
+        policy="explorer",
+        config={"seed": 3},
+        counts={HERO: GameCounts(episodes=2, actions=1400)},
+        missing={HERO: MissingPlay(unit="steps", ranges=((0, 5),), reason="its emulator died")},
+    )
+    write_metadata(tmp_path, metadata)
+    card = tmp_path / CARD_FILE
+    text = card.read_text()
+    assert f"| {HERO} | 2 | 1,400 |" in text
+    for told in ("Played by: explorer", "RIGHT, JUMP", '"seed": 3', f"{HERO}: its emulator died"):
+        assert told in text
+    write_metadata(tmp_path, replace(metadata, missing={}))
+    assert "its emulator died" not in card.read_text()
+    card.write_text(text.replace(GENERATED, "Written by hand."))
+    write_metadata(tmp_path, replace(metadata, missing={}))
+    assert "Written by hand." in card.read_text()
 
 
 def test_any_parquet_reader_opens_it(tmp_path, make_episode) -> None:

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from genie_ray.replay.metadata import METADATA_FILE
 from genie_ray.replay.schema import episode_to_table
 from genie_ray.replay.verify import verify
-from genie_ray.replay.writer import METADATA_FILE, write_shard
+from genie_ray.replay.writer import write_shard
 
 HERO = "Hero-Atari2600-v0"
 

@@ -218,7 +218,8 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path: Path, make_episode, fin
 def finish_pixels(make_episode):
     """Call with a root and a number of episodes to have a dataset of 200 frames of 64×64 pixels in each."""
     from genie_ray.replay.dataset import count_episodes, index_episodes
-    from genie_ray.replay.writer import DatasetMetadata, write_metadata, write_shard
+    from genie_ray.replay.metadata import DatasetMetadata
+    from genie_ray.replay.writer import write_metadata, write_shard
 
     def make(root: Path, episodes: int) -> ReplayDataset:
         frames = np.zeros((201, 64, 64, 3), np.uint8)

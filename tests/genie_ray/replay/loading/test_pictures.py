@@ -13,9 +13,10 @@ import pytest
 
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
 from genie_ray.replay.loading.pictures import PictureBatch, PictureLoader, iter_pictures
+from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata
 from genie_ray.replay.schema import Episode, LargeFrameLayout, LargeFrames, episode_to_table, table_to_episode
 from genie_ray.replay.verify import verify
-from genie_ray.replay.writer import METADATA_FILE, DatasetMetadata, read_metadata, write_metadata, write_shard
+from genie_ray.replay.writer import read_metadata, write_metadata, write_shard
 
 HERO = "Hero-Atari2600-v0"
 LENGTHS = [40, 33, 25, 300, 7, 61, 1, 52]
