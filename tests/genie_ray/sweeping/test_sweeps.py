@@ -16,8 +16,7 @@ import yaml
 
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.settings import build
-from genie_ray.config import RunConfig
-from genie_ray.sweeping.config import SweepConfig
+from genie_ray.sweeping.config import SweepConfig, TrialConfig
 from genie_ray.sweeping.plan import Trial, load_sweep, plan_trials, short_names
 from genie_ray.sweeping.report import TrialResult, effect_rows, rank, read_results, table_rows
 from genie_ray.sweeping.run import run_sweep
@@ -51,7 +50,7 @@ def sweep_with_seed(config: SweepConfig, seed: int) -> SweepConfig:
 
 
 def test_samples_have_seeds_of_their_own() -> None:
-    config = sweep({TOP_K: [0.1, 1.0]}, samples=2, run=RunConfig(seed=7))
+    config = sweep({TOP_K: [0.1, 1.0]}, samples=2, run=TrialConfig(seed=7))
     assert [trial.run.seed for trial in plan_trials(config)] == [7, 8, 7, 8]
 
 
@@ -117,8 +116,7 @@ def test_trials_of_different_length_are_refused(roms: list[str], world_model: Pa
     config = SweepConfig(world_model=str(world_model), parameters={TOP_K: [1.0]}, grace_epochs=600)
     with pytest.raises(ValueError, match="grace_epochs is 600; allowed: less than a trial's 600 epochs"):
         run_sweep(config, tmp_path / "out")
-    sizes = {"max_frames": 22}
-    long = build(RunConfig, {"evaluation": {"predicted_frames": 20}, "tokenizer": sizes, "dynamics": sizes})
+    long = build(TrialConfig, {"evaluation": {"predicted_frames": 20}})
     config = SweepConfig(world_model=str(world_model), parameters={TOP_K: [1.0]}, run=long)
     with pytest.raises(ValueError, match=r"predicted_frames = 22: .* takes at most 16 frames"):
         run_sweep(config, tmp_path / "out")
@@ -129,7 +127,7 @@ class Asha:
     """The scheduler of a sweep of four trials of five epochs, of which half get past epochs 1, 2 and 4."""
 
     def __init__(self, progress: list[list[float]], stopped: set[int]) -> None:
-        run = build(RunConfig, {"exploration": {"epochs": 5}})
+        run = build(TrialConfig, {"exploration": {"epochs": 5}})
         config = sweep({TOP_K: [0.1, 0.2, 0.3, 0.4]}, run=run, grace_epochs=1, reduction_factor=2)
         results = [
             TrialResult(trial=trial, progress=seen, figures=None, stopped=trial.number in stopped)
@@ -163,7 +161,7 @@ def test_early_stopping_remembers_what_was_seen_before_an_interruption(interrupt
 
 def result(number: int, top_k: float, cells: int, psnr: float | None) -> TrialResult:
     figures = {"coverage": cells, "psnr": psnr, "delta_psnr": 0.5} if psnr is not None else None
-    trial = Trial(number=number, parameters={TOP_K: top_k}, run=RunConfig())
+    trial = Trial(number=number, parameters={TOP_K: top_k}, run=TrialConfig())
     return TrialResult(trial=trial, progress=[cells / 2, float(cells)], figures=figures, stopped=psnr is None)
 
 
@@ -260,8 +258,9 @@ def test_a_killed_sweep_goes_on_where_it_was(roms: list[str], world_model: Path,
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     nowhere = start(RAY_ADDRESS="127.0.0.1:1")
     assert nowhere.wait(timeout=DEADLINE_S) == 0, log.read_text()[-3000:]  # nothing is left to do, so no Ray is needed
-    with pytest.raises(ValueError, match="holds another sweep \\(samples: 1 → 2\\)"):
+    with pytest.raises(ValueError, match=r"holds a sweep with other settings \(samples: 1 → 2\)"):
         run_sweep(load_sweep(file, ["samples=2"]), out)
-    (out / "world_model.sha256").write_text("of weights that were there before")
-    with pytest.raises(ValueError, match="another world model judged"):
+    kept = yaml.safe_load((out / "sweep.yaml").read_text())
+    (out / "sweep.yaml").write_text(yaml.safe_dump(kept | {"world_model_sha256": "of weights that were there before"}))
+    with pytest.raises(ValueError, match="world_model_sha256: "):
         run_sweep(config, out)
