@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from world_model.checks import CHANNELS, check_frames, check_positive
 from world_model.patches import PatchEmbedding, PixelHead, to_patches
-from world_model.transformer import ContinuousPositionBias, Order, SpatioTemporalTransformer
+from world_model.position_bias import ContinuousPositionBias
+from world_model.transformer import Order, SpatioTemporalTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
