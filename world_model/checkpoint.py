@@ -15,7 +15,7 @@ import typing
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
 from safetensors import SafetensorError
@@ -139,20 +139,19 @@ def load(directory: str | Path, device: str | torch.device = "cpu") -> Model:
     return model.to(device).eval()
 
 
-def load_as(model_class: type[M], directory: str | Path, device: str | torch.device = "cpu") -> M:
-    """As `load`, for a checkpoint that must hold a certain model; ValueError where it holds another."""
+@overload
+def load_as(model_class: type[M], directory: str | Path, device: str | torch.device = "cpu") -> M: ...
+@overload
+def load_as(model_class: UnionType, directory: str | Path, device: str | torch.device = "cpu") -> WorldModel: ...
+def load_as(
+    model_class: type[nn.Module] | UnionType, directory: str | Path, device: str | torch.device = "cpu"
+) -> Model:
+    """As `load`, for a checkpoint that must hold a certain model, or a `WorldModel` of either kind.
+
+    Raises ValueError where it holds another.
+    """
     require_kind(model_class, directory)
-    model = load(directory, device)
-    assert isinstance(model, model_class)
-    return model
-
-
-def load_world_model(directory: str | Path, device: str | torch.device = "cpu") -> WorldModel:
-    """As `load_as`, for a world model of either kind."""
-    require_kind(WorldModel, directory)
-    model = load(directory, device)
-    assert isinstance(model, WorldModel)
-    return model
+    return load(directory, device)
 
 
 def with_tokenizer(model: WorldModel, tokenizer: Tokenizer) -> WorldModel:

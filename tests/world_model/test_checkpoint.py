@@ -202,7 +202,7 @@ def test_a_world_model_takes_its_tokenizer_with_a_tuned_decoder(kind: str, tmp_p
     before = model.one_step_logits(frames_BTHWC[:, :2], actions_BT)
     pictures_BTHWC = tuned.decode(tuned.encode(frames_BTHWC))
     checkpoint.save(checkpoint.with_tokenizer(model, tuned), tmp_path / "swapped", provenance={})
-    swapped = checkpoint.load_world_model(tmp_path / "swapped")
+    swapped = checkpoint.load_as(checkpoint.WorldModel, tmp_path / "swapped")
     assert isinstance(swapped, GenieReduxG)
     assert torch.equal(swapped.one_step_logits(frames_BTHWC[:, :2], actions_BT), before)
     assert torch.equal(swapped.tokenizer.decode(swapped.tokenizer.encode(frames_BTHWC)), pictures_BTHWC)
@@ -235,7 +235,7 @@ def test_a_description_tells_parts_and_tokens(tmp_path: Path) -> None:
     assert told["provenance"] == {"iteration": 3}
     assert told["tokens_sha256"] == checkpoint.describe(tmp_path / "tokenizer")["tokens_sha256"]
     with pytest.raises(ValueError, match="holds a Tokenizer, a GenieReduxG or GenieRedux is needed"):
-        checkpoint.load_world_model(tmp_path / "tokenizer")
+        checkpoint.load_as(checkpoint.WorldModel, tmp_path / "tokenizer")
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
