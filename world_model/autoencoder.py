@@ -8,11 +8,15 @@ patch, D width.
 
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from world_model.checks import CHANNELS, check_frames, check_positive
-from world_model.patches import PatchEmbedding, PixelHead, to_patches
-from world_model.transformer import ContinuousPositionBias, Order, SpatioTemporalTransformer
+from world_model.patches import PatchEmbedding, PixelHead, from_patches, to_patches
+from world_model.position_bias import ContinuousPositionBias
+from world_model.quantizer import Quantized
+from world_model.transformer import Order, SpatioTemporalTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,20 @@ class Autoencoder(nn.Module):
         """Checked uint8 frames → patches [B, T, H, W, P] in [0, 1]."""
         check_frames(frames_BTHWC, self.config.frame_size, self.config.max_frames)
         return to_patches(frames_BTHWC, self.config.patch_size)
+
+    def _outcome(
+        self, patches_BTHWP: Tensor, reconstruction_BTHWP: Tensor, quantized: Quantized
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Of a training pass: loss, metrics, and the reconstruction as pixels [B, T, H, W, C]."""
+        reconstruction_loss = F.mse_loss(reconstruction_BTHWP, patches_BTHWP)
+        loss = reconstruction_loss + quantized.loss
+        metrics = {
+            "loss": loss.detach(),
+            "reconstruction_mse": reconstruction_loss.detach(),
+            "quantization_loss": quantized.loss.detach(),
+            "codes_used": torch.tensor(float(quantized.tokens.unique().numel())),
+        }
+        return loss, metrics, from_patches(reconstruction_BTHWP, self.config.patch_size)
 
 
 def _transformer(config: AutoencoderConfig, order: Order) -> SpatioTemporalTransformer:

@@ -92,11 +92,11 @@ class CachedDecoder:
     @torch.no_grad()
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        device = tokenizer.token_vectors().device.type
+        self._vectors_KD, self._spatial_bias_hNN = tokenizer.token_vectors(), tokenizer.spatial_bias()
+        device = self._vectors_KD.device.type
         self._autocast = torch.autocast(
             device, dtype=torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device)
         )
-        self._vectors_KD, self._spatial_bias_hNN = tokenizer.token_vectors(), tokenizer.spatial_bias()
         self._cache = TransformerCache(tokenizer.decoder, tokenizer.config.max_frames)
         self._decoded = 0
 

@@ -1,5 +1,7 @@
 """Checkpoints: a directory with config.json (kind, configuration, hashes, provenance) and model.safetensors.
 
+A model card, README.md, may lie beside them.
+
 A checkpoint holds everything that affects a model's output; that of a world model brings its tokenizer along. What
 tokens mean is told by the encoder and the codebook: a tokenizer of which only the decoder was tuned may take the place
 of the one that a world model was trained with, another may not.
@@ -9,12 +11,11 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import tempfile
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
 from safetensors import SafetensorError
@@ -32,6 +33,7 @@ M = TypeVar("M", bound=Model)
 FORMAT = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
 KINDS: dict[str, tuple[type, type]] = {
     "tokenizer": (Tokenizer, TokenizerConfig),
     "genie_redux_g": (GenieReduxG, GenieReduxGConfig),
@@ -65,10 +67,18 @@ def _tokenizer_hash(model: Model) -> str | None:
     return weights_hash(model if isinstance(model, Tokenizer) else model.tokenizer)
 
 
-def save(model: Model, directory: str | Path, *, provenance: Mapping[str, Any]) -> None:
-    """Writes a checkpoint; an old one at `directory` is replaced in one step, so a killed run leaves one or the other.
+def save(model: Model, directory: str | Path, *, provenance: Mapping[str, Any], card: str | None = None) -> None:
+    """Writes a checkpoint; an old one at `directory` is replaced when the new one is complete.
 
-    `provenance`: JSON values that tell where the model comes from (datasets' hashes, run config, steps, …).
+    An error leaves the old one where it was. So does a kill, but for one between the two renames: then the old one is
+    at `.NAME.old` beside, and the next save puts it back first. One process at a time may save to a directory: what it
+    finds there of a save, it takes for one that was killed.
+
+    Args:
+        model: what to save.
+        directory: where to.
+        provenance: JSON values that tell where the model comes from (datasets' hashes, run config, steps, …).
+        card: text of a model card, for people; nothing reads it.
     """
     directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -82,16 +92,28 @@ def save(model: Model, directory: str | Path, *, provenance: Mapping[str, Any]) 
         "tokenizer_sha256": _tokenizer_hash(model),
         "provenance": dict(provenance),
     }
-    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
+    _settle(directory, new, old)
     try:
-        (staging / "new").mkdir()
-        (staging / "new" / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
-        save_file(state, staging / "new" / WEIGHTS_FILE)
+        new.mkdir()
+        (new / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
+        if card is not None:
+            (new / CARD_FILE).write_text(card, encoding="utf-8")
+        save_file(state, new / WEIGHTS_FILE)
         if directory.exists():
-            directory.rename(staging / "old")
-        (staging / "new").rename(directory)
+            directory.rename(old)
+        new.rename(directory)
     finally:
-        shutil.rmtree(staging)
+        _settle(directory, new, old)
+
+
+def _settle(directory: Path, new: Path, old: Path) -> None:
+    """Puts the old checkpoint back where no new one came in its place, and removes what else a save left."""
+    if old.exists() and not directory.exists():
+        old.rename(directory)
+    for rest in (new, old):
+        if rest.exists():
+            shutil.rmtree(rest)
 
 
 def load(directory: str | Path, device: str | torch.device = "cpu") -> Model:
@@ -117,20 +139,19 @@ def load(directory: str | Path, device: str | torch.device = "cpu") -> Model:
     return model.to(device).eval()
 
 
-def load_as(model_class: type[M], directory: str | Path, device: str | torch.device = "cpu") -> M:
-    """As `load`, for a checkpoint that must hold a certain model; ValueError where it holds another."""
+@overload
+def load_as(model_class: type[M], directory: str | Path, device: str | torch.device = "cpu") -> M: ...
+@overload
+def load_as(model_class: UnionType, directory: str | Path, device: str | torch.device = "cpu") -> WorldModel: ...
+def load_as(
+    model_class: type[nn.Module] | UnionType, directory: str | Path, device: str | torch.device = "cpu"
+) -> Model:
+    """As `load`, for a checkpoint that must hold a certain model, or a `WorldModel` of either kind.
+
+    Raises ValueError where it holds another.
+    """
     require_kind(model_class, directory)
-    model = load(directory, device)
-    assert isinstance(model, model_class)
-    return model
-
-
-def load_world_model(directory: str | Path, device: str | torch.device = "cpu") -> WorldModel:
-    """As `load_as`, for a world model of either kind."""
-    require_kind(WorldModel, directory)
-    model = load(directory, device)
-    assert isinstance(model, WorldModel)
-    return model
+    return load(directory, device)
 
 
 def with_tokenizer(model: WorldModel, tokenizer: Tokenizer) -> WorldModel:

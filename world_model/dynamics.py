@@ -20,7 +20,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from world_model.checks import check_length, check_positive
-from world_model.transformer import ContinuousPositionBias, SpatioTemporalTransformer, TransformerCache
+from world_model.position_bias import ContinuousPositionBias
+from world_model.transformer import SpatioTemporalTransformer, TransformerCache
 
 GRADIENT_SHRINK = 0.1  # share of the gradient that reaches the embeddings; published code, after CogView
 MASK_PROBABILITY = (0.5, 1.0)  # drawn per batch, uniformly; Genie, Sec. 2.1
@@ -186,7 +187,7 @@ class Dynamics(nn.Module):
             return torch.cat([x[..., : self.config.dim], conditions_BTHWE.to(x.dtype)], dim=-1)
 
         return self.transformer(
-            join(self._embed(tokens_BTHW, token_inputs_KD, start)),
+            join(self.embed(tokens_BTHW, token_inputs_KD, start)),
             spatial_bias_hNN,
             before_block=join if self.config.actions_at == "every_block" else None,
             cache=cache,
@@ -205,7 +206,7 @@ class Dynamics(nn.Module):
         """What is added to the embedding of each token, [K+1, D]: its scaled code vector; zeros for the mask."""
         return F.pad(token_vectors_KD * self.config.token_input_scale, (0, 0, 0, 1))
 
-    def _embed(self, tokens_BTHW: Tensor, token_inputs_KD: Tensor, start: int) -> Tensor:
+    def embed(self, tokens_BTHW: Tensor, token_inputs_KD: Tensor, start: int) -> Tensor:
         """Token + position embeddings, their gradient shrunk, and the token input: [B, T, H, W, D]."""
         height, width = self.grid
         first, last = (time * height * width for time in (start, start + tokens_BTHW.shape[1]))

@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from world_model.autoencoder import Autoencoder, AutoencoderConfig
-from world_model.patches import from_patches
 from world_model.quantizer import QuantizerConfig, build_quantizer
 
 
@@ -57,16 +55,8 @@ class LatentActionModel(Autoencoder):
         quantized = self.quantizer(self._changes(embedded_BTHWD, spatial_bias_hNN))
         decoder_input_BTHWD = embedded_BTHWD[:, :-1] + quantized.vectors[:, :, None, None]
         reconstruction_BTHWP = self.pixel_head(self.decoder(decoder_input_BTHWD, spatial_bias_hNN))
-        reconstruction_loss = F.mse_loss(reconstruction_BTHWP, patches_BTHWP[:, 1:])
-        loss = reconstruction_loss + quantized.loss
-        metrics = {
-            "loss": loss.detach(),
-            "reconstruction_mse": reconstruction_loss.detach(),
-            "quantization_loss": quantized.loss.detach(),
-            "codes_used": torch.tensor(float(quantized.tokens.unique().numel())),
-        }
-        reconstruction_BTHWC = from_patches(reconstruction_BTHWP, self.config.patch_size)
-        return LatentActionOutput(loss, metrics, reconstruction_BTHWC, quantized.tokens, quantized.vectors)
+        outcome = self._outcome(patches_BTHWP[:, 1:], reconstruction_BTHWP, quantized)
+        return LatentActionOutput(*outcome, quantized.tokens, quantized.vectors)
 
     @torch.no_grad()
     def encode(self, frames_BTHWC: Tensor) -> Tensor:

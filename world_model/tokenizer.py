@@ -114,16 +114,8 @@ class Tokenizer(Autoencoder):
         spatial_bias_hNN = self.spatial_bias()
         quantized = self.quantizer(self._encode(patches_BTHWP, spatial_bias_hNN))
         reconstruction_BTHWP = self.decode_vectors(quantized.vectors, spatial_bias_hNN)
-        reconstruction_loss = F.mse_loss(reconstruction_BTHWP, patches_BTHWP)
-        loss = reconstruction_loss + quantized.loss
-        metrics = {
-            "loss": loss.detach(),
-            "reconstruction_mse": reconstruction_loss.detach(),
-            "quantization_loss": quantized.loss.detach(),
-            "psnr": -10 * reconstruction_loss.detach().log10(),
-            "codes_used": torch.tensor(float(quantized.tokens.unique().numel())),
-        }
-        reconstruction_BTHWC = from_patches(reconstruction_BTHWP, self.config.patch_size)
+        loss, metrics, reconstruction_BTHWC = self._outcome(patches_BTHWP, reconstruction_BTHWP, quantized)
+        metrics["psnr"] = -10 * metrics["reconstruction_mse"].log10()
         return TokenizerOutput(loss, metrics, reconstruction_BTHWC, quantized.tokens)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Uncertainty of a world model, and the exploration reward made of it.
+"""Uncertainty of a world model, of which the exploration reward is made.
 
 Source: GenieRedux-G (Savov et al., CVPR 2025, arXiv 2504.02515, eqs. 2–4): the model is given 2 frames and the 4
 actions since; it predicts 3 frames in one decoding step, and the entropies of the last frame's token distributions
@@ -31,8 +31,3 @@ def top_k_mean(uncertainty_BN: Tensor, fraction: float) -> Tensor:
         raise ValueError(f"top-k fraction is {fraction}, allowed: above 0 up to 1")
     count = max(1, int(fraction * uncertainty_BN.shape[-1]))
     return uncertainty_BN.topk(count, dim=-1).values.mean(dim=-1)
-
-
-def uncertainty_reward(uncertainty_BN: Tensor, *, top_k_fraction: float = 0.25, scale: float = 1.0) -> Tensor:
-    """Exploration reward [B]: `scale` times the mean of the largest share of a frame's uncertainties (eq. 4)."""
-    return scale * top_k_mean(uncertainty_BN, top_k_fraction)

@@ -66,7 +66,7 @@ def with_tokenizer(
     from world_model.tokenizer import Tokenizer
 
     tuned = checkpoint.load_as(Tokenizer, tokenizer)
-    swapped = checkpoint.with_tokenizer(checkpoint.load_world_model(model), tuned)
+    swapped = checkpoint.with_tokenizer(checkpoint.load_as(checkpoint.WorldModel, model), tuned)
     sources = {
         name: checkpoint.read_description(path)["provenance"]
         for name, path in (("model", model), ("tokenizer", tokenizer))

@@ -156,7 +156,7 @@ def load_world_model(path: str | Path) -> WorldModel:
     Raises:
         ValueError: it is no checkpoint, is damaged, or holds another kind of model.
     """
-    return checkpoint.load_world_model(path, "cuda" if torch.cuda.is_available() else "cpu")
+    return checkpoint.load_as(checkpoint.WorldModel, path, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def register_rllib_world_model_env() -> str:

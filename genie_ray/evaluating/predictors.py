@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genie_ray.base.precision import Precision, autocast
 from genie_ray.base.seeding import seeded_generator
-from world_model.checkpoint import WorldModel, load_world_model
+from world_model.checkpoint import WorldModel, load_as
 from world_model.genie import GenieRedux
 from world_model.maskgit import DecodingConfig
 
@@ -98,7 +98,7 @@ def load_predictor(label: str, checkpoint: Path | None, config: EvaluationConfig
     given = config.prime_frames
     if checkpoint is None:
         return Predictor(given)
-    model = load_world_model(checkpoint)
+    model = load_as(WorldModel, checkpoint)
     if label == TOKENIZER:
         return TokenizerAlone(given, model)
     return ModelPredictor(given, model, config.decoding, config.precision)

@@ -83,6 +83,69 @@ def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path: Path) -> None
     assert sorted(path.name for path in (tmp_path / "tokenizer").iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_a_model_card_lies_beside_the_weights(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(tokenizer_config())
+    checkpoint.save(tokenizer, tmp_path / "tokenizer", provenance={}, card="# A tokenizer — 16×16\n")
+    assert (tmp_path / "tokenizer" / "README.md").read_text(encoding="utf-8") == "# A tokenizer — 16×16\n"
+    assert checkpoint.weights_hash(checkpoint.load(tmp_path / "tokenizer")) == checkpoint.weights_hash(tokenizer)
+    checkpoint.save(tokenizer, tmp_path / "tokenizer", provenance={})  # the new checkpoint has no card
+    assert not (tmp_path / "tokenizer" / "README.md").exists()
+
+
+@pytest.mark.parametrize("failing", ["save_file", "first rename", "second rename"])
+def test_a_failed_save_leaves_the_old_checkpoint(failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, rename = Tokenizer(tokenizer_config()), Path.rename
+    checkpoint.save(first, tmp_path / "tokenizer", provenance={})
+    moved = {"first rename": "tokenizer", "second rename": ".tokenizer.new"}.get(failing)
+
+    def broken_rename(self: Path, target: Path) -> Path:
+        if self.name == moved:
+            raise OSError("disk full")
+        return rename(self, target)
+
+    def broken_save_file(state: dict[str, Tensor], path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "rename", broken_rename)
+    if failing == "save_file":
+        monkeypatch.setattr(checkpoint, "save_file", broken_save_file)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save(Tokenizer(tokenizer_config()), tmp_path / "tokenizer", provenance={})
+    assert checkpoint.weights_hash(checkpoint.load(tmp_path / "tokenizer")) == checkpoint.weights_hash(first)
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer"]
+
+
+def leave(killed: str, tmp_path: Path) -> None:
+    """What lies beside a saved checkpoint "tokenizer" after a save that was killed at that point."""
+    checkpoint.save(Tokenizer(tokenizer_config()), tmp_path / ".tokenizer.new", provenance={})
+    if killed == "while writing":
+        (tmp_path / ".tokenizer.new" / "model.safetensors").write_bytes(b"half")
+    elif killed == "between the renames":
+        (tmp_path / "tokenizer").rename(tmp_path / ".tokenizer.old")
+    else:
+        (tmp_path / ".tokenizer.new").rename(tmp_path / ".tokenizer.old")
+
+
+@pytest.mark.parametrize("killed", ["while writing", "between the renames", "after the renames"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_next_save_mends_a_killed_one(
+    killed: str, fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, next_one = Tokenizer(tokenizer_config()), Tokenizer(tokenizer_config())
+    checkpoint.save(saved, tmp_path / "tokenizer", provenance={})
+    leave(killed, tmp_path)
+    if fails:
+        monkeypatch.setattr(checkpoint, "save_file", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            checkpoint.save(next_one, tmp_path / "tokenizer", provenance={})
+    else:
+        checkpoint.save(next_one, tmp_path / "tokenizer", provenance={})
+    wanted = saved if fails else next_one
+    assert checkpoint.weights_hash(checkpoint.load(tmp_path / "tokenizer")) == checkpoint.weights_hash(wanted)
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer"]
+
+
 def test_damaged_and_foreign_directories_are_refused_in_one_line(tmp_path: Path) -> None:
     directory = tmp_path / "tokenizer"
 
@@ -139,7 +202,7 @@ def test_a_world_model_takes_its_tokenizer_with_a_tuned_decoder(kind: str, tmp_p
     before = model.one_step_logits(frames_BTHWC[:, :2], actions_BT)
     pictures_BTHWC = tuned.decode(tuned.encode(frames_BTHWC))
     checkpoint.save(checkpoint.with_tokenizer(model, tuned), tmp_path / "swapped", provenance={})
-    swapped = checkpoint.load_world_model(tmp_path / "swapped")
+    swapped = checkpoint.load_as(checkpoint.WorldModel, tmp_path / "swapped")
     assert isinstance(swapped, GenieReduxG)
     assert torch.equal(swapped.one_step_logits(frames_BTHWC[:, :2], actions_BT), before)
     assert torch.equal(swapped.tokenizer.decode(swapped.tokenizer.encode(frames_BTHWC)), pictures_BTHWC)
@@ -172,7 +235,7 @@ def test_a_description_tells_parts_and_tokens(tmp_path: Path) -> None:
     assert told["provenance"] == {"iteration": 3}
     assert told["tokens_sha256"] == checkpoint.describe(tmp_path / "tokenizer")["tokens_sha256"]
     with pytest.raises(ValueError, match="holds a Tokenizer, a GenieReduxG or GenieRedux is needed"):
-        checkpoint.load_world_model(tmp_path / "tokenizer")
+        checkpoint.load_as(checkpoint.WorldModel, tmp_path / "tokenizer")
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:

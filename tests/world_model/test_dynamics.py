@@ -99,7 +99,7 @@ def test_the_token_input_is_zero_where_masked() -> None:
 def test_embeddings_get_a_tenth_of_their_gradient() -> None:
     model = dynamics(token_input_scale=0.0)
     tokens_BTHW, _, vectors_KD = random_tokens()
-    embedded = model._embed(tokens_BTHW, model.token_inputs(vectors_KD), start=0)
+    embedded = model.embed(tokens_BTHW, model.token_inputs(vectors_KD), start=0)
     embedded.sum().backward()
     position = model.position_embedding.weight
     assert embedded.shape == (1, FRAMES, *GRID, 32)

@@ -19,7 +19,7 @@ from world_model.latent_actions import LatentActionConfig
 from world_model.published import import_published
 from world_model.quantizer import QuantizerConfig
 from world_model.tokenizer import TokenizerConfig
-from world_model.uncertainty import token_entropy, uncertainty_reward
+from world_model.uncertainty import token_entropy, top_k_mean
 
 PACK = Path(os.environ.get("GENIE_RAY_PARITY", Path(__file__).parents[2] / ".." / "shared" / "parity"))
 TOLERANCE = 1e-4
@@ -95,7 +95,7 @@ def test_one_step_logits_uncertainty_and_reward(guided: GenieReduxG, expected: d
     assert_close(logits_BTNK, expected["one_step_logits_BTNK"])
     entropy_BN = token_entropy(logits_BTNK[:, -1])
     assert_close(entropy_BN, expected["entropy_BN"])
-    assert_close(uncertainty_reward(entropy_BN, top_k_fraction=0.25), expected["reward_top25_B"])
+    assert_close(top_k_mean(entropy_BN, 0.25), expected["reward_top25_B"])
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from world_model.uncertainty import token_entropy, top_k_mean, uncertainty_reward
+from world_model.uncertainty import token_entropy, top_k_mean
 
 
 def test_entropy_by_hand() -> None:
@@ -21,8 +21,6 @@ def test_top_k_mean_by_hand() -> None:
     torch.testing.assert_close(top_k_mean(uncertainty_BN, 0.5), torch.tensor([0.8, 0.5]))  # ⌊2.5⌋ = 2
     torch.testing.assert_close(top_k_mean(uncertainty_BN, 0.1), torch.tensor([0.9, 1.0]))  # at least one
     torch.testing.assert_close(top_k_mean(uncertainty_BN, 1.0), torch.tensor([0.5, 0.2]))
-    reward_B = uncertainty_reward(uncertainty_BN, top_k_fraction=0.5, scale=2.0)
-    torch.testing.assert_close(reward_B, torch.tensor([1.6, 1.0]))
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])

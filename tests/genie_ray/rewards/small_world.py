@@ -18,7 +18,7 @@ from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieReduxG, GenieReduxGConfig
 from world_model.quantizer import QuantizerConfig
 from world_model.tokenizer import TokenizerConfig
-from world_model.uncertainty import uncertainty_reward
+from world_model.uncertainty import top_k_mean
 
 SIZES = {"frame_size": SIZE, "num_actions": NUM_ACTIONS}
 FITS: dict[str, Any] = {"frame_size": SIZE, "action_names": ("RIGHT", "LEFT", "UP", "JUMP")}
@@ -69,7 +69,7 @@ def rewards_by_hand(model: GenieReduxG, frames: np.ndarray, actions: np.ndarray)
             torch.from_numpy(np.stack([frames[t - 4], frames[t - 3]])[None]),
             torch.from_numpy(actions[[t - 4, t - 3, t - 2, t - 1]].astype(np.int64)[None]),
         )
-        rewards[t - 1] = float(uncertainty_reward(uncertainty_1N, top_k_fraction=TOP_K, scale=SCALE))
+        rewards[t - 1] = float(SCALE * top_k_mean(uncertainty_1N, TOP_K))
     return rewards
 
 
