@@ -15,8 +15,7 @@ from genie_ray.envs.retro import EnvConfig
 from genie_ray.files import write_atomically
 from genie_ray.rounds import Rounds, RoundsConfig
 from genie_ray.session import RayConfig
-from policies.autoexplore.config import AutoExploreLearningConfig
-from policies.autoexplore.module import AutoExploreModuleConfig
+from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreModuleConfig
 from policies.rewards import RewardClientFactory
 
 if TYPE_CHECKING:

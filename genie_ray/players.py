@@ -13,7 +13,7 @@ from typing import Any
 
 from genie_ray.agents import train_agent
 from genie_ray.envs.retro import EnvConfig
-from policies.baselines.ppo import PPOSettings
+from policies.baselines.config import PPOSettings
 
 
 @dataclass(frozen=True, kw_only=True)

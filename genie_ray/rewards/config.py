@@ -6,8 +6,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from genie_ray.precision import Precision
-from policies.baselines.curiosity import CuriosityConfig
-from policies.baselines.disagreement import DisagreementConfig
+from policies.baselines.config import CuriosityConfig, DisagreementConfig
 from policies.checks import check_at_least, check_positive, check_unit_interval
 
 RewardKind = Literal["entropy", "learning_progress", "disagreement", "rf", "vae"]

@@ -15,7 +15,8 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from genie_ray.env_runner import CollectionEnvRunner
 from genie_ray.envs.retro import EnvConfig, RetroEnv, register_rllib_env
-from policies.autoexplore.module import AutoExploreModule, AutoExploreModuleConfig
+from policies.autoexplore.config import AutoExploreModuleConfig
+from policies.autoexplore.module import AutoExploreModule
 from policies.baselines.ppo import EpsilonPPOModule
 from policies.exploration import load_module
 

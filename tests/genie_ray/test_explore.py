@@ -24,8 +24,7 @@ from genie_ray.rewards.service import reward_service
 from genie_ray.rounds import RoundsConfig
 from genie_ray.session import RayConfig
 from genie_ray.training import TrainingConfig
-from policies.autoexplore.config import AutoExploreLearningConfig
-from policies.autoexplore.module import AutoExploreModuleConfig
+from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreModuleConfig
 from policies.exploration import load_module
 from world_model import checkpoint
 
