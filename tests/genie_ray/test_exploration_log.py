@@ -20,7 +20,7 @@ from genie_ray.figures import StripRow, labelled_strip
 from genie_ray.metrics_log import MetricsLog
 from policies.autoexplore.algorithm import AutoExplore
 from policies.rewards import RewardAnswer
-from tests.policies.test_autoexplore import Fails, config
+from tests.policies.autoexplore.small_run import Fails, config
 from tests.policies.toys import ActionClient, Ready
 
 
