@@ -22,7 +22,7 @@ setup(
     },
     install_requires=[
         "torch>=2.7",
-        "ray[rllib,train,tune,serve]>=2.60",
+        "ray[rllib,train,tune,serve]>=2.60,<2.61",  # the one that policies/ray_internals.py is tested with
         "stable-retro>=1.0",
         "gymnasium>=1.1",
         "einops>=0.8",

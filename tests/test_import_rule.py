@@ -148,6 +148,11 @@ def test_rooms_are_small() -> None:
     ("statement", "absent"),
     [
         ("import world_model.checkpoint, world_model.genie", ["ray", "genie_ray", "policies"]),
+        (
+            "import policies.autoexplore.config, policies.baselines.config, policies.checks, policies.ray_internals, "
+            "policies.rewards",
+            ["ray", "torch", "gymnasium"],
+        ),
         ("import genie_ray", ["ray", "torch", "stable_retro"]),
         ("import genie_ray.cli", ["ray", "torch", "stable_retro", "pydantic", "matplotlib"]),
         ("import genie_ray.config", ["ray", "stable_retro", "cv2", "pyarrow", "matplotlib", "torchmetrics", "rich"]),

@@ -189,9 +189,9 @@ def play(checkpoint: Path, config: RewardConfig, arguments: argparse.Namespace) 
     from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
     from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
-    from policies.autoexplore.algorithm import AutoExploreConfig, AutoExploreLearningConfig
+    from policies.autoexplore.algorithm import AutoExploreConfig
+    from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreModuleConfig
     from policies.autoexplore.env_runner import CuriosityEnvRunner
-    from policies.autoexplore.module import AutoExploreModuleConfig
 
     env = EnvConfig(frame_size=describe_checkpoint(checkpoint)["frame_size"])
     names = action_names(env.action_set)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from policies.ray_internals import start_local_ray
+
 LOCAL_LOGICAL_CPUS = 6
 """A reward replica, a rollout worker and a train worker take turns; on a laptop they share its cores."""
 
@@ -48,7 +50,6 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
         ValueError: no cluster answers at the address given.
     """
     import ray
-    from ray._private import ray_constants
 
     config = config or RayConfig()
     if ray.is_initialized():  # a caller's Ray (a test's, a notebook's) stays the caller's
@@ -66,18 +67,12 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
             raise ValueError(f"no Ray cluster at {address!r} (--address or RAY_ADDRESS): {reason}") from error
     else:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
-        # Else Ray takes 127.0.0.1 for "this machine" and listens on its outward address; so it does on macOS anyway.
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        ray.init(
-            address="local",
+        start_local_ray(
             num_cpus=max(LOCAL_LOGICAL_CPUS, os.cpu_count() or 1),
             include_dashboard=False,
             object_store_memory=config.object_store_mb * 1024**2,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-            # Ray runs its workers at nice 15, where any other load starves them; this machine's work is this run.
-            _system_config={"worker_niceness": 0},
         )
     try:
         yield

@@ -3,23 +3,20 @@
 RLlib's own runner passes each step through connector pipelines and metrics, which takes as long as the emulator does.
 Here a step is the emulator's and the policy's; an episode comes out as RLlib's `SingleAgentEpisode` all the same.
 
-Axis letters: T actions of an episode, B = 1 game, H W C frame.
+Axis letters: T actions of an episode.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.env import INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -28,9 +25,7 @@ from genie_ray.envs.config import EnvConfig
 from genie_ray.envs.game import make_game
 from policies.baselines.random import RandomModule
 from policies.exploration import load_module
-
-Act = Callable[[NDArray[np.uint8]], tuple[int, float]]
-"""Chooses an action on a frame; returns it with its log-probability."""
+from policies.play.acting import Act, learned
 
 
 class CollectionEnvRunner(EnvRunner):
@@ -122,28 +117,3 @@ class CollectionEnvRunner(EnvRunner):
         actions_T, log_probs_T = self.module.draw(self._settings.max_episode_steps)
         drawn: Iterator[tuple[int, float]] = zip(actions_T.tolist(), log_probs_T.tolist(), strict=True)
         return lambda frame: next(drawn)
-
-
-def learned(module: RLModule) -> Act:
-    """A trained policy's acting over one episode, from its initial state on."""
-    state = {
-        key: torch.as_tensor(value)[None] for key, value in module.get_initial_state().items()
-    }  # empty where the policy has no memory
-    recurrent = bool(state)
-
-    @torch.no_grad()
-    def act(frame: NDArray[np.uint8]) -> tuple[int, float]:
-        nonlocal state
-        frames_BHWC = torch.from_numpy(frame)[None]
-        batch: dict[str, Any] = {Columns.OBS: frames_BHWC}
-        if recurrent:
-            batch = {Columns.OBS: frames_BHWC[:, None], Columns.STATE_IN: state}
-        output = module.forward_exploration(batch, t=0)
-        state = output.get(Columns.STATE_OUT, state)
-        if Columns.ACTIONS in output:
-            return int(output[Columns.ACTIONS]), float(output[Columns.ACTION_LOGP])
-        distribution = module.get_exploration_action_dist_cls().from_logits(output[Columns.ACTION_DIST_INPUTS])
-        action = distribution.sample()
-        return int(action), float(distribution.logp(action))
-
-    return act

@@ -9,8 +9,7 @@ from genie_ray.base.session import RayConfig
 from genie_ray.envs.config import EnvConfig
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.training.config import TrainingConfig
-from policies.autoexplore.config import AutoExploreLearningConfig
-from policies.autoexplore.module import AutoExploreModuleConfig
+from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreModuleConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from genie_ray.base.metrics_log import MetricsLog
     from policies.autoexplore.algorithm import AutoExplore
-    from policies.autoexplore.env_runner import PlayedFragment
+    from policies.autoexplore.env_runner import JudgedFragment
 
 # Where the player is, in the words of Stable-Retro's integrations; few games have one of them.
 PLACES = ("x", "y", "screen", "screen_x", "screen_y", "room", "level", "levello", "levelhi", "zone", "act", "stage")
@@ -53,7 +53,7 @@ class ExplorationLog:
         self._places: dict[str, set[tuple[int, ...]]] = defaultdict(set)
         self._settling = SettlingDetector()
         self._warned = False
-        self._evaluated: PlayedFragment | None = None
+        self._evaluated: JudgedFragment | None = None
 
     def after_iteration(self, algorithm: AutoExplore, epoch: int, log: MetricsLog) -> dict[str, float]:
         """Figures of an epoch; those of an evaluation where there was one."""
@@ -122,7 +122,7 @@ class ExplorationLog:
         return {"evaluation_return_per_step": score, "evaluation_cells_per_step": len(found) / played.steps}
 
     def _episodes(
-        self, fragments: list[PlayedFragment]
+        self, fragments: list[JudgedFragment]
     ) -> Iterator[tuple[str, SingleAgentEpisode, list[dict[str, Any]]]]:
         """The pieces of episodes with their games and the emulator's variables."""
         for fragment in fragments:

@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from genie_ray.base.precision import Precision
-from policies.baselines.curiosity import CuriosityConfig
-from policies.baselines.disagreement import DisagreementConfig
+from policies.baselines.config import CuriosityConfig, DisagreementConfig
 from policies.checks import check_at_least, check_positive, check_unit_interval
 
 RewardKind = Literal["entropy", "learning_progress", "disagreement", "rf", "vae"]

@@ -21,7 +21,6 @@ from typing import Any
 import ray
 from ray import serve
 from ray.exceptions import RayTaskError
-from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from genie_ray import __version__
 from genie_ray.base.errors import cause_of, one_line
@@ -31,6 +30,7 @@ from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.replica import RewardModel
 from genie_ray.rewards.state import describe_checkpoint
 from policies.baselines.curiosity import STRIDE
+from policies.ray_internals import deployment_version, serve_runs
 from policies.rewards import RewardUnavailableError
 
 MAX_ONGOING = 32  # requests in one replica: the next batches gather there
@@ -142,9 +142,7 @@ def bind(config: RewardConfig, settings: dict[str, Any]) -> serve.Application:
             max_queued_requests=config.max_waiting,
             health_check_period_s=HEALTH_CHECK_S,
             user_config=settings,
-            # Without a version, which counts as internal, Serve takes each run for new code and replaces replicas.
-            version=__version__,
-            _internal=True,
+            **deployment_version(__version__),
         )
         .bind()
     )
@@ -245,15 +243,6 @@ def remove_services(prefix: str) -> None:
     for name in serve.status().applications:
         if name.startswith(prefix):
             serve.delete(name)
-
-
-def serve_runs() -> bool:
-    """Whether this cluster has a Ray Serve."""
-    try:
-        ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-    except ValueError:
-        return False
-    return True
 
 
 def shut_down_if_idle() -> None:

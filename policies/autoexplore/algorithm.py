@@ -4,7 +4,6 @@ One training iteration is one of the paper's epochs (`AutoExploreLearningConfig`
 replay buffer, and the learner makes its updates on sequences from it. Rewards come from outside (`policies.rewards`).
 """
 
-import time
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
-    EVALUATION_RESULTS,
     LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
@@ -26,14 +24,16 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
-from policies.autoexplore.config import AutoExploreLearningConfig
-from policies.autoexplore.env_runner import CuriosityEnvRunner, PlayedFragment
+from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreModuleConfig
+from policies.autoexplore.env_runner import CuriosityEnvRunner, JudgedFragment
+from policies.autoexplore.evaluation import evaluate
 from policies.autoexplore.judging import SCALE, ReplayJudge
 from policies.autoexplore.learner import AutoExploreLearner
-from policies.autoexplore.module import AutoExploreModule, AutoExploreModuleConfig
+from policies.autoexplore.module import AutoExploreModule
 from policies.autoexplore.normalizer import reward_figures
-from policies.autoexplore.replay import SequenceReplayBuffer
-from policies.autoexplore.sampling import FragmentSource, end_runner
+from policies.play.fragments import FragmentSource
+from policies.ray_internals import keep_runner_states
+from policies.replay import SequenceReplayBuffer
 from policies.rewards import LOOKBACK, RewardClientFactory, RewardUnavailableError
 
 EXPLORATION = "exploration"  # where an iteration's result holds the figures about rewards and actions
@@ -61,7 +61,7 @@ class AutoExploreConfig(AlgorithmConfig):
         self.restart_failed_env_runners = True
         self.restart_failed_sub_environments = True
         self.delay_between_env_runner_restarts_s = 1.0
-        self._dont_auto_sync_env_runner_states = True  # weights travel with the requests to play (`sampling`)
+        keep_runner_states(self)  # weights travel with the requests to play (`FragmentSource`)
         self._set_learning(AutoExploreLearningConfig())
 
     def _set_learning(self, learning: AutoExploreLearningConfig) -> None:
@@ -162,8 +162,8 @@ class AutoExplore(Algorithm):
         self.judge = ReplayJudge(self.replay, config.reward_client_factory, learning, config.reward_timeout_s)
         self.env_steps = 0  # that arrived with rewards, over all environments
         self.updates = 0
-        self.arrived: list[PlayedFragment] = []
-        self.evaluated: PlayedFragment | None = None
+        self.arrived: list[JudgedFragment] = []
+        self.evaluated: JudgedFragment | None = None
         self.evaluation_error = ""
         self._weights_ages: list[np.ndarray] = []  # updates, of each step of the latest epoch
         self._source = FragmentSource(self.env_runner_group, self.learner_group, config.sample_timeout_s)
@@ -199,6 +199,7 @@ class AutoExplore(Algorithm):
         for fragment in fragments:
             if fragment.error:
                 raise ValueError(fragment.error)
+            assert isinstance(fragment, JudgedFragment)
             self.metrics.aggregate([fragment.metrics], key=ENV_RUNNER_RESULTS)
             if fragment.dropped_in_a_row >= MAX_DROPPED_IN_A_ROW:
                 raise RewardUnavailableError(
@@ -278,27 +279,3 @@ class AutoExplore(Algorithm):
         self.replay.set_state(state["replay"])
         self.judge.set_state(state["judge"])
         self.env_steps, self.updates = state["env_steps"], state["updates"]
-
-
-def evaluate(algorithm: AutoExplore, runners: EnvRunnerGroup) -> tuple[dict[str, Any], int, int]:
-    """RLlib's hook: lets an evaluation runner play, and takes in its figures. Keeps what was played, or why nothing."""
-    learning = algorithm.config.learning
-    fragments = -(-learning.evaluation_steps // learning.fragment_length)
-    timeout_s = algorithm.config.sample_timeout_s * fragments
-    begin = time.monotonic()
-    played = runners.foreach_env_runner(
-        lambda runner: runner.evaluate(steps=learning.evaluation_steps, temperature=learning.evaluation_temperature),
-        local_env_runner=not runners.num_remote_env_runners(),
-        timeout_seconds=timeout_s,
-    )
-    # A runner that died, or is ended here, is started again by RLlib for the next time.
-    if not played and time.monotonic() - begin >= timeout_s:
-        for runner in runners.healthy_env_runner_ids():
-            end_runner(runners, runner)
-            runners._worker_manager.set_actor_state(runner, healthy=False)
-    algorithm.evaluation_error = played[0].error if played else f"the runner died, or took more than {timeout_s:g} s"
-    if algorithm.evaluation_error:
-        return {}, 0, 0
-    (algorithm.evaluated,) = played
-    algorithm.metrics.aggregate([algorithm.evaluated.metrics], key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
-    return {}, algorithm.evaluated.steps, algorithm.evaluated.steps

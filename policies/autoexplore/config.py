@@ -1,4 +1,4 @@
-"""AutoExplore's protocol as numbers: schedule, replay, loss and evaluation (Savov et al. 2025, section A.3)."""
+"""AutoExplore as numbers: network, acting, schedule, replay, loss and evaluation (Savov et al. 2025, section A.3)."""
 
 import math
 from dataclasses import dataclass
@@ -6,6 +6,36 @@ from typing import Literal
 
 from policies.checks import check_at_least, check_positive, check_unit_interval
 from policies.rewards import WINDOW_ACTIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoExploreModuleConfig:
+    """Network and acting. Defaults: Savov et al. 2025, section A.3."""
+
+    channels: tuple[int, ...] = (32, 32, 64, 64)  # 3×3 convolutions, each with 2×2 max-pooling
+    lstm_size: int = 512
+    temperature: float = 1.0  # divides the logits while acting
+    # ε falls linearly over 150 epochs of 8 × 200 environment steps.
+    epsilon_start: float = 0.1
+    epsilon_end: float = 0.01
+    epsilon_steps: int = 240_000
+
+    def __post_init__(self) -> None:
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"channels are {self.channels}; allowed: one or more positive numbers")
+        check_at_least(1, self, "lstm_size", "epsilon_steps")
+        check_positive(self, "temperature")
+        check_unit_interval(self, "epsilon_start", "epsilon_end")
+        if self.epsilon_end > self.epsilon_start:
+            raise ValueError(
+                f"epsilon_end is {self.epsilon_end}; allowed: at most epsilon_start ({self.epsilon_start}), "
+                "as exploration falls"
+            )
+
+    def epsilon(self, env_steps: int) -> float:
+        """ε after that many environment steps, over all environments."""
+        progress = min(env_steps / self.epsilon_steps, 1.0)
+        return self.epsilon_start + progress * (self.epsilon_end - self.epsilon_start)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,43 +13,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from gymnasium.vector import AsyncVectorEnv
-from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from policies.autoexplore.normalizer import reward_figures
 from policies.exploration import Explorer
+from policies.play.runner import FragmentEnvRunner, PlayedFragment, PlayError, one_line
 from policies.rewards import RewardAnswer, RewardClient, RewardFuture, RewardUnavailableError
 
 logger = logging.getLogger(__name__)
-MAX_STARTS = 3  # attempts to start the environments
-
-
-class PlayError(RuntimeError):
-    """There can be no play or no rewards, and asking again would not help: one line that says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayedFragment:
-    """What a runner hands on: pieces of episodes with their rewards. Empty at first, or if there were no rewards."""
+class JudgedFragment(PlayedFragment):
+    """Pieces of episodes with their rewards; none at first, or if there were no rewards."""
 
-    episodes: list[SingleAgentEpisode] = field(default_factory=list)
-    infos: list[list[dict[str, Any]]] = field(
-        default_factory=list
-    )  # of each episode's frames; for logs; the learner gets none
     version: str = ""  # of the rewards' judge
     statistics: dict[str, float] = field(default_factory=dict)  # means of what the rewards are made of
-    metrics: dict[str, Any] = field(default_factory=dict)  # RLlib's, of the runner
     dropped_in_a_row: int = 0  # fragments without rewards, up to this one
-    error: str = ""  # why there will be no more; RLlib would start a runner that raises again and again, silently
-
-    @property
-    def steps(self) -> int:
-        """Environment steps."""
-        return sum(map(len, self.episodes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +41,8 @@ class _Waiting:
     future: RewardFuture
 
 
-class CuriosityEnvRunner(SingleAgentEnvRunner):
+class CuriosityEnvRunner(FragmentEnvRunner):
     """RLlib's environment runner with rewards from a RewardClient."""
-
-    env: Any  # gymnasium's vector of environments
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -71,35 +50,21 @@ class CuriosityEnvRunner(SingleAgentEnvRunner):
         self._waiting: _Waiting | None = None
         self._gaps: Counter[str] = Counter()  # dropped fragments per unfinished episode
         self._dropped_in_a_row = 0
-        self._begun = False
 
-    def play_fragment(self, *, weights: dict[str, Any], env_steps: int) -> PlayedFragment:
-        """Plays a fragment and returns the previous one.
-
-        Args:
-            weights: of the policy to play by, as `Learner.get_state` gives them.
-            env_steps: steps of all environments so far, which the schedule of ε goes by.
-        """
-        if not self._begun:
-            self._seed_draws(env_steps)
-            self._begun = True
-        self.set_state({**weights, NUM_ENV_STEPS_SAMPLED_LIFETIME: env_steps})
-        try:
-            episodes = self.sample()
-            arriving, self._waiting = self._waiting, self._ask(episodes)
-            answer = self._receive(arriving) if arriving else None
-        except PlayError as error:
-            return PlayedFragment(error=str(error))
+    def hand_on(self, episodes: list[SingleAgentEpisode]) -> JudgedFragment:
+        """The fragment before this one, whose rewards have arrived meanwhile."""
+        arriving, self._waiting = self._waiting, self._ask(episodes)
+        answer = self._receive(arriving) if arriving else None
         common: dict[str, Any] = {"metrics": self.get_metrics(), "dropped_in_a_row": self._dropped_in_a_row}
         if arriving is None or answer is None:
-            return PlayedFragment(**common)
+            return JudgedFragment(**common)
         fragment = self._judged(arriving.episodes, answer, **common)
         for episode in arriving.episodes:
             if episode.is_done:
                 self._gaps.pop(episode.id_, None)
         return fragment
 
-    def evaluate(self, *, steps: int, temperature: float) -> PlayedFragment:
+    def evaluate(self, *, steps: int, temperature: float) -> JudgedFragment:
         """Plays that many steps in each environment from its start, without random actions, and waits for the rewards.
 
         The environments start by the same seed each time. `reward_mean` among the metrics is the return per step, by
@@ -112,47 +77,9 @@ class CuriosityEnvRunner(SingleAgentEnvRunner):
             episodes = self.sample(num_timesteps=steps * self.num_envs)
             answer = self._answer(self._ask(episodes, remember=False))
         except (PlayError, RewardUnavailableError) as error:
-            return PlayedFragment(error=str(error))
+            return JudgedFragment(error=str(error))
         self.metrics.log_dict(reward_figures(np.concatenate(answer.rewards)), window=1)
         return self._judged(episodes, answer, metrics=self.get_metrics())
-
-    def make_env(self) -> None:
-        # The processes of environments that failed are ended, not asked to: gymnasium would wait for the answers of
-        # those that answered before another one died.
-        self._end_processes()
-        super().make_env()
-
-    def _try_env_reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        # RLlib's own tries without end, one call deeper each time.
-        failures = 0
-        while True:
-            try:
-                return self.env.reset(seed=seed, options=options)
-            except Exception as error:
-                failures += 1
-                if failures == MAX_STARTS:
-                    self._end_processes()
-                    given = self.config.env_config
-                    what = given.get("game", given.get("games", self.config.env))
-                    raise PlayError(f"{what} does not start: {_one_line(error)}") from error
-                logger.warning("the environments do not start, and are made anew: %s", _one_line(error))
-                self.make_env()
-
-    def _end_processes(self) -> None:
-        if self.env is not None and isinstance(environments := self.env.unwrapped, AsyncVectorEnv):
-            for process in environments.processes:
-                process.kill()
-            environments.closed = True
-            self.env = None
-
-    def _seed_draws(self, env_steps: int) -> None:
-        """By what was played so far, too: a runner that was started again would repeat its first draws."""
-        if self.config.seed is not None:
-            seeds = np.random.SeedSequence([self.config.seed, self.worker_index or 0, env_steps])
-            self._seed = int(seeds.generate_state(1)[0])
-            torch.manual_seed(self._seed)
 
     def _ask(self, episodes: list[SingleAgentEpisode], *, remember: bool = True) -> _Waiting:
         # `data` includes the lookback steps, so windows reach back over the fragment's start.
@@ -185,10 +112,10 @@ class CuriosityEnvRunner(SingleAgentEnvRunner):
         except RewardUnavailableError:
             raise
         except Exception as error:
-            raise PlayError(f"no rewards: {_one_line(error)}") from error
+            raise PlayError(f"no rewards: {one_line(error)}") from error
 
-    def _judged(self, episodes: list[SingleAgentEpisode], answer: RewardAnswer, **common: Any) -> PlayedFragment:
-        return PlayedFragment(
+    def _judged(self, episodes: list[SingleAgentEpisode], answer: RewardAnswer, **common: Any) -> JudgedFragment:
+        return JudgedFragment(
             episodes=[self._with_rewards(*pair) for pair in zip(episodes, answer.rewards, strict=True)],
             infos=[episode.get_infos() for episode in episodes],
             version=answer.version,
@@ -210,9 +137,3 @@ class CuriosityEnvRunner(SingleAgentEnvRunner):
         if self._gaps[episode.id_]:
             judged.id_ = f"{episode.id_}+{self._gaps[episode.id_]}"
         return judged
-
-
-def _one_line(error: Exception) -> str:
-    """An exception's type and the last line of its message that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__

@@ -14,7 +14,7 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
 from policies.autoexplore.config import AutoExploreLearningConfig
 from policies.autoexplore.normalizer import RewardScale
-from policies.autoexplore.replay import SequenceReplayBuffer
+from policies.replay import SequenceReplayBuffer
 from policies.rewards import RewardClientFactory, RewardUnavailableError
 
 logger = logging.getLogger(__name__)

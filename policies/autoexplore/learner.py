@@ -11,8 +11,8 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor
 
 from policies.autoexplore.losses import LossTerms, VTrace, actor_critic_terms, kl_divergence, masked_mean, vtrace
-from policies.autoexplore.replay import LEARNED
 from policies.memory import keep_freed_memory
+from policies.replay import LEARNED
 
 if TYPE_CHECKING:
     from policies.autoexplore.algorithm import AutoExploreConfig

@@ -3,60 +3,19 @@
 Axis letters: B sequences (or environments), T steps, H W C frame, D features, A actions.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
-from policies.checks import check_at_least, check_positive, check_unit_interval
+from policies.autoexplore.config import AutoExploreModuleConfig
 from policies.exploration import mixture_log_probs, sample_actions
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoExploreModuleConfig:
-    """Network and acting. Defaults: Savov et al. 2025, section A.3."""
-
-    channels: tuple[int, ...] = (32, 32, 64, 64)  # 3×3 convolutions, each with 2×2 max-pooling
-    lstm_size: int = 512
-    temperature: float = 1.0  # divides the logits while acting
-    # ε falls linearly over 150 epochs of 8 × 200 environment steps.
-    epsilon_start: float = 0.1
-    epsilon_end: float = 0.01
-    epsilon_steps: int = 240_000
-
-    def __post_init__(self) -> None:
-        if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"channels are {self.channels}; allowed: one or more positive numbers")
-        check_at_least(1, self, "lstm_size", "epsilon_steps")
-        check_positive(self, "temperature")
-        check_unit_interval(self, "epsilon_start", "epsilon_end")
-        if self.epsilon_end > self.epsilon_start:
-            raise ValueError(
-                f"epsilon_end is {self.epsilon_end}; allowed: at most epsilon_start ({self.epsilon_start}), "
-                "as exploration falls"
-            )
-
-    def epsilon(self, env_steps: int) -> float:
-        """ε after that many environment steps, over all environments."""
-        progress = min(env_steps / self.epsilon_steps, 1.0)
-        return self.epsilon_start + progress * (self.epsilon_end - self.epsilon_start)
-
-
-def scale_frames(frames: Tensor) -> Tensor:
-    """uint8 [..., H, W, C] → float32 [..., C, H, W] in [0, 1]: the one preprocessing, for acting and for learning.
-
-    Raises:
-        ValueError: the frames are not uint8 (scaled twice, they would be black).
-    """
-    if frames.dtype != torch.uint8:
-        raise ValueError(f"frames are {frames.dtype}; allowed: torch.uint8")
-    return rearrange(frames, "... h w c -> ... c h w").float() / 255
+from policies.torso import pooled_convolutions, scale_frames
 
 
 class AutoExploreModule(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
@@ -64,18 +23,8 @@ class AutoExploreModule(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
 
     def setup(self) -> None:
         self.settings: AutoExploreModuleConfig = self.model_config["network"]
-        height, width, depth = self.observation_space.shape
-        layers: list[nn.Module] = []
-        for channels in self.settings.channels:
-            layers += [nn.Conv2d(depth, channels, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
-            depth, height, width = channels, height // 2, width // 2
-        if not height * width:
-            raise ValueError(
-                f"frames of shape {self.observation_space.shape} are too small for {len(self.settings.channels)} "
-                "convolutions, each of which halves them"
-            )
-        self.torso = nn.Sequential(*layers, nn.Flatten())
-        self.lstm = nn.LSTM(depth * height * width, self.settings.lstm_size, batch_first=True)
+        self.torso, embedded = pooled_convolutions(self.observation_space.shape, self.settings.channels)
+        self.lstm = nn.LSTM(embedded, self.settings.lstm_size, batch_first=True)
         self.policy = nn.Linear(self.settings.lstm_size, int(self.action_space.n))
         self.value = nn.Linear(self.settings.lstm_size, 1)
         # The first policy is close to uniform: nothing is preferred before anything was learned.

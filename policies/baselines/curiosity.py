@@ -13,34 +13,18 @@ ruin a learner that nobody watches.
 Axis letters: M transitions, F features, A actions, H W C frame.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from policies.checks import check_at_least, check_positive
+from policies.baselines.config import CuriosityConfig
+from policies.baselines.online import OnlineLearner
 
 STRIDE = 8  # of the convolutions taken together
 MAX_GRADIENT_NORM = 10.0
 MAX_LOG_VARIANCE = 10.0  # and at least its negative
-
-
-@dataclass(frozen=True, kw_only=True)
-class CuriosityConfig:
-    """Sizes and learning of the features' predictor (and of the VAE). Defaults: Burda et al. 2018."""
-
-    features: int = 512
-    hidden: int = 512
-    residual_blocks: int = 4
-    learning_rate: float = 1e-4
-    seed: int = 0  # of the initial weights, which for "rf" are the features
-
-    def __post_init__(self) -> None:
-        check_at_least(1, self, "features", "hidden")
-        check_at_least(0, self, "residual_blocks")
-        check_positive(self, "learning_rate")
 
 
 class CuriosityLosses(NamedTuple):
@@ -120,7 +104,7 @@ class FeaturePredictor(nn.Module):
         return self.outward(told(x))
 
 
-class FeatureCuriosity(nn.Module):
+class FeatureCuriosity(OnlineLearner):
     """Prediction errors as rewards, and the learning that makes them fall where play has been.
 
     Args:
@@ -179,16 +163,6 @@ class FeatureCuriosity(nn.Module):
         return CuriosityLosses(
             float(prediction.detach()), None if reconstruction is None else float(reconstruction.detach())
         )
-
-    def get_state(self) -> dict[str, Any]:
-        """All that a restart needs to continue: weights, optimiser, number of updates."""
-        return {"model": self.state_dict(), "optimizer": self.optimizer.state_dict(), "updates": self.updates}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Takes up a state of `get_state`."""
-        self.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.updates = state["updates"]
 
     def _means(self, pixels_MCHW: Tensor) -> Tensor:
         """φ, [M, F]."""

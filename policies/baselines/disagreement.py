@@ -7,32 +7,15 @@ they agree, also on the mean of what is noise; where not, they differ (Pathak et
 Axis letters: S heads, B batch, N places of a frame, E features, C dimensions of a target.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from policies.checks import check_at_least, check_positive
+from policies.baselines.config import DisagreementConfig
+from policies.baselines.online import OnlineLearner
 
 
-@dataclass(frozen=True, kw_only=True)
-class DisagreementConfig:
-    """The ensemble's sizes and learning."""
-
-    heads: int = 5  # Pathak et al. 2019
-    hidden: int = 128  # ours: per place of a frame, where Plan2Explore's 400 predict a frame at once
-    learning_rate: float = 3e-4  # Sekar et al. 2020
-    seed: int = 0  # of the initial weights
-
-    def __post_init__(self) -> None:
-        check_at_least(2, self, "heads")
-        check_at_least(1, self, "hidden")
-        check_positive(self, "learning_rate")
-
-
-class DisagreementEnsemble(nn.Module):
+class DisagreementEnsemble(OnlineLearner):
     """S two-layer heads: features [..., E] → predicted targets [S, ..., C]."""
 
     def __init__(self, config: DisagreementConfig, *, features: int, targets: int) -> None:
@@ -66,13 +49,3 @@ class DisagreementEnsemble(nn.Module):
         self.optimizer.step()
         self.updates += 1
         return float(loss.detach())
-
-    def get_state(self) -> dict[str, Any]:
-        """All that a restart needs to continue: weights, optimiser, number of updates."""
-        return {"model": self.state_dict(), "optimizer": self.optimizer.state_dict(), "updates": self.updates}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Takes up a state of `get_state`."""
-        self.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.updates = state["updates"]

@@ -20,10 +20,10 @@ from genie_ray.rewards.service import (
     check_cluster,
     replica_settings,
     save_memory,
-    serve_runs,
     shut_down_if_idle,
 )
 from genie_ray.rewards.state import describe_checkpoint
+from policies.ray_internals import serve_runs
 
 MAX_ONGOING = 32  # requests that are read or wait at once; as many more may wait for that, others are sent back
 HEALTH_TIMEOUT_S = 10.0

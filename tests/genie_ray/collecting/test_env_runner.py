@@ -17,7 +17,8 @@ from genie_ray.collecting.env_runner import CollectionEnvRunner
 from genie_ray.envs.config import EnvConfig
 from genie_ray.envs.game import register_rllib_env
 from genie_ray.envs.retro import RetroEnv
-from policies.autoexplore.module import AutoExploreModule, AutoExploreModuleConfig
+from policies.autoexplore.config import AutoExploreModuleConfig
+from policies.autoexplore.module import AutoExploreModule
 from policies.baselines.ppo import EpsilonPPOModule
 from policies.exploration import load_module
 

@@ -20,7 +20,7 @@ from genie_ray.playing.agents import SCORE_FILE, keep_best, latest
 from genie_ray.report.explorers import explorer_section
 from policies.autoexplore.algorithm import AutoExplore
 from policies.rewards import RewardAnswer
-from tests.policies.test_autoexplore import Fails, config
+from tests.policies.autoexplore.small_run import Fails, config
 from tests.policies.toys import ActionClient, Ready
 
 

@@ -23,8 +23,7 @@ from genie_ray.rewards.client import ServeRewardClient
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.service import reward_service
 from genie_ray.training.config import TrainingConfig
-from policies.autoexplore.config import AutoExploreLearningConfig
-from policies.autoexplore.module import AutoExploreModuleConfig
+from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreModuleConfig
 from policies.exploration import load_module
 from world_model import checkpoint
 

@@ -15,8 +15,7 @@ from genie_ray.rewards.learned import DisagreementJudge
 from genie_ray.rewards.novelty import Novelty
 from genie_ray.rewards.state import build_judge, save_state
 from genie_ray.rewards.windows import Windows, join, unfold
-from policies.baselines.curiosity import CuriosityConfig
-from policies.baselines.disagreement import DisagreementConfig
+from policies.baselines.config import CuriosityConfig, DisagreementConfig
 from tests.genie_ray.rewards.small_world import SCALE, TOP_K, fragment, noise_windows, rewards_by_hand, world_model
 from world_model.checkpoint import save, weights_hash
 from world_model.genie import GenieReduxG

@@ -30,9 +30,9 @@ from genie_ray.rewards.judges import UncertaintyJudge
 from genie_ray.rewards.memory import RewardMemory, restore
 from genie_ray.rewards.service import RewardService, find_service, remove_services, reward_service, service_name
 from genie_ray.rewards.windows import unfold
-from policies.autoexplore.algorithm import AutoExploreConfig, AutoExploreLearningConfig
-from policies.autoexplore.module import AutoExploreModuleConfig
-from policies.baselines.curiosity import CuriosityConfig
+from policies.autoexplore.algorithm import AutoExploreConfig
+from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreModuleConfig
+from policies.baselines.config import CuriosityConfig
 from policies.rewards import RewardFuture, RewardUnavailableError
 from tests.genie_ray.rewards.small_world import (
     FITS,

@@ -1,8 +1,9 @@
 """Fragments from many runners, while the learner learns.
 
 A runner is asked for the next fragment as soon as one is taken from it. The request carries the newest weights, and
-what is played comes back with the request after it (`env_runner`). So emulators, reward service and learner work at the
-same time; runners never play ahead by more than that, and `oldest_weights` tells how old is what is still out there.
+what is played comes back with the request after it, when its rewards are there. So emulators, reward service and
+learner work at the same time; runners never play ahead by more than that, and `oldest_weights` tells how old is what is
+still out there.
 
 A runner that dies loses what it had under way, is started again by Ray, and asked anew. One that does not answer within
 RLlib's `sample_timeout_s` is taken for dead.
@@ -17,7 +18,8 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
-from policies.autoexplore.env_runner import PlayedFragment
+from policies.play.runner import PlayedFragment
+from policies.ray_internals import end_remote_runner, end_remote_runners
 
 TAG = "play"
 POLL_S = 0.02
@@ -55,7 +57,7 @@ class FragmentSource:
         """
         if not self._runners.num_remote_env_runners():
             return [self._play_here(env_steps)]
-        self._request(env_steps)
+        self._ask_the_idle(env_steps)
         while True:
             ready = self._runners.fetch_ready_async_reqs(tags=TAG, timeout_seconds=POLL_S)
             for runner, fragment in ready:
@@ -65,7 +67,7 @@ class FragmentSource:
                     self._deaths_in_a_row = 0
             self._end_the_stuck()
             self._bring_back_the_dead()
-            self._request(env_steps)
+            self._ask_the_idle(env_steps)
             if ready:
                 return [fragment for _, fragment in ready]
             if not self._asked_at:  # all are dead, and nobody was waited for
@@ -73,10 +75,10 @@ class FragmentSource:
 
     def _play_here(self, env_steps: int) -> PlayedFragment:
         weights = self._newest_weights()
-        self._played_by[0] = [*self._played_by.get(0, [])[-1:], weights[WEIGHTS_SEQ_NO]]
-        return self._runners.local_env_runner.play_fragment(weights=weights, env_steps=env_steps)
+        self._note_request(0, weights[WEIGHTS_SEQ_NO])
+        return self._runners.local_env_runner.play_fragment(**self._request(weights, env_steps))
 
-    def _request(self, env_steps: int) -> None:
+    def _ask_the_idle(self, env_steps: int) -> None:
         """Lets idle runners play."""
         if not self._idle:
             return
@@ -85,14 +87,19 @@ class FragmentSource:
         if self._weights is None or self._weights[0] != version:
             self._weights = version, ray.put(weights)
         idle = sorted(self._idle)
-        kwargs = {"weights": self._weights[1], "env_steps": env_steps}
-        self._runners.foreach_env_runner_async(
-            "play_fragment", TAG, kwargs=[kwargs] * len(idle), remote_worker_ids=idle
-        )
+        requests = [self._request(self._weights[1], env_steps) for _ in idle]
+        self._runners.foreach_env_runner_async("play_fragment", TAG, kwargs=requests, remote_worker_ids=idle)
         for runner in idle:
-            self._played_by[runner] = [*self._played_by.get(runner, [])[-1:], version]
+            self._note_request(runner, version)
             self._asked_at[runner] = time.monotonic()
         self._idle.clear()
+
+    def _request(self, weights: Any, env_steps: int) -> dict[str, Any]:
+        """What a runner's `play_fragment` is given."""
+        return {"weights": weights, "env_steps": env_steps}
+
+    def _note_request(self, runner: int, version: int) -> None:
+        self._played_by[runner] = [*self._played_by.get(runner, [])[-1:], version]
 
     def _newest_weights(self) -> dict[str, Any]:
         state = self._learners.get_state(
@@ -103,13 +110,13 @@ class FragmentSource:
     def stop(self) -> None:
         """Ends the runners. One may wait for rewards that don't come: RLlib would wait for it."""
         self._runners.foreach_env_runner("stop", local_env_runner=False, timeout_seconds=STOP_TIMEOUT_S)
-        self._runners._worker_manager.clear()
+        end_remote_runners(self._runners)
 
     def _end_the_stuck(self) -> None:
         for runner, asked_at in self._asked_at.items():
             if time.monotonic() - asked_at > self._timeout_s:
                 self._asked_at[runner] = time.monotonic()
-                end_runner(self._runners, runner)
+                end_remote_runner(self._runners, runner)
 
     def _bring_back_the_dead(self) -> None:
         dead = set(self._played_by) - set(self._runners.healthy_env_runner_ids())
@@ -123,8 +130,3 @@ class FragmentSource:
         if self._runners.num_healthy_remote_env_runners() < runners and time.monotonic() > self._probed_at:
             self._probed_at = time.monotonic() + PROBE_EVERY_S
             self._idle.update(self._runners.probe_unhealthy_env_runners(timeout_seconds=PROBE_TIMEOUT_S))
-
-
-def end_runner(runners: EnvRunnerGroup, runner: int) -> None:
-    """Ends a remote runner that hangs; Ray starts it again."""
-    ray.kill(runners._worker_manager.actors()[runner], no_restart=False)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from policies.baselines.curiosity import CuriosityConfig, FeatureCuriosity
-from policies.baselines.disagreement import DisagreementConfig, DisagreementEnsemble
+from policies.baselines.config import CuriosityConfig
+from policies.baselines.curiosity import FeatureCuriosity
 
 SMALL = CuriosityConfig(features=32, hidden=32, residual_blocks=1, learning_rate=1e-3)
 ACTIONS = 3
@@ -100,25 +100,3 @@ def test_one_strange_frame_does_not_ruin_a_vae() -> None:
 def test_frame_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="frame_size is 20; allowed: multiples of 8"):
         FeatureCuriosity("rf", SMALL, frame_size=20, num_actions=ACTIONS)
-
-
-def test_disagreement_by_hand() -> None:
-    """Heads that say 0 and 2 whatever they see have an (unbiased) variance of 2."""
-    ensemble = DisagreementEnsemble(DisagreementConfig(heads=2, hidden=4), features=3, targets=5)
-    with torch.no_grad():
-        for head, says in zip(ensemble.heads, (0.0, 2.0), strict=True):
-            head[2].weight.zero_()
-            head[2].bias.fill_(says)
-    torch.testing.assert_close(ensemble.disagreement(torch.randn(2, 6, 3)), torch.full((2, 6), 2.0))
-
-
-def test_heads_agree_where_they_have_been_also_about_noise() -> None:
-    torch.manual_seed(0)
-    ensemble = DisagreementEnsemble(DisagreementConfig(hidden=32, learning_rate=3e-3), features=8, targets=4)
-    seen, unseen = torch.randn(64, 4, 8) + torch.tensor([3.0] + [0.0] * 7), -torch.randn(64, 4, 8).abs() * 3
-    before = ensemble.disagreement(seen).mean()
-    for _ in range(300):
-        loss = ensemble.learn(seen, torch.randn(64, 4, 4))  # targets that nobody can predict
-    assert loss > 0.8
-    assert ensemble.disagreement(seen).mean() < before / 4
-    assert ensemble.disagreement(unseen).mean() > 4 * ensemble.disagreement(seen).mean()

@@ -2,56 +2,21 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.tune import register_env
 
 from policies.autoexplore.algorithm import AutoExplore, AutoExploreConfig
 from policies.autoexplore.config import AutoExploreLearningConfig
-from policies.autoexplore.env_runner import CuriosityEnvRunner, PlayedFragment
-from policies.autoexplore.module import AutoExploreModuleConfig
+from policies.autoexplore.env_runner import CuriosityEnvRunner, JudgedFragment
 from policies.exploration import load_module
 from policies.rewards import RewardAnswer, RewardUnavailableError
-from tests.policies.toys import NUM_ACTIONS, ActionClient, ShowsAction
+from tests.policies.autoexplore.small_run import LEARNING, Fails, config, weights
+from tests.policies.toys import NUM_ACTIONS, ActionClient
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-
-LEARNING = AutoExploreLearningConfig(
-    num_envs=4,
-    steps_per_epoch=40,
-    fragment_length=20,
-    updates_per_epoch=20,
-    sequences_per_update=16,
-    sequence_length=10,
-    burn_in=2,
-    learning_rate=3e-3,
-    evaluation_every=2,
-    evaluation_steps=10,
-    entropy_weight=0.3,  # or noise alone would let an action take over
-)
-
-
-def config(*, updates: int = 20, client: Any = ActionClient, **env_config: Any) -> AutoExploreConfig:
-    register_env("shows_action", ShowsAction)
-    return (
-        AutoExploreConfig()
-        .environment("shows_action", env_config=env_config)
-        .training(
-            learning=replace(LEARNING, updates_per_epoch=updates),
-            network=AutoExploreModuleConfig(channels=(8, 8), lstm_size=16),
-            reward_client_factory=client,
-        )
-        .debugging(seed=0)
-    )
-
-
-def weights(algorithm: AutoExplore) -> dict[str, np.ndarray]:
-    return algorithm.learner_group.get_weights()[DEFAULT_MODULE_ID]
 
 
 def share_of_best_action(algorithm: AutoExplore) -> float:
@@ -82,7 +47,7 @@ class ForgetsActions(CuriosityEnvRunner):
 
     rng = np.random.default_rng(0)
 
-    def _judged(self, *args: Any, **kwargs: Any) -> PlayedFragment:
+    def _judged(self, *args: Any, **kwargs: Any) -> JudgedFragment:
         fragment = super()._judged(*args, **kwargs)
         for episode in fragment.episodes:
             episode.actions.data = self.rng.integers(NUM_ACTIONS, size=len(episode.actions.data))
@@ -142,11 +107,6 @@ def test_game_rewards_are_recorded_and_never_learned_from() -> None:
         algorithm.stop()
     for name, value in results[0.0].items():
         np.testing.assert_array_equal(value, results[5.0][name])
-
-
-class Fails:
-    def answer(self, timeout_s: float) -> RewardAnswer:
-        raise RewardUnavailableError("the service restarts")
 
 
 class Unreliable(ActionClient):

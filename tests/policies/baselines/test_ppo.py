@@ -9,7 +9,8 @@ import torch
 from ray.rllib.core.columns import Columns
 from ray.tune import register_env
 
-from policies.baselines.ppo import EpsilonPPOModule, PPOSettings, ppo_config
+from policies.baselines.config import PPOSettings
+from policies.baselines.ppo import EpsilonPPOModule, ppo_config
 from policies.exploration import load_module, mixture_log_probs
 from tests.policies.toys import ShowsAction
 

@@ -12,8 +12,8 @@ from ray.rllib.core.columns import Columns
 
 from policies.autoexplore.algorithm import AutoExplore
 from policies.autoexplore.judging import SCALE
-from policies.autoexplore.replay import LEARNED
-from tests.policies.test_autoexplore import LEARNING, config, weights
+from policies.replay import LEARNED
+from tests.policies.autoexplore.small_run import LEARNING, config, weights
 from tests.policies.toys import Judges
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -13,9 +13,9 @@ import psutil
 import pytest
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
-from policies.autoexplore import sampling
 from policies.autoexplore.algorithm import AutoExplore
-from tests.policies.test_autoexplore import LEARNING, config
+from policies.play import fragments
+from tests.policies.autoexplore.small_run import LEARNING, config
 from tests.policies.toys import Dies, Outage
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.slow]
@@ -73,7 +73,7 @@ def test_the_learner_outlives_a_killed_runner_and_a_killed_emulator(algorithm: A
 
 def test_runners_that_only_die_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that hand on a first fragment, which is empty."""
-    monkeypatch.setattr(sampling, "MAX_DEATHS_IN_A_ROW", 1)
+    monkeypatch.setattr(fragments, "MAX_DEATHS_IN_A_ROW", 1)
     algorithm = remote_config().env_runners(num_env_runners=1).training(reward_client_factory=Dies).build_algo()
     with pytest.raises(RuntimeError, match="died 2 times in a row"):
         algorithm.training_step()
@@ -112,11 +112,11 @@ def test_an_evaluation_that_hangs_is_given_up_and_the_next_one_plays(tmp_path: P
 def test_stopping_does_not_wait_for_rewards() -> None:
     algorithm = remote_config().training(reward_client_factory=Outage, reward_timeout_s=90.0).build_algo()
     source, runners = algorithm._source, algorithm.env_runner_group
-    source._request(0)
+    source._ask_the_idle(0)
     while len(source._idle) < 2:
-        ready = runners.fetch_ready_async_reqs(tags=sampling.TAG, timeout_seconds=1)
+        ready = runners.fetch_ready_async_reqs(tags=fragments.TAG, timeout_seconds=1)
         source._idle.update(runner for runner, _ in ready)
-    source._request(0)  # which waits for the rewards of the first one
+    source._ask_the_idle(0)  # which waits for the rewards of the first one
     time.sleep(2)
     start = time.monotonic()
     algorithm.stop()

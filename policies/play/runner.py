@@ -1,0 +1,120 @@
+"""An environment runner that plays fragment by fragment, each by the weights that come with the request for it.
+
+What the agents that play so have in common: environments that are started again when they fail, draws that a restarted
+runner does not repeat, and errors that reach the algorithm. What becomes of the steps played is a subclass's
+(`FragmentEnvRunner.hand_on`).
+"""
+
+import abc
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AsyncVectorEnv
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+logger = logging.getLogger(__name__)
+MAX_STARTS = 3  # attempts to start the environments
+
+
+class PlayError(RuntimeError):
+    """There can be no play or no rewards, and asking again would not help: one line that says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayedFragment:
+    """What a runner hands on: pieces of episodes, none where it has nothing to hand on yet."""
+
+    episodes: list[SingleAgentEpisode] = field(default_factory=list)
+    infos: list[list[dict[str, Any]]] = field(
+        default_factory=list
+    )  # of each episode's frames; for logs; the learner gets none
+    metrics: dict[str, Any] = field(default_factory=dict)  # RLlib's, of the runner
+    error: str = ""  # why there will be no more; RLlib would start a runner that raises again and again, silently
+
+    @property
+    def steps(self) -> int:
+        """Environment steps."""
+        return sum(map(len, self.episodes))
+
+
+class FragmentEnvRunner(SingleAgentEnvRunner, abc.ABC):
+    """RLlib's environment runner, asked for one fragment at a time."""
+
+    env: Any  # gymnasium's vector of environments
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._begun = False
+
+    @abc.abstractmethod
+    def hand_on(self, episodes: list[SingleAgentEpisode]) -> PlayedFragment:
+        """What is handed on now that these pieces of episodes were played, be it these or earlier ones.
+
+        Raises:
+            PlayError: nothing can be, now or later.
+        """
+
+    def play_fragment(self, *, weights: dict[str, Any], env_steps: int) -> PlayedFragment:
+        """Plays a fragment in all environments.
+
+        Args:
+            weights: of the policy to play by, as `Learner.get_state` gives them.
+            env_steps: steps of all environments so far, which the schedule of ε goes by.
+        """
+        if not self._begun:
+            self._seed_draws(env_steps)
+            self._begun = True
+        self.set_state({**weights, NUM_ENV_STEPS_SAMPLED_LIFETIME: env_steps})
+        try:
+            return self.hand_on(self.sample())
+        except PlayError as error:
+            return PlayedFragment(error=str(error))
+
+    def make_env(self) -> None:
+        # The processes of environments that failed are ended, not asked to: gymnasium would wait for the answers of
+        # those that answered before another one died.
+        self._end_processes()
+        super().make_env()
+
+    def _try_env_reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        # RLlib's own tries without end, one call deeper each time.
+        failures = 0
+        while True:
+            try:
+                return self.env.reset(seed=seed, options=options)
+            except Exception as error:
+                failures += 1
+                if failures == MAX_STARTS:
+                    self._end_processes()
+                    given = self.config.env_config
+                    what = given.get("game", given.get("games", self.config.env))
+                    raise PlayError(f"{what} does not start: {one_line(error)}") from error
+                logger.warning("the environments do not start, and are made anew: %s", one_line(error))
+                self.make_env()
+
+    def _end_processes(self) -> None:
+        if self.env is not None and isinstance(environments := self.env.unwrapped, AsyncVectorEnv):
+            for process in environments.processes:
+                process.kill()
+            environments.closed = True
+            self.env = None
+
+    def _seed_draws(self, env_steps: int) -> None:
+        """By what was played so far, too: a runner that was started again would repeat its first draws."""
+        if self.config.seed is not None:
+            seeds = np.random.SeedSequence([self.config.seed, self.worker_index or 0, env_steps])
+            self._seed = int(seeds.generate_state(1)[0])
+            torch.manual_seed(self._seed)
+
+
+def one_line(error: Exception) -> str:
+    """An exception's type and the last line of its message that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
