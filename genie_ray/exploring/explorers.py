@@ -14,8 +14,9 @@ from genie_ray.exploring.exploration import exploration_epochs, settings_of
 from genie_ray.exploring.rounds import check_rounds, judge_of
 from genie_ray.games.actions import action_names
 from genie_ray.playing.agents import Line, saved_companions
+from genie_ray.rewards.deployment import replica_gpus
 from genie_ray.rewards.memory import restore
-from genie_ray.rewards.service import remove_services, replica_gpus, reward_service, service_name
+from genie_ray.rewards.service import remove_services, reward_service, service_name
 
 
 def cluster_needs(run: ExplorersConfig, replicas: int) -> dict[str, dict[str, float]]:

@@ -26,7 +26,7 @@ from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
 from genie_ray.exploring.rounds import check_rounds
 from genie_ray.games.actions import action_names
 from genie_ray.games.roms import require_games
-from genie_ray.rewards.service import check_checkpoint
+from genie_ray.rewards.deployment import check_checkpoint
 from genie_ray.sweeping.config import SweepConfig
 from genie_ray.sweeping.plan import Trial, plan_trials
 from genie_ray.sweeping.report import read_results, write_report

@@ -17,6 +17,7 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
+    EVALUATION_RESULTS,
     LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
@@ -26,7 +27,7 @@ from ray.rllib.utils.metrics import (
 
 from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreModuleConfig
 from policies.autoexplore.env_runner import CuriosityEnvRunner, JudgedFragment
-from policies.autoexplore.evaluation import evaluate
+from policies.autoexplore.evaluation import play_evaluation
 from policies.autoexplore.judging import SCALE, ReplayJudge
 from policies.autoexplore.learner import AutoExploreLearner
 from policies.autoexplore.module import AutoExploreModule
@@ -279,3 +280,15 @@ class AutoExplore(Algorithm):
         self.replay.set_state(state["replay"])
         self.judge.set_state(state["judge"])
         self.env_steps, self.updates = state["env_steps"], state["updates"]
+
+
+def evaluate(algorithm: AutoExplore, runners: EnvRunnerGroup) -> tuple[dict[str, Any], int, int]:
+    """RLlib's hook: lets an evaluation runner play, and takes in its figures. Keeps what was played, or why nothing."""
+    config = algorithm.config
+    played = play_evaluation(runners, config.learning, fragment_timeout_s=config.sample_timeout_s)
+    algorithm.evaluation_error = played.error
+    if played.error:
+        return {}, 0, 0
+    algorithm.evaluated = played
+    algorithm.metrics.aggregate([played.metrics], key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
+    return {}, played.steps, played.steps

@@ -3,7 +3,7 @@
 Axis letters: B sequences, T steps, S = T + 1 observations (the last one only bootstraps), A actions.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from ray.rllib.core.columns import Columns
@@ -13,9 +13,6 @@ from torch import Tensor
 from policies.autoexplore.losses import LossTerms, VTrace, actor_critic_terms, kl_divergence, masked_mean, vtrace
 from policies.memory import keep_freed_memory
 from policies.replay import LEARNED
-
-if TYPE_CHECKING:
-    from policies.autoexplore.algorithm import AutoExploreConfig
 
 
 class AutoExploreLearner(TorchLearner):
@@ -30,7 +27,7 @@ class AutoExploreLearner(TorchLearner):
         self._earlier_weights: dict[str, Tensor] | None = None  # those of an epoch ago
 
     def compute_loss_for_module(
-        self, *, module_id: str, config: "AutoExploreConfig", batch: dict[str, Any], fwd_out: dict[str, Any]
+        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> Tensor:
         learning = config.learning
         mask_BT = batch[Columns.LOSS_MASK][:, :-1]

@@ -13,15 +13,9 @@ from ray import serve
 from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
 from genie_ray.rewards.client import APP_NAME, one_line
 from genie_ray.rewards.config import RewardConfig
+from genie_ray.rewards.deployment import bind, check_cluster, replica_settings
 from genie_ray.rewards.http.api import HttpConfig, RewardApi
-from genie_ray.rewards.service import (
-    QUIET,
-    bind,
-    check_cluster,
-    replica_settings,
-    save_memory,
-    shut_down_if_idle,
-)
+from genie_ray.rewards.service import QUIET, save_memory, shut_down_if_idle
 from genie_ray.rewards.state import describe_checkpoint
 from policies.ray_internals import serve_runs
 

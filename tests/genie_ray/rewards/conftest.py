@@ -1,10 +1,15 @@
-"""World models with random weights, two of them, and their checkpoints."""
+"""World models with random weights, two of them, their checkpoints, and a service that judges by one."""
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.genie_ray.rewards.small_world import world_model
+from genie_ray.rewards.http.api import HttpConfig
+from genie_ray.rewards.http.serving import http_service
+from genie_ray.rewards.service import find_service
+from tests.genie_ray.rewards.small_world import APP, FITS, SERVED, TOKEN, Factory, world_model
 from world_model.checkpoint import save
 from world_model.genie import GenieReduxG
 
@@ -20,3 +25,20 @@ def checkpoints(models: list[GenieReduxG], tmp_path_factory: pytest.TempPathFact
     for number, model in enumerate(models):
         save(model, root / str(number), provenance={})
     return [root / "0", root / "1"]
+
+
+@pytest.fixture(scope="module")
+def url(checkpoints: list[Path], ray_session: None) -> Iterator[str]:
+    """One Serve for a module, with HTTP."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    http = HttpConfig(port=port, max_request_mb=1, token=TOKEN)
+    with http_service(checkpoints[0], SERVED, http, app_name=APP) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def factory(url: str) -> Factory:
+    """Of clients that ask by handle."""
+    return find_service(APP, **FITS)

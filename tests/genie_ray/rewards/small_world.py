@@ -2,12 +2,14 @@
 
 import dataclasses
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from genie_ray.rewards.client import ServeRewardClient
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.judges import Judge, Judgement
 from genie_ray.rewards.replica import RewardModel
@@ -114,3 +116,9 @@ async def started(checkpoint: Path, model: GenieReduxG, **changes: Any) -> tuple
     assert replica._judge is not None
     replica._judge = recording = Recording(replica._judge)
     return replica, recording
+
+
+APP, TOKEN = "test-rewards", "a token of the tests"
+SERVED = RewardConfig(top_k_fraction=TOP_K, scale=SCALE, batch_size=7, cpus=0.5, gpus=0.0)
+"""What runs under that name, with HTTP, for tests that ask for `url` or `factory`."""
+Factory = Callable[[], ServeRewardClient]

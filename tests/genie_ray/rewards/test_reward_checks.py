@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from genie_ray.rewards.service import check_checkpoint, reward_service
+from genie_ray.rewards.deployment import check_checkpoint
+from genie_ray.rewards.service import reward_service
 from tests.genie_ray.rewards.small_world import CONFIG, FITS
 from world_model.checkpoint import save, weights_hash
 from world_model.genie import GenieReduxG

@@ -1,15 +1,13 @@
-"""The service on real Ray Serve: by handle, through RLlib, over HTTP; with weights swapped and replicas killed."""
+"""The service on real Ray Serve: by handle, through RLlib; with weights swapped and replicas killed."""
 
 import dataclasses
 import os
 import pickle
 import shutil
 import signal
-import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,6 @@ from ray.tune import register_env
 
 from genie_ray.rewards import service as service_module
 from genie_ray.rewards.client import ServeRewardClient
-from genie_ray.rewards.config import RewardConfig
-from genie_ray.rewards.http import wire
 from genie_ray.rewards.http.api import HttpConfig
 from genie_ray.rewards.http.serving import http_service
 from genie_ray.rewards.judges import UncertaintyJudge
@@ -35,10 +31,11 @@ from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreMo
 from policies.baselines.config import CuriosityConfig
 from policies.rewards import RewardFuture, RewardUnavailableError
 from tests.genie_ray.rewards.small_world import (
+    APP,
     FITS,
     SCALE,
-    SIZES,
-    TOP_K,
+    SERVED,
+    Factory,
     assert_rewards,
     fragment,
     fragments,
@@ -47,27 +44,6 @@ from tests.genie_ray.rewards.small_world import (
 from tests.policies.toys import ShowsAction
 from world_model.checkpoint import weights_hash
 from world_model.genie import GenieReduxG
-
-APP, TOKEN = "test-rewards", "a token of the tests"
-Factory = Callable[[], ServeRewardClient]
-CONFIG = RewardConfig(top_k_fraction=TOP_K, scale=SCALE, batch_size=7, cpus=0.5, gpus=0.0)
-
-
-@pytest.fixture(scope="module")
-def url(checkpoints: list[Path], ray_session: None) -> Iterator[str]:
-    """One Serve for this module, with HTTP."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    http = HttpConfig(port=port, max_request_mb=1, token=TOKEN)
-    with http_service(checkpoints[0], CONFIG, http, app_name=APP) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def factory(url: str) -> Factory:
-    """Of clients that ask by handle."""
-    return find_service(APP, **FITS)
 
 
 def stats(client: ServeRewardClient) -> dict[str, Any]:
@@ -118,7 +94,7 @@ def test_explorers_transitions_get_their_own_rewards(factory: Factory, models: l
 def test_a_replica_killed_under_load_costs_no_reward(factory: Factory, models: list[GenieReduxG]) -> None:
     """Three callers, SIGKILL in the middle: every fragment gets the model's rewards, some after being asked again."""
     asked = [fragments(500 + number, 9) for number in range(3)]
-    judge = UncertaintyJudge(models[0], CONFIG, "bare")
+    judge = UncertaintyJudge(models[0], SERVED, "bare")
     expected = [[judge.judge(unfold(*one)).rewards_M for one in zip(*several, strict=True)] for several in asked]
     killed, client = stats(factory())["pid"], factory()
     stop = threading.Event()
@@ -166,7 +142,7 @@ def test_a_service_comes_changes_its_weights_and_goes(
     with pytest.raises(ValueError, match=f"no reward service '{name}' on this cluster; running: {APP}"):
         find_service(name, **FITS)
     late = client.submit(*fragments(5))  # before it is there
-    with reward_service(checkpoints[0], CONFIG, app_name=name, **FITS) as service:
+    with reward_service(checkpoints[0], SERVED, app_name=name, **FITS) as service:
         answer = late.answer(timeout_s=30)
         assert_rewards(answer.rewards, models[0], *fragments(5))
         assert answer.attempts > 1
@@ -192,10 +168,10 @@ def test_a_service_comes_changes_its_weights_and_goes(
         # Nobody takes it over under its name, but a run may remove what it left behind when it was killed.
         with (
             pytest.raises(ValueError, match=f"'{name}' runs already on this cluster"),
-            reward_service(checkpoints[0], CONFIG, app_name=name, **FITS),
+            reward_service(checkpoints[0], SERVED, app_name=name, **FITS),
         ):
             pass
-        doubled = dataclasses.replace(CONFIG, scale=2 * SCALE, cpus=0.1)
+        doubled = dataclasses.replace(SERVED, scale=2 * SCALE, cpus=0.1)
         with reward_service(checkpoints[0], doubled, app_name=f"{service_name(tmp_path)}-1", **FITS) as other:
             twice = other().submit(*fragments(10)).result(timeout_s=30)
             assert_rewards([twice[0] / 2], models[0], *fragments(10))
@@ -212,7 +188,7 @@ def test_a_service_comes_changes_its_weights_and_goes(
 
 @pytest.mark.slow
 def test_what_was_learned_is_kept_though_the_run_fails(url: str, checkpoints: list[Path], tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, kind="rf", curiosity=CuriosityConfig(features=8, hidden=8, residual_blocks=1))
+    config = dataclasses.replace(SERVED, kind="rf", curiosity=CuriosityConfig(features=8, hidden=8, residual_blocks=1))
 
     def run() -> None:
         with reward_service(checkpoints[0], config, state=tmp_path, **FITS) as service:
@@ -227,7 +203,7 @@ def test_what_was_learned_is_kept_though_the_run_fails(url: str, checkpoints: li
 
 @pytest.mark.long
 def test_replicas_are_added_under_load(url: str, checkpoints: list[Path], models: list[GenieReduxG]) -> None:
-    config = dataclasses.replace(CONFIG, max_replicas=2, cpus=0.1)
+    config = dataclasses.replace(SERVED, max_replicas=2, cpus=0.1)
     frames, actions = fragments(10)
     many = [frames * 30, actions * 30]
     with reward_service(checkpoints[0], config, **FITS) as service:
@@ -245,7 +221,7 @@ def test_replicas_are_added_under_load(url: str, checkpoints: list[Path], models
 
 @pytest.mark.slow
 def test_what_rewards_remember_goes_with_a_checkpoint(url: str, checkpoints: list[Path], tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, novelty="lifelong", cpus=0.0)
+    config = dataclasses.replace(SERVED, novelty="lifelong", cpus=0.0)
     serving: dict[str, Any] = {**FITS, "state": tmp_path / "rewards"}
 
     def ask(service: RewardService, **how: bool) -> np.ndarray:
@@ -275,7 +251,7 @@ def test_what_rewards_remember_goes_with_a_checkpoint(url: str, checkpoints: lis
 def test_another_serve_is_left_alone(url: str, checkpoints: list[Path]) -> None:
     with (
         pytest.raises(ValueError, match=f"this cluster has a Ray Serve already .running: {APP}"),
-        http_service(checkpoints[0], CONFIG, HttpConfig()),
+        http_service(checkpoints[0], SERVED, HttpConfig()),
     ):
         pass
 
@@ -309,62 +285,3 @@ def test_errors_inside_the_model_are_not_hidden(factory: Factory) -> None:
     frames, actions = fragment(5)
     with pytest.raises(ValueError, match="frames have shape"):
         factory().submit([frames[:, ::2]], [actions]).result(timeout_s=30)
-
-
-def test_over_http_it_answers_as_by_handle(url: str, models: list[GenieReduxG]) -> None:
-    frames, actions = fragments(9, 2, 4)
-    body = wire.pack_question(wire.Question(frames=frames, actions=actions, episodes=["a", "b", "c"]))
-    header = {"Authorization": f"Bearer {TOKEN}"}
-    response = requests.post(f"{url}/v1/rewards", body, params={"maps": "true"}, headers=header, timeout=30)
-    assert response.status_code == 200
-    answer = wire.unpack_answer(response.content, max_bytes=1_000_000)
-    assert_rewards(answer.rewards, models[0], frames, actions)
-    assert answer.version == weights_hash(models[0])
-    assert answer.statistics["entropy_top"][0].shape == (9,)
-    assert answer.maps is not None
-    assert answer.maps[2].shape == (4, 2, 2)
-    served = requests.get(f"{url}/v1/service", headers=header, timeout=30).json()
-    assert {name: served[name] for name in SIZES} == SIZES
-    assert requests.get(f"{url}/v1/stats", headers=header, timeout=30).json()["windows"] >= 7
-    described = requests.get(f"{url}/openapi.json", timeout=30).json()
-    assert {"/v1/rewards", "/v1/service", "/v1/stats"} <= described["paths"].keys()
-    assert "frames_0   uint8" in described["info"]["description"]
-
-
-@pytest.mark.parametrize(
-    ("body", "token", "status", "reason"),
-    [
-        (b"", None, 401, "no token, or another"),
-        (b"", "another token here", 401, "no token, or another"),
-        (b"", "ein anderer Schlüssel", 401, "no token, or another"),
-        (b"no archive", TOKEN, 400, "no .npz file"),
-        (wire._pack({"frames_0": np.zeros(3)}), TOKEN, 400, "allowed: frames_0, actions_0"),
-        (bytes(2 * 1024**2), TOKEN, 413, "more than 1 MB"),
-        (
-            wire.pack_question(wire.Question(frames=[np.zeros((6, 8, 8, 3))], actions=[np.zeros(5)], episodes=None)),
-            TOKEN,
-            400,
-            "fragment 0: actions have shape [5] and type float64; allowed: [n], integers",
-        ),
-    ],
-)
-def test_over_http_what_cannot_be_answered_is_refused(
-    url: str, body: bytes, token: str | None, status: int, reason: str
-) -> None:
-    header = {} if token is None else {"Authorization": f"Bearer {token}"}
-    response = requests.post(f"{url}/v1/rewards", body, headers=header, timeout=30)
-    assert response.status_code == status
-    assert reason in response.json()["detail"]
-    assert "RayTaskError" not in response.text
-
-
-def test_over_http_an_id_is_one_questions(url: str) -> None:
-    def ask(length: int) -> requests.Response:
-        frames, actions = fragments(length)
-        body = wire.pack_question(wire.Question(frames=frames, actions=actions, episodes=None))
-        header = {"Authorization": f"Bearer {TOKEN}"}
-        return requests.post(f"{url}/v1/rewards", body, params={"request_id": "one"}, headers=header, timeout=30)
-
-    assert ask(5).content == ask(5).content
-    assert ask(6).status_code == 400
-    assert ask(6).json()["detail"] == "request_id 'one' was another question's; allowed: a fresh UUID for each"

@@ -1,0 +1,118 @@
+"""The reward service as Ray Serve deploys it: what its replicas are told and take, and what is refused beforehand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+
+from genie_ray import __version__
+from genie_ray.rewards.client import DEPLOYMENT
+from genie_ray.rewards.config import RewardConfig
+from genie_ray.rewards.replica import RewardModel
+from genie_ray.rewards.state import describe_checkpoint
+from policies.baselines.curiosity import STRIDE
+from policies.ray_internals import deployment_version
+
+MAX_ONGOING = 32  # requests in one replica: the next batches gather there
+REQUESTS_PER_REPLICA = 4.0  # in flight, above which replicas are added
+HEALTH_CHECK_S = 2.0  # a dead replica is replaced after at most that
+
+
+def check_checkpoint(checkpoint: str | Path, *, frame_size: int, action_names: Sequence[str]) -> str:
+    """Refuses, before anything starts, a checkpoint that cannot judge these environments; returns its weights' hash.
+
+    Raises:
+        ValueError: not a GenieRedux-G checkpoint, made for other frames or actions, or for shorter clips than windows.
+    """
+    described = describe_checkpoint(checkpoint)
+    require_fit(f"checkpoint {checkpoint}", described, frame_size=frame_size, action_names=action_names)
+    return described["version"]
+
+
+def require_fit(name: str, described: Mapping[str, Any], *, frame_size: int, action_names: Sequence[str]) -> None:
+    """Raises ValueError unless a checkpoint or a service, by its description, judges such frames and actions."""
+    wanted = {"frame_size": frame_size, "num_actions": len(action_names), "action_names": list(action_names)}
+    for key, value in wanted.items():
+        # Where nothing is known about the actions' names, their number must do.
+        if described[key] != value and described[key] not in (
+            None,
+            [str(number) for number in range(len(action_names))],
+        ):
+            raise ValueError(f"{name} has {key} {described[key]}; the environments have {value}")
+
+
+def replica_settings(
+    checkpoint: str | Path, config: RewardConfig, *, version: str, state: str | Path | None
+) -> dict[str, Any]:
+    """What the replicas are told.
+
+    Raises:
+        ValueError: a reward that remembers has no state directory, or cannot judge frames of this size.
+    """
+    if config.stateful and state is None:
+        raise ValueError(f"no state directory; needed by {config.reason}")
+    frame_size = describe_checkpoint(checkpoint)["frame_size"]
+    if config.kind in ("rf", "vae") and frame_size % STRIDE:
+        raise ValueError(f"frame size is {frame_size}; allowed with kind {config.kind!r}: multiples of {STRIDE}")
+    return {
+        "checkpoint": str(Path(checkpoint).absolute()),
+        "version": version,
+        "config": dataclasses.asdict(config),
+        "state": None if state is None else str(Path(state).absolute()),
+        "gpus": replica_gpus(config),
+    }
+
+
+def bind(config: RewardConfig, settings: dict[str, Any]) -> serve.Application:
+    """The deployment as Serve runs it."""
+    if config.max_replicas is None:
+        replicas: dict[str, Any] = {"num_replicas": config.replicas}
+    else:
+        replicas = {
+            "autoscaling_config": {
+                "min_replicas": config.replicas,
+                "max_replicas": config.max_replicas,
+                "target_ongoing_requests": REQUESTS_PER_REPLICA,
+            }
+        }
+    return (
+        serve.deployment(RewardModel, name=DEPLOYMENT)
+        .options(
+            **replicas,
+            ray_actor_options={"num_cpus": config.cpus, "num_gpus": settings["gpus"]},
+            max_ongoing_requests=MAX_ONGOING,
+            max_queued_requests=config.max_waiting,
+            health_check_period_s=HEALTH_CHECK_S,
+            user_config=settings,
+            **deployment_version(__version__),
+        )
+        .bind()
+    )
+
+
+def check_cluster(config: RewardConfig) -> None:
+    """Refuses replicas for which the cluster is too small.
+
+    Raises:
+        RuntimeError: not connected to a cluster.
+        ValueError: it lacks what the replicas need.
+    """
+    if not ray.is_initialized():
+        raise RuntimeError("no Ray: connect to a cluster before starting the reward service")
+    for resource, wanted in (("CPU", config.cpus * config.replicas), ("GPU", replica_gpus(config) * config.replicas)):
+        there = ray.cluster_resources().get(resource, 0)
+        if wanted > there:
+            raise ValueError(f"the reward service wants {wanted:g} {resource}s; the cluster has {there:g}")
+
+
+def replica_gpus(config: RewardConfig) -> float:
+    """GPUs of each replica; where the config leaves it open, one if the cluster has one for each, else none."""
+    if config.gpus is not None:
+        return config.gpus
+    most = config.max_replicas or config.replicas
+    return 1.0 if ray.cluster_resources().get("GPU", 0) >= most else 0.0
