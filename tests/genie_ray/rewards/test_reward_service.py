@@ -35,6 +35,7 @@ from tests.genie_ray.rewards.small_world import (
     FITS,
     SCALE,
     SERVED,
+    TOKEN,
     Factory,
     assert_rewards,
     fragment,
