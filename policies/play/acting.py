@@ -18,9 +18,7 @@ Act = Callable[[NDArray[np.uint8]], tuple[int, float]]
 
 def learned(module: RLModule) -> Act:
     """A trained policy's acting over one episode, from its initial state on."""
-    state = {
-        key: torch.as_tensor(value)[None] for key, value in module.get_initial_state().items()
-    }  # empty where the policy has no memory
+    state = {key: torch.as_tensor(value)[None] for key, value in module.get_initial_state().items()}
     recurrent = bool(state)
 
     @torch.no_grad()

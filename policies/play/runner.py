@@ -30,9 +30,7 @@ class PlayedFragment:
     """What a runner hands on: pieces of episodes, none where it has nothing to hand on yet."""
 
     episodes: list[SingleAgentEpisode] = field(default_factory=list)
-    infos: list[list[dict[str, Any]]] = field(
-        default_factory=list
-    )  # of each episode's frames; for logs; the learner gets none
+    infos: list[list[dict[str, Any]]] = field(default_factory=list)  # of each episode's frames; not for the learner
     metrics: dict[str, Any] = field(default_factory=dict)  # RLlib's, of the runner
     error: str = ""  # why there will be no more; RLlib would start a runner that raises again and again, silently
 
