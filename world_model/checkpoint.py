@@ -71,8 +71,8 @@ def save(model: Model, directory: str | Path, *, provenance: Mapping[str, Any], 
     """Writes a checkpoint; an old one at `directory` is replaced when the new one is complete.
 
     An error leaves the old one where it was. So does a kill, but for one between the two renames: then the old one is
-    at `.NAME.old` beside, and the next save puts it back first. One process at a time may save to a directory: what it
-    finds there of a save, it takes for one that was killed.
+    at `.NAME.saving/old` beside, and the next save puts it back first. One process at a time may save to a directory:
+    a `.NAME.saving` that it finds is taken for one that a killed save left.
 
     Args:
         model: what to save.
@@ -92,10 +92,11 @@ def save(model: Model, directory: str | Path, *, provenance: Mapping[str, Any], 
         "tokenizer_sha256": _tokenizer_hash(model),
         "provenance": dict(provenance),
     }
-    new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
-    _settle(directory, new, old)
+    staging = directory.with_name(f".{directory.name}.saving")
+    new, old = staging / "new", staging / "old"
+    _settle(directory, staging)
     try:
-        new.mkdir()
+        new.mkdir(parents=True)
         (new / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
         if card is not None:
             (new / CARD_FILE).write_text(card, encoding="utf-8")
@@ -104,16 +105,15 @@ def save(model: Model, directory: str | Path, *, provenance: Mapping[str, Any], 
             directory.rename(old)
         new.rename(directory)
     finally:
-        _settle(directory, new, old)
+        _settle(directory, staging)
 
 
-def _settle(directory: Path, new: Path, old: Path) -> None:
+def _settle(directory: Path, staging: Path) -> None:
     """Puts the old checkpoint back where no new one came in its place, and removes what else a save left."""
-    if old.exists() and not directory.exists():
-        old.rename(directory)
-    for rest in (new, old):
-        if rest.exists():
-            shutil.rmtree(rest)
+    if (staging / "old").exists() and not directory.exists():
+        (staging / "old").rename(directory)
+    if staging.exists():
+        shutil.rmtree(staging)
 
 
 def load(directory: str | Path, device: str | torch.device = "cpu") -> Model:

@@ -96,7 +96,7 @@ def test_a_model_card_lies_beside_the_weights(tmp_path: Path) -> None:
 def test_a_failed_save_leaves_the_old_checkpoint(failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, rename = Tokenizer(tokenizer_config()), Path.rename
     checkpoint.save(first, tmp_path / "tokenizer", provenance={})
-    moved = {"first rename": "tokenizer", "second rename": ".tokenizer.new"}.get(failing)
+    moved = {"first rename": "tokenizer", "second rename": "new"}.get(failing)
 
     def broken_rename(self: Path, target: Path) -> Path:
         if self.name == moved:
@@ -118,13 +118,14 @@ def test_a_failed_save_leaves_the_old_checkpoint(failing: str, tmp_path: Path, m
 
 def leave(killed: str, tmp_path: Path) -> None:
     """What lies beside a saved checkpoint "tokenizer" after a save that was killed at that point."""
-    checkpoint.save(Tokenizer(tokenizer_config()), tmp_path / ".tokenizer.new", provenance={})
+    staging = tmp_path / ".tokenizer.saving"
+    checkpoint.save(Tokenizer(tokenizer_config()), staging / "new", provenance={})
     if killed == "while writing":
-        (tmp_path / ".tokenizer.new" / "model.safetensors").write_bytes(b"half")
+        (staging / "new" / "model.safetensors").write_bytes(b"half")
     elif killed == "between the renames":
-        (tmp_path / "tokenizer").rename(tmp_path / ".tokenizer.old")
+        (tmp_path / "tokenizer").rename(staging / "old")
     else:
-        (tmp_path / ".tokenizer.new").rename(tmp_path / ".tokenizer.old")
+        (staging / "new").rename(staging / "old")
 
 
 @pytest.mark.parametrize("killed", ["while writing", "between the renames", "after the renames"])
