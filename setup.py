@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 ATARI = ["ale-py>=0.12"]
 COINRUN = ["cffi>=1.17"]  # and procgen, which pip refuses: experiments/coinrun/install_procgen.py
-FID: list[str] = []  # torchmetrics computes it; the field's weights are one TorchScript file (see README.md)
+FID: list[str] = []  # torchmetrics computes it; the field's weights are one TorchScript file (see docs/results.md)
 VIDEO = ["av>=14"]  # PyAV: reads and writes mp4
 DEV = ["duckdb>=1.2", "mypy>=1.15", "psutil>=6", "pytest>=8", "ruff>=0.11", "types-PyYAML", *ATARI, *COINRUN, *VIDEO]
 
