@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from world_model.checks import check_length
 from world_model.dynamics import Dynamics
-from world_model.patches import from_patches, to_uint8
+from world_model.layers.checks import check_length
+from world_model.layers.patches import from_patches, to_uint8
+from world_model.layers.transformer import TransformerCache
 from world_model.tokenizer import Tokenizer
-from world_model.transformer import TransformerCache
 
 
 class CachedPredictor:

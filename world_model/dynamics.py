@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from world_model.checks import check_length, check_positive
-from world_model.position_bias import ContinuousPositionBias
-from world_model.transformer import SpatioTemporalTransformer, TransformerCache
+from world_model.layers.checks import check_length, check_positive
+from world_model.layers.position_bias import ContinuousPositionBias
+from world_model.layers.transformer import SpatioTemporalTransformer, TransformerCache
 
 GRADIENT_SHRINK = 0.1  # share of the gradient that reaches the embeddings; published code, after CogView
 MASK_PROBABILITY = (0.5, 1.0)  # drawn per batch, uniformly; Genie, Sec. 2.1

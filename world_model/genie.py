@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from world_model import maskgit
 from world_model.cached import CachedPredictor
-from world_model.checks import check_actions, check_frames, check_length
 from world_model.dynamics import Dynamics, DynamicsConfig, DynamicsOutput
 from world_model.latent_actions import LatentActionConfig, LatentActionModel
+from world_model.layers.checks import check_actions, check_frames, check_length
 from world_model.maskgit import DecodingConfig
 from world_model.tokenizer import Tokenizer, TokenizerConfig
 from world_model.uncertainty import PREDICTED_FRAMES, PRIME_FRAMES, token_entropy

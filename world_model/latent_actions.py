@@ -16,8 +16,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from world_model.autoencoder import Autoencoder, AutoencoderConfig
-from world_model.quantizer import QuantizerConfig, build_quantizer
+from world_model.layers.autoencoder import Autoencoder, AutoencoderConfig
+from world_model.layers.quantizer import QuantizerConfig, build_quantizer
 
 
 @dataclass(frozen=True, kw_only=True)

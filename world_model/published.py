@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from world_model.checkpoint import load_weights
-from world_model.checks import CHANNELS
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
 from world_model.latent_actions import LatentActionConfig
-from world_model.quantizer import QuantizerConfig
+from world_model.layers.checks import CHANNELS
+from world_model.layers.quantizer import QuantizerConfig
 from world_model.tokenizer import Tokenizer, TokenizerConfig
 
 FRAME_SIZE, MAX_FRAMES = 64, 16  # of the published models; GenieRedux, Sec. 4

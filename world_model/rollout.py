@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from world_model.cached import CachedDecoder, CachedPredictor
-from world_model.checks import check_actions
 from world_model.genie import GenieRedux, GenieReduxG
+from world_model.layers.checks import check_actions
 from world_model.maskgit import DecodingConfig, decode_together
 from world_model.uncertainty import token_entropy
 

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world_model.autoencoder import Autoencoder, AutoencoderConfig
-from world_model.checks import check_frames, check_length, check_tokens
-from world_model.patches import from_patches, to_patches, to_uint8
-from world_model.quantizer import QuantizerConfig, build_quantizer
-from world_model.transformer import TransformerCache
+from world_model.layers.autoencoder import Autoencoder, AutoencoderConfig
+from world_model.layers.checks import check_frames, check_length, check_tokens
+from world_model.layers.patches import from_patches, to_patches, to_uint8
+from world_model.layers.quantizer import QuantizerConfig, build_quantizer
+from world_model.layers.transformer import TransformerCache
 
 DECODER_PARTS = ("decoder", "pixel_head")  # prefixes of the names of all that neither tokens nor their vectors need
 

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from world_model.checks import CHANNELS, check_positive
-from world_model.patches import to_uint8
+from world_model.layers.checks import CHANNELS, check_positive
+from world_model.layers.patches import to_uint8
 
 FRAMES_AT_ONCE = 8
 """How many frames `upscale` holds in memory as features: about 100 MB each for the paper's small network."""

@@ -48,7 +48,7 @@ from policies.rewards import LOOKBACK
 from world_model.checkpoint import load_as, save
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieReduxG, GenieReduxGConfig
-from world_model.quantizer import QuantizerConfig
+from world_model.layers.quantizer import QuantizerConfig
 from world_model.tokenizer import TokenizerConfig
 
 ENVIRONMENTS, STEPS = 8, 25  # of a request

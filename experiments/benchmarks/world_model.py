@@ -31,11 +31,11 @@ sys.path.remove(str(Path(__file__).parent))  # where this file would pass for th
 from world_model import maskgit
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieReduxG, GenieReduxGConfig
+from world_model.layers.quantizer import QuantizerConfig
+from world_model.layers.transformer import transformers
 from world_model.maskgit import DecodingConfig
-from world_model.quantizer import QuantizerConfig
 from world_model.rollout import Rollout
 from world_model.tokenizer import TokenizerConfig
-from world_model.transformer import transformers
 
 ACTIONS, PRIMES, PREDICTED, STEPS, PLAYED = 5, 2, 10, 25, 40
 MATMUL_SIZES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192)}

@@ -26,7 +26,7 @@ from genie_ray.replay.dataset import ReplayDataset, Split
 from genie_ray.replay.loading.pictures import iter_pictures
 from genie_ray.training.tasks import require_upscaler_fit
 from world_model import checkpoint
-from world_model.patches import to_uint8
+from world_model.layers.patches import to_uint8
 from world_model.upscaler import Upscaler, interpolate
 
 SCORES_FILE, PICTURES_FILE, STRIPS_FILE = "upscaling.json", "upscaled_pictures.npz", "upscaled_strips.npz"

@@ -32,7 +32,7 @@ from genie_ray.training.config import TrainingConfig
 from genie_ray.training.job import TrainingJob
 from genie_ray.training.tasks import TASKS, Task
 from world_model import checkpoint
-from world_model.transformer import transformers
+from world_model.layers.transformer import transformers
 
 STATE_FILE = "training_state.pt"
 

@@ -40,7 +40,7 @@ def genie_redux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from world_model.dynamics import DynamicsConfig
     from world_model.genie import GenieRedux, GenieReduxConfig
     from world_model.latent_actions import LatentActionConfig
-    from world_model.quantizer import QuantizerConfig
+    from world_model.layers.quantizer import QuantizerConfig
     from world_model.tokenizer import TokenizerConfig
 
     torch.manual_seed(0)
@@ -63,7 +63,7 @@ def world_model(replay: ReplayDataset, tmp_path_factory: pytest.TempPathFactory)
     from world_model import checkpoint
     from world_model.dynamics import DynamicsConfig
     from world_model.genie import GenieReduxG, GenieReduxGConfig
-    from world_model.quantizer import QuantizerConfig
+    from world_model.layers.quantizer import QuantizerConfig
     from world_model.tokenizer import TokenizerConfig
 
     torch.manual_seed(0)

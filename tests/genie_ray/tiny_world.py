@@ -14,7 +14,7 @@ from genie_ray.replay.writer import write_metadata, write_shard
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
 from world_model.latent_actions import LatentActionConfig
-from world_model.quantizer import QuantizerConfig
+from world_model.layers.quantizer import QuantizerConfig
 from world_model.tokenizer import TokenizerConfig
 
 NAMES = ("RIGHT", "LEFT", "UP", "DOWN", "JUMP")

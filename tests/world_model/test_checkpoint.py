@@ -11,7 +11,7 @@ from torch import Tensor
 
 from world_model import checkpoint
 from world_model.genie import GenieRedux, GenieReduxG
-from world_model.quantizer import QuantizerConfig
+from world_model.layers.quantizer import QuantizerConfig
 from world_model.tokenizer import Tokenizer
 
 KINDS = ["cosine", "ema", "fsq"]

@@ -11,7 +11,7 @@ from torch import nn
 from world_model import checkpoint
 from world_model.genie import GenieRedux, GenieReduxConfig
 from world_model.latent_actions import LatentActionConfig, LatentActionModel
-from world_model.quantizer import QuantizerConfig
+from world_model.layers.quantizer import QuantizerConfig
 
 
 def config(codebook: str = "ema") -> GenieReduxConfig:

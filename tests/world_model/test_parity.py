@@ -16,8 +16,8 @@ from world_model.checkpoint import weights_hash
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
 from world_model.latent_actions import LatentActionConfig
+from world_model.layers.quantizer import QuantizerConfig
 from world_model.published import import_published
-from world_model.quantizer import QuantizerConfig
 from world_model.tokenizer import TokenizerConfig
 from world_model.uncertainty import token_entropy, top_k_mean
 

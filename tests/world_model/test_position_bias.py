@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from world_model.position_bias import ContinuousPositionBias, alibi_slopes, causal_alibi_bias
+from world_model.layers.position_bias import ContinuousPositionBias, alibi_slopes, causal_alibi_bias
 
 
 @pytest.mark.parametrize(

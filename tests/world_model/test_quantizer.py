@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from world_model.quantizer import CosineQuantizer, Quantizer, QuantizerConfig, build_quantizer
+from world_model.layers.quantizer import CosineQuantizer, Quantizer, QuantizerConfig, build_quantizer
 
 DIM = 12
 KINDS = ["cosine", "ema", "fsq"]

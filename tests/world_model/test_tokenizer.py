@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_models import FRAMES, SIZE, moving_square, random_clip, tokenizer_config, train
 
-from world_model.patches import from_patches, to_patches
-from world_model.quantizer import QuantizerConfig
+from world_model.layers.patches import from_patches, to_patches
+from world_model.layers.quantizer import QuantizerConfig
 from world_model.tokenizer import Tokenizer, TokenizerConfig
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from world_model.position_bias import causal_alibi_bias
-from world_model.transformer import Attention, PositionEncodingGenerator, SpatioTemporalTransformer, attend
+from world_model.layers.position_bias import causal_alibi_bias
+from world_model.layers.transformer import Attention, PositionEncodingGenerator, SpatioTemporalTransformer, attend
 
 
 def test_peg_is_a_causal_depthwise_convolution() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieReduxConfig, GenieReduxG, GenieReduxGConfig
 from world_model.latent_actions import LatentActionConfig
-from world_model.quantizer import QuantizerConfig
+from world_model.layers.quantizer import QuantizerConfig
 from world_model.tokenizer import TokenizerConfig
 
 FRAMES, SIZE, GRID, ACTIONS = 6, 16, (4, 4), 5

@@ -18,7 +18,7 @@ from tests.policies.toys import NUM_ACTIONS, SIZE
 from world_model.checkpoint import weights_hash
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieReduxG, GenieReduxGConfig
-from world_model.quantizer import QuantizerConfig
+from world_model.layers.quantizer import QuantizerConfig
 from world_model.tokenizer import TokenizerConfig
 from world_model.uncertainty import top_k_mean
 

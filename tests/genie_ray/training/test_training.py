@@ -22,7 +22,7 @@ from world_model import checkpoint
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxG
 from world_model.latent_actions import LatentActionConfig
-from world_model.quantizer import QuantizerConfig
+from world_model.layers.quantizer import QuantizerConfig
 from world_model.tokenizer import TokenizerConfig
 
 SIZES = {"dim": 32, "blocks": 1, "heads": 2, "head_dim": 16}

@@ -15,7 +15,7 @@ from world_model import checkpoint
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxG
 from world_model.latent_actions import LatentActionConfig
-from world_model.quantizer import QuantizerConfig
+from world_model.layers.quantizer import QuantizerConfig
 from world_model.tokenizer import Tokenizer
 
 SIZES = {"dim": 32, "blocks": 1, "heads": 2, "head_dim": 16}

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world_model.checks import CHANNELS, check_frames, check_positive
-from world_model.patches import PatchEmbedding, PixelHead, from_patches, to_patches
-from world_model.position_bias import ContinuousPositionBias
-from world_model.quantizer import Quantized
-from world_model.transformer import Order, SpatioTemporalTransformer
+from world_model.layers.checks import CHANNELS, check_frames, check_positive
+from world_model.layers.patches import PatchEmbedding, PixelHead, from_patches, to_patches
+from world_model.layers.position_bias import ContinuousPositionBias
+from world_model.layers.quantizer import Quantized
+from world_model.layers.transformer import Order, SpatioTemporalTransformer
 
 
 @dataclass(frozen=True, kw_only=True)

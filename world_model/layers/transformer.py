@@ -19,7 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from world_model.position_bias import causal_alibi_bias
+from world_model.layers.position_bias import causal_alibi_bias
 
 ATTENTION_SCALE = 8.0  # cosine similarities lie in [−1, 1]; the fixed factor lets the softmax become sharp
 PACKED_LENGTH = 32  # up to which short sequences are packed into one attention problem on a CPU

@@ -1,0 +1,1 @@
+"""What the models are built of: ST blocks, position biases, patches, codebooks, and the autoencoder of two of them."""
