@@ -4,8 +4,8 @@ Every game looks the same to an agent: uint8 frames of one size and one small se
 for `frame_skip` emulator frames and keeps the last of them. A game starts from its integration's start state and draws
 no random numbers, so the same actions give the same frames: an episode can be replayed from its actions alone.
 
-Stable-Retro allows one emulator per process. It is therefore built by the first `reset()`, not by the constructor, so
-that an environment made only for its spaces costs nothing and blocks no other.
+Stable-Retro allows one emulator per process. The first `reset()` therefore builds it, not the constructor, so that an
+environment made only for its spaces costs nothing and blocks no other.
 """
 
 import weakref
