@@ -1,1 +1,1 @@
-"""What every room uses: settings, errors, files, progress, the Ray session, seeds, logs, figures."""
+"""What every package uses: settings, errors, files, progress, the Ray session, seeds, logs, figures."""

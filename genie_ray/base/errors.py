@@ -1,10 +1,10 @@
-"""From Ray's wrapped exceptions back to the one that tells the user what was wrong."""
+"""The package's errors, and finding the original error inside Ray's wrappers."""
 
 from __future__ import annotations
 
 
 class GameError(RuntimeError):
-    """A game that does not start, or breaks off."""
+    """A game that fails to start or breaks during play."""
 
     def __init__(self, game: str, reason: str) -> None:
         super().__init__(game, reason)
@@ -12,16 +12,16 @@ class GameError(RuntimeError):
 
 
 class IncompleteError(RuntimeError):
-    """Not all of what was asked for could be had; the rest is complete."""
+    """Part of what was requested is missing; the rest is complete."""
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """The exception that a remote task, actor or train worker raised, out of the layers that Ray put around it."""
+    """The exception that a remote task, actor or train worker raised, without the layers that Ray wraps around it."""
     failures = getattr(error, "worker_failures", None)  # ray.train.TrainingFailedError
     inner = next(iter(failures.values())) if failures else getattr(error, "cause", None) or error.__cause__
     return cause_of(inner) if isinstance(inner, BaseException) and inner is not error else error
 
 
 def one_line(error: BaseException) -> str:
-    """The message without its line breaks; the kind of error where there is no message."""
+    """The message on one line; the error's class name if it has no message."""
     return " ".join(str(error).split()) or type(error).__name__

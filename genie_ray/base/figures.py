@@ -1,4 +1,4 @@
-"""Pictures: curves as SVG, film strips as PNG, clips as GIF; the report's as text that an HTML page holds.
+"""Figures: curves as SVG, film strips as PNG, clips as GIF. Those for reports are strings to embed in HTML.
 
 Axes: T frames, H W C pixels, h w the grid of a frame's tokens.
 """
@@ -38,7 +38,7 @@ HEAT = matplotlib.colormaps["inferno"].with_extremes(bad="white")
 
 
 def blank_figure(width: float, height: float) -> Figure:
-    """An empty figure in this style, for pictures in files; inches."""
+    """An empty figure in this style, for image files; size in inches."""
     return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
@@ -58,7 +58,7 @@ def curves(data: Curves, *, x: str, y: str, title: str) -> str:
 
 
 def film_strip(rows: Sequence[NDArray[np.uint8]]) -> str:
-    """Rows of frames [T, H, W, C], one above the other, as a PNG data URI."""
+    """Rows of frames [T, H, W, C], stacked, as a PNG data URI."""
     return _data_uri(
         "png", imageio.imwrite("<bytes>", np.concatenate([_spread(row) for row in rows]), extension=".png")
     )
@@ -81,11 +81,11 @@ class StripRow:
 def labelled_strip(
     rows: Sequence[StripRow], *, title: str, heads: Sequence[str] = (), heat: tuple[str, float] | None = None
 ) -> bytes:
-    """Film strips with words, as PNG. Rows after the first may be shorter.
+    """Labelled film strips, as PNG. Rows after the first may be shorter.
 
     Args:
-        heads: T, above the first row's frames.
-        heat: the last row holds heat maps: what their colours measure, and the value of the brightest one.
+        heads: T captions above the first row's frames.
+        heat: for heat maps in the last row: what their colours measure, and the value of the brightest one.
     """
     columns, inch = len(rows[0].frames), 1.2
     height, width = rows[0].frames.shape[1:3]
@@ -118,7 +118,7 @@ def labelled_strip(
 
 
 def labelled_clip(panels: Mapping[str, NDArray[np.uint8]], captions: Sequence[str], *, frame_ms: int) -> bytes:
-    """Clips [T, H, W, C] that play side by side, each under its name, and a caption for each frame, as GIF."""
+    """Clips [T, H, W, C] that play side by side, each under its name, with a caption for each frame, as GIF."""
     side, gap, margin = 256, 8, 28  # pixels
     width, height = len(panels) * (side + gap) + gap, side + 2 * margin
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)

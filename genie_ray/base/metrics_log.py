@@ -1,4 +1,4 @@
-"""What a training logs: one JSON object a line in metrics.jsonl, and the same to TensorBoard."""
+"""Training metrics: one JSON object per line in metrics.jsonl, and the same values in TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 class MetricsLog:
     """Appends to `directory/metrics.jsonl` and `directory/tensorboard/`.
 
-    A resumed training logs its first iterations a second time: what an earlier try logged beyond `from_iteration` is
-    dropped first, so that no iteration stands there twice.
+    A resumed run repeats the iterations after its checkpoint. What an earlier attempt logged beyond `from_iteration` is
+    therefore dropped first, so that no iteration appears twice.
     """
 
     def __init__(self, directory: Path, from_iteration: int) -> None:
@@ -34,7 +34,7 @@ class MetricsLog:
             self._writer.add_scalar(key, value, iteration)
 
     def histogram(self, key: str, values: NDArray[np.float32], iteration: int) -> None:
-        """Logs how values are distributed, to TensorBoard only."""
+        """Logs a histogram of the values, to TensorBoard only."""
         self._writer.add_histogram(key, values, iteration)
 
     def close(self) -> None:
@@ -44,7 +44,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """All whole lines of a metrics.jsonl; a last line cut off by a crash is left out."""
+    """All complete lines of a metrics.jsonl; skips a last line cut off by a crash."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]]

@@ -1,11 +1,11 @@
-"""In which number format a model computes."""
+"""The number format in which models compute."""
 
 from typing import Literal
 
 import torch
 
 Precision = Literal["auto", "fp32", "bf16"]
-"""auto: bf16 where the GPU has it, else fp32."""
+"""auto: bf16 if the GPU supports it, else fp32."""
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:

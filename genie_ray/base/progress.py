@@ -1,4 +1,4 @@
-"""Progress on long work: a rich bar in a terminal, a line now and then in a log file."""
+"""Progress of long tasks: a rich bar in a terminal, an occasional line in a log file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 console = Console(highlight=False)
 notices = Console(highlight=False, stderr=True)
-"""For the progress of commands whose output is read by programs."""
+"""For the progress of commands whose output other programs read."""
 POLL_SECONDS = 1.0
 LOG_SECONDS = 20.0
 
@@ -87,7 +87,7 @@ SHOWN = ("loss", "psnr", "accuracy", "validation_loss", "validation_psnr", "step
 
 
 def last_metrics(path: Path) -> dict[str, float]:
-    """The last whole line of a metrics.jsonl; empty when there is none yet."""
+    """The last complete line of a metrics.jsonl; empty if there is none yet."""
     if not path.exists():
         return {}
     lines = path.read_bytes().split(b"\n")[:-1]

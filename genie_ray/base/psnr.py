@@ -1,10 +1,10 @@
-"""Peak signal-to-noise ratio, which every room measures pictures by."""
+"""Peak signal-to-noise ratio, the measure of picture quality throughout."""
 
 import torch
 from torch import Tensor
 
 PSNR_CAP = 100.0
-"""dB; what a frame without any error counts as (no uint8 frame with an error of one level comes near it)."""
+"""dB; stands for a frame without any error. A 64×64 frame with one channel of one pixel off by one level has 89."""
 
 
 def psnr(mean_squared_error: Tensor | float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Results of experiments: rows that are made once and kept in files, and tables of them."""
+"""Experiment results: rows that are computed once and cached in files, and tables of them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Row = dict[str, Any]
 
 
 def kept_row(file: Path, settings: Mapping[str, Any], make: Callable[[], Row], *, free: Sequence[str] = ()) -> Row:
-    """The row in a JSON file; made, and written with its settings, if it is not there.
+    """The row cached in a JSON file; if there is none, `make` makes it and it is written with its settings.
 
     Args:
-        free: settings that have no say in the row are those whose key begins with one of these.
+        free: key prefixes of settings that do not affect the row.
 
     Raises:
-        ValueError: the row that is there was made with other settings.
+        ValueError: the cached row was made with other settings.
     """
     if file.exists():
         row = json.loads(file.read_text())

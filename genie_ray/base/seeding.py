@@ -1,4 +1,4 @@
-"""Random streams that depend on names and numbers alone, so that work done anywhere, in any order, draws the same."""
+"""Random streams that depend only on names and numbers, not on where or in which order work is done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One Ray to run on: the cluster that was named, the one this job runs in, or a local one on loopback."""
+"""The Ray session: the cluster that was named, the one this job runs in, or a local one on loopback."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ QUIET_LOGGERS = ("ray.rllib", "ray.serve", "ray.train", "ray.data")
 
 @dataclass(frozen=True, kw_only=True)
 class RayConfig:
-    """Where Ray runs and what one process of ours may take of it."""
+    """Where Ray runs, and the resources that each process may use."""
 
     address: str | None = None  # "auto", "ray://host:port" or "host:port"; None: RAY_ADDRESS if set, else a local Ray
     object_store_mb: int = 512  # of a local Ray; a cluster has its own
-    train_workers: int = 1  # data-parallel workers of one training
+    train_workers: int = 1  # data-parallel workers of one training run
     cpus_per_worker: int = 1
-    threads_per_worker: int = 0  # PyTorch threads; 0: the cores of its machine shared among its workers
-    use_gpu: bool = (
-        False  # one GPU for every train worker, explorer's learner and evaluation; the reward service has reward.gpus
-    )
+    threads_per_worker: int = 0  # PyTorch threads; 0: the machine's cores divided among its workers
+    use_gpu: bool = False  # one GPU per train worker, explorer's learner and evaluation; rewards have reward.gpus
 
     def __post_init__(self) -> None:
         for name in ("object_store_mb", "train_workers", "cpus_per_worker"):
@@ -38,7 +36,7 @@ class RayConfig:
             raise ValueError(f"threads_per_worker = {self.threads_per_worker}: must be 0 (all cores) or more")
 
     def torch_threads(self, workers: int) -> int:
-        """PyTorch threads of one of several workers on the machine where this is called."""
+        """PyTorch threads for one of several workers on this machine."""
         return self.threads_per_worker or max(1, (os.cpu_count() or 1) // workers)
 
 
@@ -52,7 +50,7 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
     import ray
 
     config = config or RayConfig()
-    if ray.is_initialized():  # a caller's Ray (a test's, a notebook's) stays the caller's
+    if ray.is_initialized():  # the caller's Ray (a test's, a notebook's) is left running
         yield
         return
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
@@ -66,7 +64,7 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
             reason = str(error).splitlines()[0]
             raise ValueError(f"no Ray cluster at {address!r} (--address or RAY_ADDRESS): {reason}") from error
     else:
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a local machine is not preempted
         start_local_ray(
             num_cpus=max(LOCAL_LOGICAL_CPUS, os.cpu_count() or 1),
             include_dashboard=False,

@@ -1,7 +1,7 @@
-"""Settings: YAML and key=value in, checked dataclasses out; and what a directory was begun with.
+"""Settings: YAML and key=value in, validated dataclasses out; and the settings that a directory was created with.
 
-A room's settings are a frozen dataclass in its `config.py`, which checks itself. Here such dataclasses are built from
-plain values, compared, and kept in the directories that were begun with them.
+A package's settings are a frozen dataclass in its `config.py` that validates itself. This module builds such
+dataclasses from plain values, compares them, and saves them in the directories that were created with them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from genie_ray.base.files import write_atomically
 
 SETTINGS_FILE = "config.yaml"
-"""Where a directory keeps the settings that it was begun with."""
+"""The file in which a directory keeps the settings it was created with."""
 
 LIMITS = ("clip_norm", "gradient_norm", "rho_clip")
 """Settings that may be infinite, which switches them off."""
@@ -29,14 +29,14 @@ MOST_SHOWN = 3  # differences, in a message
 
 
 def load_values(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The settings of a YAML file with overrides, as they stand there.
+    """The settings of a YAML file with overrides, not yet validated.
 
     Args:
         path: YAML file that lists what differs from the defaults; None for the defaults.
         overrides: `key=value`, keys dotted (`dynamics.blocks=4`), values in YAML.
 
     Raises:
-        ValueError: one line; the file cannot be read, or an override is none.
+        ValueError: one line; the file cannot be read, or an override is malformed.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -47,7 +47,7 @@ def load_values(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[
         except (yaml.YAMLError, ValueError) as error:
             raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
         if not isinstance(loaded or {}, dict):
-            raise ValueError(f"{path} must hold a mapping of settings, holds {type(loaded).__name__}")
+            raise ValueError(f"{path} holds a {type(loaded).__name__}: must hold a mapping of settings")
         values = loaded or {}
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -118,7 +118,7 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
 
 
 def describe_changes(lines: Sequence[str]) -> str:
-    """Differences as part of a message; the first few, and how many more there are."""
+    """Differences for a message: the first few, and how many more there are."""
     more = f"; and {len(lines) - MOST_SHOWN} more" if len(lines) > MOST_SHOWN else ""
     return "; ".join(lines[:MOST_SHOWN]) + more
 
@@ -132,12 +132,13 @@ def check_unchanged(
     what: str = "a run",
     advice: str = "give another --out",
 ) -> None:
-    """Refuses to go on with what was begun in a directory under other settings.
+    """Refuses to continue in a directory that was created with other settings.
 
     Args:
-        free: settings that may differ are those whose key begins with one of these.
-        file: of the directory, which holds its settings; YAML, or JSON by its name.
-        what: was begun there, for the message; `advice`: what to do instead.
+        free: key prefixes of settings that may differ.
+        file: the directory's settings file; YAML, or JSON if its suffix says so.
+        what: what the directory holds, for the message.
+        advice: what to do instead, for the message.
 
     Raises:
         ValueError: one line that names what differs.
@@ -153,7 +154,7 @@ def check_unchanged(
 
 
 def keep_settings(directory: Path, settings: Mapping[str, Any], *, file: str = SETTINGS_FILE) -> None:
-    """Writes the settings that a directory is begun with, for `check_unchanged`; makes the directory."""
+    """Saves the settings that a directory is created with, for `check_unchanged`; creates the directory."""
     directory.mkdir(parents=True, exist_ok=True)
     dump = json.dumps(settings, indent=1) if file.endswith(".json") else yaml.safe_dump(dict(settings), sort_keys=False)
     write_atomically(directory / file, lambda path: path.write_text(dump))
@@ -187,7 +188,7 @@ def _default(f: dataclasses.Field[Any]) -> Any:
 
 
 def _explicit(config: Any, cls: type[Any]) -> dict[str, Any]:
-    """What a default instance sets beyond its class's own defaults, as `train_dynamics` does."""
+    """What a default instance sets differently from its class's defaults, as that of `train_dynamics` does."""
     plain, base = to_dict(config), to_dict(cls())
     return {key: value for key, value in plain.items() if value != base[key]}
 

@@ -1,7 +1,7 @@
-"""Play recorded as a replay dataset: RLlib rollout workers, one emulator per process, write Parquet shards.
+"""Collecting play as a replay dataset: RLlib rollout workers, one emulator per process, write Parquet shards.
 
-The work is cut into shards (shards.py), which an elastic pool of workers plays (worker_pool.py). A shard's file exists
-when it is complete: what is left to do is what was asked for minus what is there.
+The work is divided into shards (shards.py), which an elastic pool of workers plays (pool.py). A shard's file exists
+only once it is complete, so the shards without a file are the remaining work.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     pass
 
 PLAN_FILE = "_plan.json"
-"""What an unfinished collection is going to hold; its place is taken by the dataset's own metadata."""
+"""What an unfinished collection will hold; the dataset's own metadata replaces it."""
 
 
 def collect(
@@ -45,20 +45,20 @@ def collect(
     unit: Unit = "steps",
     seed: int = 0,
 ) -> Path:
-    """Plays so many steps or episodes of each game and leaves a replay dataset. Needs a running Ray.
+    """Plays `per_game` steps or episodes of each game and writes a replay dataset. Ray must be running.
 
-    A dataset that is there is completed. When interrupted, what is complete is left as a dataset that says what it
+    Completes a dataset that already exists. When interrupted, leaves the complete part as a dataset that says what it
     lacks.
 
     Raises:
         ValueError: unknown game, missing ROM or agent, nothing to play, or the directory holds another collection.
-        IncompleteError: games were given up; the rest is there.
+        IncompleteError: games were given up; the rest is complete.
     """
     if per_game < 1:
-        raise ValueError(f"{unit} of each game: {per_game}, must be at least 1")
+        raise ValueError(f"{unit} per game is {per_game}: must be at least 1")
     add_integrations(env.integrations)
     collection = Collection(
-        output=output.resolve(),  # a worker has a working directory of its own
+        output=output.resolve(),  # workers have their own working directories
         policy=dataclasses.replace(policy, directory=policy.directory and policy.directory.resolve()),
         games=tuple(dict.fromkeys(resolve_game(game) for game in games)),
         per_game=per_game,
@@ -74,7 +74,7 @@ def collect(
         return output
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(output / PLAN_FILE, lambda path: path.write_text(json.dumps(plan, indent=1)))
-    (output / METADATA_FILE).unlink(missing_ok=True)  # it counted what was there, and there will be more
+    (output / METADATA_FILE).unlink(missing_ok=True)  # its counts will no longer hold
     try:
         given_up = _play(collection)
     except KeyboardInterrupt:
@@ -118,7 +118,7 @@ def _play(collection: Collection) -> dict[str, str]:
 
 
 def _write_metadata(collection: Collection, reasons: Mapping[str, str]) -> None:
-    """Ends a collection: its dataset is what is there, and says what is not, and why."""
+    """Ends a collection: writes the metadata of what is there, what is missing, and why."""
 
     counts = count_episodes(index_episodes(collection.output))
     if not counts:
@@ -145,7 +145,7 @@ def _write_metadata(collection: Collection, reasons: Mapping[str, str]) -> None:
 
 
 def _is_complete(output: Path, plan: Mapping[str, Any]) -> bool:
-    """Whether the planned dataset is there already.
+    """Whether the planned dataset is already complete.
 
     Raises:
         ValueError: the directory holds another one, finished or not.

@@ -14,16 +14,16 @@ class CollectionConfig:
     """How much is played, by how many workers, and how patient they are. Counts are environment steps per game."""
 
     random_steps: int = 350_000  # of random play for the base model; ours: 500 full episodes
-    finetune_steps: int = 350_000  # of explored play, and as many of fresh random play to compare with
+    finetune_steps: int = 350_000  # of explored play, and as many of fresh random play for comparison
     test_steps: int = 700_000  # paper, section 5: 1,000 episodes of 700 steps
-    steps_per_shard: int = 10_000  # where episodes are counted: as many as take so many steps at most
-    workers_min: int = 1  # rollout workers, one emulator each, that the cluster is asked for, whatever it has free
-    workers_max: int = 2  # rollout workers at most: more are started while CPUs are free
-    step_timeout_s: float = 120.0  # after so long without a step, a game hangs
+    steps_per_shard: int = 10_000  # for episodes: the number that fits into this many steps
+    workers_min: int = 1  # rollout workers, one emulator each, requested from the cluster even if no CPU is free
+    workers_max: int = 2  # up to this many rollout workers are started while CPUs are free
+    step_timeout_s: float = 120.0  # after this long without a step, a game counts as hung
     tries: int = 3  # of a shard, before its game is given up
     # A worker above this is replaced between two shards: Stella, the Atari emulator, leaks 0.14 MB at each reset.
     worker_memory_mb: int = 1_500
-    explorer_epsilon: float = 0.01  # paper, A.3: where AutoExplore's ε ends
+    explorer_epsilon: float = 0.01  # paper, A.3: AutoExplore's final ε
     explorer_temperature: float = 1.0  # paper, A.3
     test_epsilon: float = 0.3  # ours: share of random actions in the test agents' play
     large_frame_every: int = 0  # steps between the large frames that an upscaler learns from; 0: none are stored

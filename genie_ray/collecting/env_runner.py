@@ -1,7 +1,7 @@
-"""RLlib's environment runner for collecting: whole episodes of one game, without what learning would need.
+"""An RLlib environment runner for collecting: whole episodes of one game, without what learning would need.
 
-RLlib's own runner passes each step through connector pipelines and metrics, which takes as long as the emulator does.
-Here a step is the emulator's and the policy's; an episode comes out as RLlib's `SingleAgentEpisode` all the same.
+RLlib's own runner passes each step through connector pipelines and metrics, which take as long as the emulator. Here a
+step runs only the emulator and the policy; an episode is still an RLlib `SingleAgentEpisode`.
 
 Axis letters: T actions of an episode.
 """
@@ -36,7 +36,7 @@ class CollectionEnvRunner(EnvRunner):
         env: frames, actions and episode length.
         checkpoint: the agent that plays; None for random play.
         exploration: `epsilon` and `temperature` of the agent.
-        native_frame_every: as `make_game` has it.
+        native_frame_every: see `make_game`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class CollectionEnvRunner(EnvRunner):
             )
 
     def sample(self, *, seed: int, max_steps: int | None = None, **kwargs: Any) -> list[SingleAgentEpisode]:
-        """Plays one episode with exploration, cut short after `max_steps`; the seed decides it."""
+        """Plays one episode with exploration, cut short after `max_steps`; determined by the seed."""
         torch.manual_seed(seed)
         return [self._play(seed, max_steps or self._settings.max_episode_steps)]
 
@@ -113,7 +113,7 @@ class CollectionEnvRunner(EnvRunner):
         ).to_numpy()
 
     def _scripted(self) -> Act:
-        """Random play of one episode, drawn ahead: it looks at no frame."""
+        """Random play of one episode, drawn in advance: it ignores the frames."""
         actions_T, log_probs_T = self.module.draw(self._settings.max_episode_steps)
         drawn: Iterator[tuple[int, float]] = zip(actions_T.tolist(), log_probs_T.tolist(), strict=True)
         return lambda frame: next(drawn)

@@ -1,4 +1,4 @@
-"""What is to be played: by whom, how much of which games; and everything that decides the dataset's content."""
+"""The plan of a collection: who plays how much of which games, and everything else that determines the dataset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from genie_ray.envs.config import EnvConfig
 class Policy:
     """Who plays: uniform random actions, or the agents of a directory, `<directory>/<game>/module`, one per game.
 
-    Games without one of their own are played by `<directory>/shared/module`.
+    Games without their own agent are played by `<directory>/shared/module`.
     """
 
     name: str  # part of the episodes' ids
@@ -53,7 +53,7 @@ class Policy:
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """What is played, by whom, and where it is left."""
+    """What is played, by whom, and where it is written."""
 
     output: Path
     policy: Policy
@@ -66,7 +66,7 @@ class Collection:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """Everything that decides the dataset's content, as plain JSON."""
+        """Everything that determines the dataset's content, as plain JSON."""
         plan = {
             "policy": self.policy.name,
             "policy_checkpoint": self.policy.fingerprint(self.games),
@@ -84,11 +84,11 @@ class Collection:
 
     @property
     def shards(self) -> list[Shard]:
-        """All of the work."""
+        """All shards of the collection."""
         steps = self.config.steps_per_shard
         per_shard = steps if self.unit == "steps" else max(1, steps // self.env.max_episode_steps)
         return plan_shards(self.games, self.per_game, per_shard, self.unit)
 
     def missing(self) -> list[Shard]:
-        """The work that is left."""
+        """The shards that remain to be played."""
         return [s for s in self.shards if not (self.output / f"game={s.game}" / f"{s.name}.parquet").exists()]

@@ -1,9 +1,9 @@
-"""An elastic pool of rollout workers: gives out shards, takes them back from the lost, gives up games that break.
+"""An elastic pool of rollout workers: hands out shards, requeues those of lost workers, gives up failing games.
 
-Workers come and go: `workers_min` are asked of the cluster even where it has no room for them, so that an autoscaler
-makes some; more are started, up to `workers_max`, while CPUs are free. A worker that is lost costs the shard that it
-had in hand, which another one plays again. A game whose shard fails `tries` times (its worker dies, its emulator
-raises, or no step ends for `step_timeout_s`) is given up, and the others go on. A node that goes is nobody's failure.
+Workers come and go. `workers_min` are requested even if the cluster has no room for them, so that an autoscaler makes
+room; more are started, up to `workers_max`, while CPUs are free. If a worker is lost, another one replays its shard. A
+game whose shard fails `tries` times (its worker dies, its emulator raises, or no step ends for `step_timeout_s`) is
+given up, and the others continue. The loss of a node counts as no game's failure.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from genie_ray.collecting.progress import GameBars
 from genie_ray.collecting.shards import Shard
 
 POLL_S = 1.0
-PATIENCE_S = 30.0  # without a worker, before it is said what is being waited for
-GOODBYE_S = 10.0  # for killed workers to be gone
-FAILED_STARTS = 5  # in a row, of workers, before it is clear that none will start
+PATIENCE_S = 30.0  # without a worker, before a message says so
+GOODBYE_S = 10.0  # for killed workers to exit
+FAILED_STARTS = 5  # of workers, in a row, before giving up
 
 
 @dataclass(kw_only=True, eq=False)
@@ -34,18 +34,18 @@ class _Worker:
     """A rollout worker and what it is doing."""
 
     actor: Any
-    task: ray.ObjectRef | None  # it starts (no node yet), plays (a shard), or waits (None)
+    task: ray.ObjectRef | None  # starting (no node yet), playing (a shard), or idle (None)
     node: str | None = None
     shard: Shard | None = None
-    poll: ray.ObjectRef | None = None  # an unanswered question after its progress
+    poll: ray.ObjectRef | None = None  # a pending request for its progress
     steps: int = 0  # of its shard
-    stepped: float = 0.0  # when `steps` was last seen to grow; time.monotonic
+    stepped: float = 0.0  # when `steps` last grew; time.monotonic
     game: str | None = None  # whose emulator it has
 
 
 @dataclass(kw_only=True, eq=False)
 class WorkerPool:
-    """Plays shards until all are there, but for those of games that break."""
+    """Plays all shards, except those of games that are given up."""
 
     start_worker: Callable[[], Any]  # makes the actor
     config: CollectionConfig
@@ -59,11 +59,11 @@ class WorkerPool:
     _lonely_since: float | None = None
 
     def play(self, shards: Iterable[Shard]) -> None:
-        """Returns when every shard is played or its game given up.
+        """Returns when every shard is played or its game is given up.
 
         Raises:
             RuntimeError: no worker starts.
-            Exception: what a worker raised that is not its game's doing (a full disk, say).
+            Exception: a worker raised an error that its game did not cause (such as a full disk).
         """
         self._queue.extend(shards)
         try:
@@ -74,7 +74,7 @@ class WorkerPool:
                 self._watch()
                 self._say_what_is_waited_for()
         finally:
-            # An interrupt may come between the end of a task and of its shard.
+            # An interrupt may come between the end of a task and that of its shard.
             busy = [worker.task for worker in self._workers if worker.shard is not None and worker.task is not None]
             for worker in list(self._workers):
                 self._discard(worker)
@@ -82,7 +82,7 @@ class WorkerPool:
                 ray.wait(busy, num_returns=len(busy), timeout=GOODBYE_S)
 
     def _resize(self) -> None:
-        """Starts workers: the fewest at once, more where CPUs are free, never more than there is work for."""
+        """Starts workers: the minimum at once, more while CPUs are free, never more than there is work for."""
         work = len(self._queue) + sum(worker.shard is not None for worker in self._workers)
         room = min(self.config.workers_max, work) - len(self._workers)
         if room <= 0:
@@ -108,7 +108,7 @@ class WorkerPool:
             )
 
     def _hand_out(self) -> None:
-        """Gives each waiting worker a shard, of the game whose emulator it has if there is one."""
+        """Gives each idle worker a shard, preferably of the game whose emulator it has."""
         for worker in self._workers:
             if worker.task is None and self._queue:
                 shard = next((shard for shard in self._queue if shard.game == worker.game), self._queue[0])
@@ -119,7 +119,7 @@ class WorkerPool:
                 self.bars.begin(shard)
 
     def _settle(self) -> None:
-        """Waits a little for tasks to end, and sees how they ended."""
+        """Waits briefly for tasks to end, and handles their results."""
         tasks = {worker.task: worker for worker in self._workers if worker.task is not None}
         if not tasks:
             time.sleep(POLL_S)
@@ -151,7 +151,7 @@ class WorkerPool:
             self._discard(worker)
 
     def _blame(self, worker: _Worker, error: RayActorError) -> str | None:
-        """Why a worker died, if its game can have done it; None where the node or the network went."""
+        """Why a worker died, if its game may be the cause; None if the node or the network failed."""
         if worker.node is None:
             self._failed_starts += 1
             if self._failed_starts == FAILED_STARTS:
@@ -160,7 +160,7 @@ class WorkerPool:
         return None if gone or not isinstance(error, ActorDiedError) else "its rollout worker died"
 
     def _lost(self, worker: _Worker, reason: str | None) -> None:
-        """Puts the worker's shard back, or gives up its game."""
+        """Requeues the worker's shard, or gives up its game."""
         self._discard(worker)
         shard = worker.shard
         if shard is None:
@@ -179,7 +179,7 @@ class WorkerPool:
         ray.kill(worker.actor)
 
     def _watch(self) -> None:
-        """Asks busy workers how far they are; those that make no step are lost."""
+        """Asks busy workers for their progress; those that make no step count as lost."""
         now = time.monotonic()
         if now - self._polled < POLL_S:
             return
@@ -197,7 +197,7 @@ class WorkerPool:
                 return
             try:
                 steps, episodes = ray.get(worker.poll)
-            except RayError:  # its task will tell
+            except RayError:  # its task will report the error
                 return
             if steps != worker.steps:
                 worker.steps, worker.stepped = steps, now

@@ -1,4 +1,4 @@
-"""Progress of a collection: a bar for all of it and one for each game that is being played; in a log file, lines."""
+"""Progress of a collection: an overall bar and one for each game being played; in a log file, lines."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from genie_ray.collecting.shards import Shard, Unit
 
 
 class GameBars:
-    """What is played, how fast (environment steps per second) and how long it will take, in all and per game.
+    """What is played, how fast (environment steps per second) and how long it will take, overall and per game.
 
     Args:
         title: of the bar over all games.
         unit: what is counted.
-        wanted: by game.
-        there: by game, from before.
+        wanted: units to play, by game.
+        there: units played before, by game.
     """
 
     def __init__(self, title: str, unit: Unit, wanted: Mapping[str, int], there: Mapping[str, int]) -> None:
         self._title, self._unit, self._wanted, self._there = title, unit, wanted, there
         self._complete: Counter[str] = Counter()  # units of shards completed since the start, by game
         self._steps: Counter[str] = Counter()  # of these shards
-        self._in_hand: dict[Shard, tuple[int, int]] = {}  # units and steps of those that are being played
+        self._in_hand: dict[Shard, tuple[int, int]] = {}  # units and steps of shards being played
         self._start = self._logged = time.monotonic()
-        self._began: dict[str, float] = {}  # by game, since when it is played
+        self._began: dict[str, float] = {}  # by game, when play began
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -51,12 +51,12 @@ class GameBars:
         self._bars.stop()
 
     def begin(self, shard: Shard) -> None:
-        """A worker takes a shard in hand."""
+        """A worker starts a shard."""
         self._began.setdefault(shard.game, time.monotonic())
         self.advance(shard, 0, 0)
 
     def advance(self, shard: Shard, played: int, steps: int) -> None:
-        """So many units and steps of a shard are played."""
+        """This many units and steps of a shard are played."""
         self._in_hand[shard] = (min(played, shard.count), steps)
         self._show(shard.game)
 
@@ -98,7 +98,7 @@ class GameBars:
         return f"{self._done(games):,} of {wanted:,} {self._unit}, {self._figures(games, since)}"
 
     def _figures(self, games: Collection[str], since: float) -> str:
-        """Rate and time left, by what was played since then."""
+        """Rate and time left, based on what was played since then."""
         seconds = max(time.monotonic() - since, 1e-3)
         steps = sum(steps for shard, (_, steps) in self._in_hand.items() if shard.game in games)
         steps += sum(self._steps[game] for game in games)

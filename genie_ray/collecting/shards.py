@@ -1,8 +1,7 @@
-"""The work of a collection, cut into shards: so many steps, or so many whole episodes, of one game.
+"""The work of a collection, divided into shards: a number of steps, or of whole episodes, of one game.
 
-Where steps are asked for, the shard's last episode is cut short; where episodes are, none is. A shard depends on
-nothing but (policy, game, seed, its place), so shards are played anywhere, in any order, and again after a crash, and
-always come out the same.
+If steps are requested, a shard's last episode is cut short; if episodes are, none is. A shard depends only on (policy,
+game, seed, position), so shards can be played anywhere, in any order, and again after a crash, with the same result.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ Unit = Literal["steps", "episodes"]
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A piece of work: that many steps or episodes of one game."""
+    """A piece of work: `count` steps or episodes of one game."""
 
     game: str
     number: int
-    first: int  # steps or episodes of the game in the shards before
+    first: int  # steps or episodes of the game in earlier shards
     count: int
     unit: Unit
 
@@ -31,7 +30,7 @@ class Shard:
 
 
 def plan_shards(games: Sequence[str], per_game: int, per_shard: int, unit: Unit = "steps") -> list[Shard]:
-    """All shards of a collection, the games taking turns."""
+    """All shards of a collection, alternating between games."""
     return [
         Shard(
             game=game,
@@ -46,7 +45,7 @@ def plan_shards(games: Sequence[str], per_game: int, per_shard: int, unit: Unit 
 
 
 def spans(shards: Sequence[Shard]) -> tuple[tuple[int, int], ...]:
-    """Where a game's shards are, as (first, behind last) of its steps or episodes; neighbours are joined."""
+    """The ranges [first, end) of a game's steps or episodes that its shards cover; adjacent ranges are merged."""
     joined: list[tuple[int, int]] = []
     for shard in sorted(shards, key=lambda shard: shard.first):
         if joined and joined[-1][1] == shard.first:

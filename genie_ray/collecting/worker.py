@@ -1,7 +1,7 @@
 """The rollout worker: a Ray actor that plays shards of a collection in an RLlib environment runner with one emulator.
 
-What a game does wrong is told apart from what goes wrong elsewhere: `GameError` is about the game, anything else ends
-the collection. While a shard is played, `progress` still answers, so that a game that hangs is noticed.
+A game's errors are distinguished from others: a `GameError` concerns the game, any other error ends the collection.
+`progress` answers even while a shard is played, so that a hanging game is noticed.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class RolloutWorker:
         self._steps_before = self._episodes_played = 0
 
     def node(self) -> str:
-        """The id of the node that the worker lives on."""
+        """The id of the node that the worker runs on."""
         return ray.get_runtime_context().get_node_id()
 
     def play(self, shard: Shard) -> tuple[int, int]:
-        """Plays a shard and writes its file; returns its steps, and the most memory that this process has had, in MB.
+        """Plays a shard and writes its file; returns its steps, and this process's peak memory in MB.
 
         Raises:
-            GameError: the game does not start or breaks off.
+            GameError: the game fails to start or breaks during play.
             OSError: the file could not be written.
         """
         if shard.game != self._game:
@@ -58,7 +58,7 @@ class RolloutWorker:
 
     @ray.method(concurrency_group="watch")
     def progress(self) -> tuple[int, int]:
-        """Steps and whole episodes of the shard that is being played; answers while it is."""
+        """Steps and whole episodes played of the current shard; answers while it is being played."""
         steps = self._runner.steps_played - self._steps_before if self._runner is not None else 0
         return steps, self._episodes_played
 
@@ -80,7 +80,7 @@ class RolloutWorker:
         self._game = game
 
     def _episodes(self, shard: Shard) -> Iterator[Episode]:
-        """The shard's episodes, each under a seed of its own; where steps are counted, the last one is cut short."""
+        """The shard's episodes, each with its own seed; if steps are counted, the last one is cut short."""
         policy, seed, fit = self._collection.policy.name, self._collection.seed, self._collection.env.fit
         large_frames = self._collection.config.large_frames
         whole = shard.unit == "episodes"
@@ -104,7 +104,7 @@ class RolloutWorker:
 
 
 def to_replay_episode(episode: SingleAgentEpisode, game: str, policy: str, seed: int, index: int) -> Episode:
-    """An RLlib episode as the dataset stores it. What the game itself did not end, a limit of steps did."""
+    """An RLlib episode as the dataset stores it. An episode that the game did not end counts as truncated."""
     return Episode(
         episode_id=episode_id(game, policy, seed, index),
         game=game,

@@ -2,9 +2,9 @@
 
 CoinRun (Cobbe et al., 2018, arXiv 1812.02341; here procgen's, arXiv 1912.01588) generates its levels: each episode is a
 level, drawn from `EnvConfig.coinrun_levels` by the seed of `reset()`. The same seed and actions give the same frames.
-Two things differ from a console's games. `frame_skip` counts the game's own ticks, of which published CoinRun data
-shows every one (`frame_skip: 1`). And the game starts the next level in the tick that ends an episode, so that its last
-picture is never to be seen: the one before stands for it.
+Two things differ from a console's games. `frame_skip` counts the game's own ticks; published CoinRun data has a frame
+for every tick (`frame_skip: 1`). And the tick that ends an episode already shows the next level, so an episode's last
+picture cannot be observed: the one before stands in for it.
 
 It needs procgen, which `experiments/coinrun/install_procgen.py` installs.
 """
@@ -32,11 +32,11 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
     """CoinRun: observations uint8 [H, W, 3], `Discrete` actions in the order of the action set.
 
     The reward is 10 for the coin at the level's end. `info` holds `level`, the level's number, and `level_complete`, 1
-    where the episode ended with the coin. Arguments and errors are those of `RetroEnv`; the native picture has 512×512
+    if the episode ended with the coin. Arguments are those of `RetroEnv` without `game`; the native picture has 512×512
     pixels.
 
     Raises:
-        ValueError: procgen is not installed, or an action that needs another key than the arrows.
+        ValueError: procgen is not installed, or an action needs a key other than the arrows, or opposite arrows.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's own declaration
@@ -55,7 +55,7 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """Start a level: that of `options["level"]`, or one that the seed draws."""
+        """Start a level: that of `options["level"]`, or one drawn with the seed."""
         from procgen import ProcgenGym3Env
 
         super().reset(seed=seed)
@@ -68,7 +68,7 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
             start_level=self._number,
             num_levels=1,
             num_threads=0,
-            rand_seed=0,  # unused, as there is one level to draw; else procgen takes a random one
+            rand_seed=0,  # unused, as there is only one level; without it procgen draws a random seed
             distribution_mode="hard",  # procgen's default; Genie's data (Bruce et al., 2024, arXiv 2402.15391)
             paint_vel_info=self.config.paint_vel_info,
             render_mode="rgb_array" if self._native_frame_every else None,
@@ -89,7 +89,7 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
             rewards, _, firsts = self._level.observe()
             reward += float(rewards[0])
             ended = bool(firsts[0])
-            if ended:  # the picture is the next episode's already
+            if ended:  # the picture is already the next episode's
                 complete = bool(self._level.get_info()[0]["prev_level_complete"])
                 break
             self._look()
@@ -100,13 +100,13 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
         return frame, reward, terminated, truncated, info
 
     def close(self) -> None:
-        """Give the game's memory back."""
+        """Free the game's memory."""
         if self._level is not None:
             self._level.close()
             self._level = None
 
     def _look(self) -> None:
-        """Keep the present picture."""
+        """Keep the current picture."""
         assert self._level is not None
         self._screen = self._level.observe()[1]["rgb"][0]
         if self._native_frame_every:
@@ -126,5 +126,5 @@ def _keys(action: str) -> frozenset[str]:
     if unknown := sorted(keys.difference(KEYS)):
         raise ValueError(f"action {action} needs {', '.join(unknown)}, which CoinRun lacks: it has {', '.join(KEYS)}")
     if keys >= {"LEFT", "RIGHT"} or keys >= {"UP", "DOWN"}:
-        raise ValueError(f"action {action} holds opposite keys, which CoinRun does not take")
+        raise ValueError(f"action {action} holds opposite keys, which CoinRun does not accept")
     return keys

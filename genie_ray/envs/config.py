@@ -1,4 +1,4 @@
-"""What an agent sees of a game, and may do in it."""
+"""What an agent sees of a game and may do in it."""
 
 import os
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ class EnvConfig:
     max_episode_steps: int = 700  # longer episodes are truncated; the length of the paper's test episodes
     fit: Literal["pad", "stretch"] = "pad"  # how the console's picture becomes a square
     action_set: str = "paper"  # a name in games/actions.yaml, or actions joined by commas
-    integrations: tuple[str, ...] = ()  # directories of games of one's own, see roms.add_integrations
+    integrations: tuple[str, ...] = ()  # folders with your own games, see roms.add_integrations
     paint_vel_info: bool = False  # CoinRun: paint the player's speed into a corner of the picture; procgen's default
-    coinrun_levels: tuple[int, int] = (0, 10_000)  # first, and how many; Genie's data (arXiv 2402.15391)
+    coinrun_levels: tuple[int, int] = (0, 10_000)  # the first, and how many; Genie's data (arXiv 2402.15391)
 
     def __post_init__(self) -> None:
         absolute = tuple(os.path.abspath(directory) for directory in self.integrations)
-        object.__setattr__(self, "integrations", absolute)  # rollout workers have working directories of their own
+        object.__setattr__(self, "integrations", absolute)  # rollout workers have their own working directories
         for name in ("frame_size", "frame_skip", "max_episode_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: must be at least 1")
@@ -31,6 +31,6 @@ class EnvConfig:
         first, count = self.coinrun_levels
         if first < 0 or count < 1 or first + count > 2**31 - 1:
             raise ValueError(
-                f"coinrun_levels is {first}, {count}: must be a first level from 0 on and a number of them"
+                f"coinrun_levels is {first}, {count}: must be a first level from 0 on and a positive count"
             )
         action_names(self.action_set)

@@ -1,4 +1,4 @@
-"""The environment of any game, by its id; and the games as RLlib knows them."""
+"""The environment of any game by its id, and its registration with RLlib."""
 
 from typing import Any
 
@@ -22,9 +22,9 @@ def make_game(game: str, config: EnvConfig | None = None, *, native_frame_every:
 
 
 def register_rllib_env() -> str:
-    """Make the games known to RLlib; the name to give to `AlgorithmConfig.environment`.
+    """Register the games with RLlib; returns the name for `AlgorithmConfig.environment`.
 
-    Its `env_config` is `{"game": <id>, "env": EnvConfig}`, and `"native_frame_every"` where that is not 0.
+    Its `env_config` is `{"game": <id>, "env": EnvConfig}`, and `"native_frame_every"` if that is not 0.
     """
     from ray.tune import register_env
 

@@ -1,7 +1,7 @@
-"""Several games in one run: an environment that goes on to the next game when an episode is over.
+"""Several games in one run: an environment that switches to the next game when an episode ends.
 
-Environment i of n begins with game i of the list and moves on by n at each episode's end. So all games have their turns
-whatever their number, and where n is a multiple of it, each environment stays with its game.
+Environment i of n starts with game i of the list and advances by n at each episode's end. So every game gets its turn,
+however many there are; if n is a multiple of their number, each environment stays with its game.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from genie_ray.envs.game import make_game
 
 RLLIB_NAME = "genie_ray/GamesInTurn"
 VECTORIZE_MODE = "vector_entry_point"
-"""What `AlgorithmConfig.gym_env_vectorize_mode` has to be, so that each environment knows its number."""
+"""The `AlgorithmConfig.gym_env_vectorize_mode` to use, so that each environment knows its number."""
 
 
 class GamesInTurn(gym.Env[NDArray[np.uint8], np.int64]):
-    """One game after the other. `info["game"]` tells which; one emulator at a time.
+    """Plays one game after another, one emulator at a time; `info["game"]` names the game.
 
     Args:
         games: ids.
         config: of every game.
-        number: of this environment, from 0 on.
+        number: of this environment, from 0.
         environments: how many there are.
     """
 
@@ -35,7 +35,7 @@ class GamesInTurn(gym.Env[NDArray[np.uint8], np.int64]):
     def __init__(self, games: Sequence[str], config: EnvConfig, *, number: int = 0, environments: int = 1) -> None:
         self._games, self._config = tuple(games), config
         self._number, self._environments = number, environments
-        self._turns = -1  # no episode was started yet
+        self._turns = -1  # no episode has started yet
         self._index = number % len(games)
         self._env = make_game(self._games[self._index], config)
         self.observation_space, self.action_space = self._env.observation_space, self._env.action_space
@@ -55,12 +55,12 @@ class GamesInTurn(gym.Env[NDArray[np.uint8], np.int64]):
         return frame, self._named(info)
 
     def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
-        """A step of the game that is played."""
+        """A step of the current game."""
         frame, reward, terminated, truncated, info = self._env.step(action)
         return frame, float(reward), terminated, truncated, self._named(info)
 
     def close(self) -> None:
-        """Give the emulator back."""
+        """Release the emulator."""
         self._env.close()
 
     def _named(self, info: dict[str, Any]) -> dict[str, Any]:
@@ -68,9 +68,9 @@ class GamesInTurn(gym.Env[NDArray[np.uint8], np.int64]):
 
 
 def register_rllib_games() -> str:
-    """Make games in turn known to RLlib; the name to give to `AlgorithmConfig.environment`.
+    """Register games in turn with RLlib; returns the name for `AlgorithmConfig.environment`.
 
-    Its `env_config` is `{"games": [<id>, …], "env": EnvConfig}`; the environments are to be made by VECTORIZE_MODE.
+    Its `env_config` is `{"games": [<id>, …], "env": EnvConfig}`; the environments must be made by VECTORIZE_MODE.
     """
     from ray.tune import register_env
 

@@ -4,8 +4,8 @@ Every game looks the same to an agent: uint8 frames of one size and one small se
 for `frame_skip` emulator frames and keeps the last of them. A game starts from its integration's start state and draws
 no random numbers, so the same actions give the same frames: an episode can be replayed from its actions alone.
 
-Stable-Retro allows one emulator per process. It is therefore built by the first `reset()`, not by the constructor, so
-that an environment made only for its spaces costs nothing and stands in nobody's way.
+Stable-Retro allows one emulator per process. The first `reset()` therefore builds it, not the constructor, so that an
+environment made only for its spaces costs nothing and blocks no other.
 """
 
 import weakref
@@ -34,8 +34,8 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
     Args:
         game: a Stable-Retro id, with or without `-v0`.
         config: frames, actions and episode length.
-        native_frame_every: put the console's own picture into `info["native_frame"]`, uint8 [H', W', 3], of an
-            episode's steps 0, n, 2·n, …; 0: of none.
+        native_frame_every: put the console's own picture into `info["native_frame"]`, uint8 [H', W', 3], at an
+            episode's steps 0, n, 2·n, …; 0: never.
 
     Raises:
         ValueError: an unknown game, a missing ROM, or an action set that the console has no buttons for.
@@ -79,7 +79,7 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
         console, variables = self._emulator.em, self._emulator.data
         console.set_button_mask(self.button_table[action], 0)
         reward, terminated = 0.0, False
-        for _ in range(self.config.frame_skip):  # what stable_retro.RetroEnv.step does, but for pictures nobody sees
+        for _ in range(self.config.frame_skip):  # as in stable_retro.RetroEnv.step, without the pictures nobody sees
             console.step()
             variables.update_ram()
             reward += variables.current_reward()
@@ -92,7 +92,7 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
         return frame, reward, terminated, truncated, info
 
     def close(self) -> None:
-        """Give the emulator back; a later `reset()` builds a new one."""
+        """Release the emulator; a later `reset()` builds a new one."""
         if self._emulator is not None:
             self._emulator.close()
             self._emulator = None
@@ -106,7 +106,7 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
         return fit_frame(screen, self.config.frame_size, self.config.fit), info
 
 
-# Whose environment holds this process's emulator; dead or None when nobody's does.
+# The environment that holds this process's emulator; dead or None if none does.
 _holder: "weakref.ref[RetroEnv] | None" = None
 
 
@@ -121,9 +121,9 @@ def _build_emulator(env: RetroEnv) -> stable_retro.RetroEnv:
     emulator = stable_retro.RetroEnv(
         env.game, inttype=INTEGRATIONS, use_restricted_actions=stable_retro.Actions.ALL, render_mode="rgb_array"
     )
-    if emulator.initial_state is None:  # without a start state, an episode begins where the console is switched on
+    if emulator.initial_state is None:  # without a start state, an episode begins at power-on
         emulator.initial_state = emulator.em.get_state()
-    elif not emulator.em.set_state(emulator.initial_state):  # which Stable-Retro would pass over
+    elif not emulator.em.set_state(emulator.initial_state):  # which Stable-Retro would ignore
         raise RuntimeError(f"start state {emulator.statename} of {env.game} is damaged, or of another emulator or ROM")
     _holder = weakref.ref(env)
     return emulator

@@ -1,9 +1,9 @@
 """A world model as a gymnasium environment: an agent, or a person, acts inside the model instead of the game.
 
-An episode starts from prime frames, which a replay dataset or the caller gives; each action brings one predicted frame
-(`world_model.rollout`) and, in `info`, how unsure the model was of it. A world model predicts neither score nor game
-over: rewards are 0 and only the step limit ends an episode. The vector environment plays all of its games in one
-rollout, so that they are one batch to the model.
+An episode starts from prime frames, given by a replay dataset or the caller. Each action yields one predicted frame
+(`world_model.rollout`) and, in `info`, how uncertain the model was about it. A world model predicts neither score nor
+game over: rewards are 0 and only the step limit ends an episode. The vector environment plays all of its games in one
+rollout, as one batch.
 
 Sources: an agent inside its world model, Ha & Schmidhuber, 2018 (arXiv 1803.10122); uncertainty, GenieRedux-G (Savov
 et al., CVPR 2025, arXiv 2504.02515, eqs. 3–4).
@@ -31,21 +31,21 @@ METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}  # 
 
 
 class WorldModelEnv(gym.Env[NDArray[np.uint8], np.int64]):
-    """One game inside a world model: observations uint8 [H, W, 3], `Discrete` actions, with a GenieRedux latent ones.
+    """One game inside a world model: observations uint8 [H, W, 3], `Discrete` actions (latent with a GenieRedux).
 
-    `info` holds `uncertainty`, float32 [h, w] in [0, 1], of the tokens of the frame before any was known, and
-    `uncertainty_top_k`, the mean of the largest of them (not at a reset: prime frames are not predicted). Where the
-    dataset gave the prime frames, `episode_id` and `prime_step` tell which: that episode's frames from that step on.
+    `info` holds `uncertainty`, float32 [h, w] in [0, 1], of the frame's tokens before any was decoded, and
+    `uncertainty_top_k`, the mean of the largest of them (not at a reset: prime frames are not predicted). If the prime
+    frames come from the dataset, `episode_id` and `prime_step` tell which: that episode's frames from that step on.
     The same seed and actions give the same frames.
 
     Args:
         model: see `load_world_model`.
-        dataset: gives the prime frames. Without one, each reset needs them in its options.
+        dataset: source of the prime frames. Without one, each reset needs them in its options.
         config: episodes and decoding.
 
     Raises:
-        ValueError: a dataset of another frame size or number of actions, none of whose episodes is long enough or of
-            the game; more prime frames than the model takes.
+        ValueError: a dataset with another frame size or number of actions, or without a long enough episode of the
+            game; more prime frames than the model takes.
     """
 
     metadata = METADATA
@@ -60,12 +60,12 @@ class WorldModelEnv(gym.Env[NDArray[np.uint8], np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """Start from prime frames: drawn from the dataset, or those of the options. The last one is the observation.
+        """Start from prime frames: drawn from the dataset, or given in the options. The last one is the observation.
 
         Args:
-            seed: of the draw and of the tokens that are sampled.
-            options: `prime_frames`, uint8 [T, H, W, 3], and `prime_actions`, T−1 integers: those between them (without
-                which a GenieRedux infers its latent ones).
+            seed: of the draw and of sampled tokens.
+            options: `prime_frames`, uint8 [T, H, W, 3], and `prime_actions`, T−1 integers: the actions between
+                them (if absent, a GenieRedux infers its latent ones).
 
         Raises:
             ValueError: prime frames or actions that the model cannot take, or none at all.
@@ -79,7 +79,7 @@ class WorldModelEnv(gym.Env[NDArray[np.uint8], np.int64]):
         """The frame that the model predicts after this action.
 
         Raises:
-            ValueError: the action is no integer, or out of range.
+            ValueError: the action is not an integer, or is out of range.
         """
         frames_BHWC, truncated, infos = self._games.step(np.asarray(action)[None])
         return frames_BHWC[0], 0.0, False, truncated, _first(infos)
@@ -90,10 +90,10 @@ class WorldModelEnv(gym.Env[NDArray[np.uint8], np.int64]):
 
 
 class WorldModelVectorEnv(gym.vector.VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray[Any]]):
-    """Many games inside a world model, one batch: as that many `WorldModelEnv`s, in gymnasium's interface for vectors.
+    """Many games inside a world model, in one batch: like `num_envs` `WorldModelEnv`s in gymnasium's vector interface.
 
-    Game i has seed + i and then sees what a `WorldModelEnv` with that seed sees; but where tokens are sampled
-    (temperature above 0), all games draw from one stream, and only a single game is the same. All games are truncated
+    Game i has seed + i and sees what a `WorldModelEnv` with that seed sees. If tokens are sampled (temperature above
+    0), however, all games draw from one stream, and this holds only for a single game. All games are truncated
     together, and the step after that starts their next episodes.
 
     Args:
@@ -127,7 +127,7 @@ class WorldModelVectorEnv(gym.vector.VectorEnv[NDArray[np.uint8], NDArray[np.int
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """As `WorldModelEnv.reset`, with an axis of games before all others: uint8 [B, T, H, W, 3] and [B, T−1]."""
+        """As `WorldModelEnv.reset`, with a leading axis of games: uint8 [B, T, H, W, 3] and [B, T−1]."""
         super().reset(seed=seed)
         if seed is not None:
             self._rngs = _rngs(seed, self.num_envs)
@@ -137,7 +137,7 @@ class WorldModelVectorEnv(gym.vector.VectorEnv[NDArray[np.uint8], NDArray[np.int
     def step(
         self, actions: NDArray[np.int64]
     ) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """The frames that the model predicts after these actions; after a truncation, the next episodes' first ones."""
+        """The frames predicted after these actions; after a truncation, the next episodes' first frames."""
         if self._truncated:
             frames_BHWC, infos = self.reset()
         else:
@@ -151,20 +151,20 @@ class WorldModelVectorEnv(gym.vector.VectorEnv[NDArray[np.uint8], NDArray[np.int
 
 
 def load_world_model(path: str | Path) -> WorldModel:
-    """The world model of a checkpoint, on the GPU where there is one.
+    """The world model of a checkpoint, on the GPU if there is one.
 
     Raises:
-        ValueError: it is no checkpoint, is damaged, or holds another kind of model.
+        ValueError: it is not a checkpoint, is damaged, or holds another kind of model.
     """
     return checkpoint.load_as(checkpoint.WorldModel, path, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def register_rllib_world_model_env() -> str:
-    """Make the environments known to RLlib; the name to give to `AlgorithmConfig.environment`.
+    """Register the environments with RLlib; returns the name for `AlgorithmConfig.environment`.
 
     Their `env_config` is `{"world_model": <checkpoint>, "dataset": <directory>, "env": WorldModelEnvConfig}`. With
-    `env_runners(gym_env_vectorize_mode="vector_entry_point")` the games of a rollout worker are one batch, else each
-    has a model of its own.
+    `env_runners(gym_env_vectorize_mode="vector_entry_point")` the games of a rollout worker form one batch; otherwise
+    each loads its own model.
     """
     from ray.tune import register_env
 
@@ -174,16 +174,16 @@ def register_rllib_world_model_env() -> str:
 
 def _make_from_env_config(env_config: dict[str, Any]) -> WorldModelEnv | WorldModelVectorEnv:
     model, dataset = load_world_model(env_config["world_model"]), ReplayDataset(env_config["dataset"])
-    if "num_envs" in env_config:  # RLlib's wish for a vector
+    if "num_envs" in env_config:  # RLlib asks for a vector environment
         return WorldModelVectorEnv(env_config["num_envs"], model, dataset, env_config["env"])
     return WorldModelEnv(model, dataset, env_config["env"])
 
 
 def _rngs(seed: int | None, count: int) -> list[np.random.Generator]:
-    """A random stream per game, each as that of a single environment with this seed plus the game's index."""
+    """A random stream per game: that of a single environment with this seed plus the game's index."""
     return [seeding.np_random(None if seed is None else seed + index)[0] for index in range(count)]
 
 
 def _first(infos: dict[str, Any]) -> dict[str, Any]:
-    """The info of the first game, out of that of all."""
+    """The info of the first game."""
     return {name: values[0] for name, values in infos.items()}

@@ -1,6 +1,6 @@
-"""Many games inside a world model, played as one batch: what the environments of `envs/world_model.py` are made of.
+"""Many games inside a world model, played as one batch: the core of the environments in `envs/world_model.py`.
 
-All games start together, from prime frames of a replay dataset or of the caller, and go on together in one
+All games start together, from prime frames of a replay dataset or of the caller, and advance together in one
 `world_model.rollout.Rollout`.
 
 Axes: B games, T prime frames, H W C pixels of `frames_BTHWC`, N tokens of a frame, h w their grid.
@@ -28,18 +28,18 @@ from world_model.uncertainty import top_k_mean
 PRIME_OPTIONS = ("prime_frames", "prime_actions")
 
 INTERACTIVE = DecodingConfig(steps=4, temperature=0.0, mode="autoregressive", frames_per_step=1)
-"""Quick, and repeatable because no token is drawn. Over 40 frames of Kangaroo, in windows of a test set, a small model
-lost 0.05 dB against 25 steps and was five times as fast."""
+"""Fast, and deterministic because no token is sampled. Over 40 frames of Kangaroo, on windows of a test set, a small
+model lost 0.05 dB against 25 steps and was five times as fast."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldModelEnvConfig:
     """How episodes start and end, and how a frame is decoded."""
 
-    prime_frames: int = 2  # of the dataset, to start from; paper, Sec. 5
-    game: str | None = None  # whose episodes they are from; None: all of the dataset's
+    prime_frames: int = 2  # from the dataset, at the start of an episode; paper, Sec. 5
+    game: str | None = None  # whose episodes they come from; None: all of the dataset's
     max_episode_steps: int = 700  # longer episodes are truncated; as in the games' own environments
-    decoding: DecodingConfig = INTERACTIVE  # `mode` and `frames_per_step` are not looked at: one frame at a time
+    decoding: DecodingConfig = INTERACTIVE  # `mode` and `frames_per_step` are ignored: one frame at a time
     precision: Precision = "auto"
     top_k_fraction: float = 0.25  # share of a frame's tokens in info["uncertainty_top_k"]; paper, eq. 4
 
@@ -56,7 +56,7 @@ class ImaginedGames:
 
     _frames_BHWC: Tensor  # the latest ones
     _steps: int  # of these episodes
-    _origin: dict[str, Any]  # infos that tell where the prime frames are from
+    _origin: dict[str, Any]  # infos that tell where the prime frames come from
 
     def __init__(
         self, count: int, model: WorldModel, dataset: ReplayDataset | None, config: WorldModelEnvConfig
@@ -73,7 +73,7 @@ class ImaginedGames:
             self._starts = PrimeWindows(dataset, config.game, config.prime_frames)
 
     def spaces(self) -> tuple[gym.spaces.Box, gym.spaces.Discrete]:
-        """Those of one game's observations and actions."""
+        """The observation and action spaces of one game."""
         return (
             gym.spaces.Box(0, 255, (self._size, self._size, 3), np.uint8),
             gym.spaces.Discrete(self._model.num_actions),
@@ -82,9 +82,9 @@ class ImaginedGames:
     def start(
         self, rngs: Sequence[np.random.Generator], options: dict[str, NDArray[Any]]
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """New episodes; one random stream per game. Returns frames [B, H, W, 3] and infos."""
+        """Start new episodes, with one random stream per game. Returns frames [B, H, W, 3] and infos."""
         if unknown := sorted(options.keys() - set(PRIME_OPTIONS)):
-            raise ValueError(f"reset options are {', '.join(unknown)}: known are {', '.join(PRIME_OPTIONS)}")
+            raise ValueError(f"reset options are {', '.join(unknown)}: allowed are {', '.join(PRIME_OPTIONS)}")
         self._origin = {}
         if not options:
             options = self._drawn_primes(rngs)
@@ -103,7 +103,7 @@ class ImaginedGames:
         return self.frames(), dict(self._origin)
 
     def step(self, actions_B: NDArray[Any]) -> tuple[NDArray[np.uint8], bool, dict[str, Any]]:
-        """One action in each game. Returns frames [B, H, W, 3], whether the step limit is reached, and infos."""
+        """Play one action in each game. Returns frames [B, H, W, 3], whether the step limit is reached, and infos."""
         assert self._rollout is not None, "reset() comes before step()"
         actions = _as_tensor(actions_B).to(self._frames_BHWC.device)
         with autocast(self._config.precision, actions.device):
@@ -120,7 +120,7 @@ class ImaginedGames:
         return self._frames_BHWC.cpu().numpy().copy()
 
     def _drawn_primes(self, rngs: Sequence[np.random.Generator]) -> dict[str, NDArray[Any]]:
-        """Prime frames and actions of the dataset, as reset options; notes where they are from."""
+        """Prime frames and actions drawn from the dataset, as reset options; records where they come from."""
         if self._starts is None:
             raise ValueError("no prime frames: give a dataset, or prime_frames in the options of each reset")
         origins = [self._starts.draw(rng) for rng in rngs]
@@ -131,7 +131,7 @@ class ImaginedGames:
         }
         frames_BTHWC, actions_BT = (np.stack(arrays) for arrays in zip(*primes, strict=True))
         drawn = {"prime_frames": frames_BTHWC, "prime_actions": actions_BT}
-        if isinstance(self._model, GenieRedux):  # its actions are not those that were recorded
+        if isinstance(self._model, GenieRedux):  # its latent actions are not the recorded ones
             del drawn["prime_actions"]
         return drawn
 
@@ -147,18 +147,18 @@ class ImaginedGames:
         return torch.tensor(frames)
 
     def _prime_actions(self, frames_BTHWC: Tensor, options: dict[str, NDArray[Any]]) -> Tensor:
-        """Those between the prime frames, [B, T−1]."""
+        """The actions between the prime frames, [B, T−1]."""
         if "prime_actions" in options:
             return _as_tensor(options["prime_actions"]).to(frames_BTHWC.device)
         if (frames := frames_BTHWC.shape[1]) == 1:
             return torch.empty(self._count, 0, dtype=torch.int64, device=frames_BTHWC.device)
         if isinstance(self._model, GenieRedux):
             return self._model.latent_actions.encode(frames_BTHWC)
-        raise ValueError(f"prime_actions are missing: there are {frames - 1} between {frames} prime frames")
+        raise ValueError(f"prime_actions are missing: must be {frames - 1} for {frames} prime frames")
 
 
 class PrimeWindows:
-    """Everything that an episode can start from: each stretch of T frames in a dataset, all equally likely.
+    """The windows of T frames that an episode can start from, all equally likely.
 
     Raises:
         ValueError: no episode of the game, or none that has T frames.
@@ -186,7 +186,7 @@ class PrimeWindows:
 
 
 def episodes_of(dataset: ReplayDataset, game: str | None) -> list[EpisodeRef]:
-    """The episodes of a game, whose id may lack `-v0`; without a game, all.
+    """The episodes of a game (its id with or without `-v0`), or of all games.
 
     Raises:
         ValueError: the dataset has none of that game.

@@ -1,1 +1,1 @@
-"""Which games there are: catalog and labels, ROMs, action sets."""
+"""The games: catalog and labels, ROMs, action sets."""

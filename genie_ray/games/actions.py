@@ -1,9 +1,9 @@
-"""Actions of the agent as buttons of the console.
+"""The agent's actions as buttons of the console.
 
 An action set is a tuple of action names. An action name is a button, or several joined by `+`, or `NOOP`, or a word
 (`JUMP`, `FIRE`, `SECOND`) for a button that depends on the platform and sometimes on the game. The sets, platforms and
-games are data, `actions.yaml` beside this file; a preset may also write a set out: `action_set: RIGHT,LEFT,A+B`. The
-paper plays every game with the five actions of the set `paper`.
+games are listed in `actions.yaml`; a preset may also spell out a set: `action_set: RIGHT,LEFT,A+B`. The paper plays
+every game with the five actions of the set `paper`.
 
 Axis letters: A actions; the second axis of a button table is the console's buttons in Stable-Retro's order.
 """
@@ -26,7 +26,7 @@ def action_names(action_set: str) -> tuple[str, ...]:
     """The actions of a set: a name in `ACTION_SETS`, or actions joined by commas (`RIGHT,LEFT,A+B`).
 
     Raises:
-        ValueError: neither, or an action that is written twice.
+        ValueError: neither, or an action that is listed twice.
     """
     if action_set in ACTION_SETS:
         return ACTION_SETS[action_set]

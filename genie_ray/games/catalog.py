@@ -1,8 +1,8 @@
-"""The catalog: which kinds of games there are, and the choice of those to play.
+"""The catalog: all games with their labels, and the choice of games to play.
 
-It holds every game that Stable-Retro knows, labelled where a file of labels does so: ours for the games that run out of
-the box, then those that a user gives, RetroAct's among them (`genie_ray/games/labels.py`). Games to play are named by
-id, by query or by the name of a selection:
+It holds every game that Stable-Retro knows. Labels come from our own file, for the games that run out of the box, and
+from files that a user gives, such as RetroAct's (`genie_ray/games/labels.py`). Games to play are named by id, by query
+or by the name of a selection:
 
 * `Kangaroo-Atari2600`, with or without `-v0`;
 * `genre=platformer,motion=free,JUMP=jump,limit=20`: what `Catalog.select` finds;
@@ -24,17 +24,17 @@ LABELLED_ACTIONS = (*CONTROL_ACTIONS, "SECONDARY")
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Games that were asked for, in order."""
+    """The requested games, in order."""
 
     installed: tuple[str, ...]
-    missing: tuple[str, ...]  # of queries and named selections: no ROM here
+    missing: tuple[str, ...]  # games of queries and named selections whose ROM is not installed
 
 
 class Catalog:
     """Games and their labels.
 
     Args:
-        files: CSV files of labels, read after ours. Where several label a game, the later wins, label by label.
+        files: CSV files of labels, read after ours. If several label a game, the later one wins, label by label.
 
     Raises:
         ValueError: a file that cannot be read, see `read_labels`.
@@ -66,13 +66,13 @@ class Catalog:
         installed: bool | None = None,
         limit: int | None = None,
     ) -> list[Entry]:
-        """The games with these labels, by name; an unlabelled game has none.
+        """The games with these labels, sorted by name; a game without labels matches none.
 
         Args:
             genre, motion, view: by word or by RetroAct's tag (`platformer` or `pl`).
             controls: action → what it does, as in `{"JUMP": "jump"}`.
-            installed: with a ROM here (True), without one (False), or either (None).
-            limit: at most that many, the first ones.
+            installed: with a ROM installed (True), without one (False), or either (None).
+            limit: at most this many, the first by name.
 
         Raises:
             ValueError: an unknown label or action; a limit below 1.
@@ -82,7 +82,7 @@ class Catalog:
         wanted = {kind: label(kind, value) for kind, value in zip(LABELS, (view, motion, genre), strict=True) if value}
         for action, value in (controls or {}).items():
             if action not in LABELLED_ACTIONS:
-                raise ValueError(f"unknown action {action!r}: labelled are {', '.join(LABELLED_ACTIONS)}")
+                raise ValueError(f"unknown action {action!r}: allowed are {', '.join(LABELLED_ACTIONS)}")
             control(action, value)
         found = [
             entry
@@ -104,7 +104,7 @@ class Catalog:
         if selection == "default":
             return [self._entries[game] for game in self._default]
         if selection not in SELECTIONS:
-            raise ValueError(f"unknown selection {selection!r}: there are {', '.join(SELECTIONS)}")
+            raise ValueError(f"unknown selection {selection!r}: allowed are {', '.join(SELECTIONS)}")
         layout: Layout = "retroact_tags" if selection == "platformers-200" else "retroact_controls"
         games = self._labelled[layout]
         if not games:
@@ -141,11 +141,11 @@ class Catalog:
         return self.select(**labels, controls=controls, limit=limit)  # type: ignore[arg-type]  # keys are checked
 
     def choose(self, names: Sequence[str]) -> Choice:
-        """The games that ids, queries and selections name, each once, parted by whether their ROM is here.
+        """The games that ids, queries and selections name, each once, split by whether their ROM is installed.
 
         Raises:
-            ValueError: an unknown game, selection or label; a game named by its id without its ROM; a query that no
-                game answers.
+            ValueError: an unknown game, selection or label; an id whose ROM is not installed; a query that no game
+                matches.
         """
         games: dict[str, bool] = {}
         present = set(installed_games())
@@ -167,7 +167,7 @@ class Catalog:
 
 
 def _merged(before: Entry | None, entry: Entry) -> Entry:
-    """The labels of an entry, and where it has none those from before."""
+    """The labels of an entry, and the earlier ones where it has none."""
     if before is None:
         return entry
     values = {f.name: getattr(entry, f.name) for f in dataclasses.fields(Entry)}

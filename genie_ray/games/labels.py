@@ -1,14 +1,14 @@
 """Labels of games: how a game looks, how its player moves, what kind of game it is, and what each action does.
 
 The words are RetroAct's (Savov et al., CVPR 2025, arXiv 2504.02515, section 3), with a few more for what actions do in
-games that are no platformers. Three layouts of CSV file are read, told apart by their columns:
+games that are not platformers. Three CSV layouts are read, distinguished by their columns:
 
 * RetroAct's list of games: `game,tags`, as in `SonicTheHedgehog-Genesis,side h pl`;
 * RetroAct's control labels: `game,RIGHT,LEFT,UP,DOWN,ACTION_JUMP,ACTION_SECONDARY,transition,Background_Changes`;
-* ours: `game,view,motion,genre,RIGHT,LEFT,UP,DOWN,JUMP,source,notes`, of which `games.csv` beside this file labels the
-  games that run out of the box, and `genie-ray games probe` writes more.
+* ours: `game,view,motion,genre,RIGHT,LEFT,UP,DOWN,JUMP,source,notes`. `games.csv` beside this file labels the games
+  that run out of the box; `genie-ray games probe` writes more such files.
 
-RetroAct's files are read as they are published: labels in its short tags, ids without `-v0` or in lower case.
+RetroAct's files are read as published: labels as its short tags, ids without `-v0` or in lower case.
 """
 
 import csv
@@ -22,7 +22,7 @@ Layout = Literal["retroact_tags", "retroact_controls", "ours"]
 
 OWN_FILE = Path(__file__).with_name("games.csv")
 
-# Word → the tag that RetroAct writes for it.
+# Word → RetroAct's tag for it.
 VIEWS: dict[str, str] = {"side": "side", "top": "top", "first_person": "1p", "third_person": "3p", "multi": "multi"}
 MOTIONS: dict[str, str] = {"horizontal": "h", "vertical": "v", "free": "free", "fixed": "fixed", "tube": "tube"}
 """Along which of the screen's axes the player can move."""
@@ -62,9 +62,9 @@ CONTROL_COLUMNS = ("game", *RETROACT_ACTIONS, "ACTION_SECONDARY", "transition", 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What is known of a game; None or a missing action: not labelled."""
+    """What is known about a game; None or a missing action: not labelled."""
 
-    game: str  # as the file writes it
+    game: str  # as written in the file
     view: str | None = None
     motion: str | None = None
     genre: str | None = None
@@ -97,10 +97,10 @@ def read_labels(path: Path) -> LabelFile:
     for fault, names in (
         ("has no column", [name for name in columns if name not in header]),
         ("has an unknown column", [name for name in header if name not in columns]),
-        ("has twice the column", [name for name in columns if header.count(name) > 1]),
+        ("has a repeated column", [name for name in columns if header.count(name) > 1]),
     ):
         if names:
-            raise ValueError(f"{path}, line {first[0]}: {fault} {names[0]!r}: needed are {','.join(columns)}")
+            raise ValueError(f"{path}, line {first[0]}: {fault} {names[0]!r}: the columns must be {','.join(columns)}")
     entries: list[Entry] = []
     line_of: dict[str, int] = {}
     for line, cells in rows:
@@ -119,12 +119,12 @@ def read_labels(path: Path) -> LabelFile:
 
 
 def fold(game: str) -> str:
-    """What is the same for all ways to write a game's id: lower case, without `-v0`."""
+    """A normal form of a game's id: lower case, without `-v0`."""
     return game.casefold().removesuffix("-v0")
 
 
 def label(kind: str, value: str) -> str:
-    """A view, motion or genre by its full word, from that or from RetroAct's tag.
+    """The full word for a view, motion or genre, given as that word or as RetroAct's tag.
 
     Raises:
         ValueError: there is no such label; the message lists all.
@@ -149,7 +149,7 @@ def control(action: str, value: str) -> str:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines that are not blank, split into fields, with their numbers."""
+    """The lines that are not blank, split into fields, with their line numbers."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -175,7 +175,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _layout(header: list[str]) -> tuple[Layout, tuple[str, ...], Callable[[dict[str, str]], Entry]]:
-    """The layout that a header is of, or comes nearest to."""
+    """The layout that a header has or comes closest to."""
     if "tags" in header:
         return "retroact_tags", TAG_COLUMNS, _from_tags
     if "ACTION_JUMP" in header:
@@ -186,7 +186,7 @@ def _layout(header: list[str]) -> tuple[Layout, tuple[str, ...], Callable[[dict[
 def _from_tags(row: dict[str, str]) -> Entry:
     tags = row["tags"].split()
     if len(tags) != len(LABELS):
-        raise ValueError(f"tags {row['tags']!r}: three are needed, view, motion and genre, as in 'side h pl'")
+        raise ValueError(f"tags {row['tags']!r}: must be three: view, motion and genre, as in 'side h pl'")
     view, motion, genre = (label(kind, tag) for kind, tag in zip(LABELS, tags, strict=True))
     return Entry(game=row["game"], view=view, motion=motion, genre=genre)
 

@@ -1,9 +1,9 @@
-"""Files that may hold a game's ROM: what is in them, and which game that is.
+"""Finding out which game's ROM a file holds.
 
-Stable-Retro knows a ROM by the SHA-1 of the bytes that its console saw. Files of ROMs often hold more than those: a
-header that a copier or an emulator put before them (iNES 16 bytes, Atari 7800 128, Super Magic Drive and SNES copiers
-512), or the bytes in the order in which a copier wrote them (`.smd`). So a file is read in every way that its size and
-its first bytes allow, and the one whose SHA-1 is known counts.
+Stable-Retro identifies a ROM by the SHA-1 of the bytes that its console saw. ROM files often differ from these: a
+copier or an emulator put a header before them (iNES 16 bytes, Atari 7800 128, Super Magic Drive and SNES copiers 512),
+or a copier wrote them in another order (`.smd`). So a file is read in every way that its size and its first bytes
+allow, and the reading whose SHA-1 is known counts.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ from genie_ray.games.labels import fold
 LARGEST_ROM = 1 << 25  # bytes; the largest that Stable-Retro imports
 INES_HEADER, A78_HEADER, COPIER_HEADER = 16, 128, 512
 SMD_BLOCK = 1 << 14
-# What else files are called whose extension says the same, or ("") nothing.
+# Other extensions → the one that means the same, or "" if they mean nothing.
 ALSO_CALLED = {".bin": "", ".rom": "", ".gen": ".md", ".smd": ".md", ".smc": ".sfc", ".fig": ".sfc", ".swc": ".sfc"}
 OTHER_ARCHIVES = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "rar", b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RomTarget:
-    """Where a ROM belongs: a game of Stable-Retro's, and the name under which it looks for it."""
+    """Where a ROM belongs: a Stable-Retro game, and where Stable-Retro looks for its ROM."""
 
     game: str
     extension: str  # with its dot
@@ -40,16 +40,16 @@ class RomTarget:
 class RomFile:
     """One file, or one member of a zip archive, and what it turned out to be."""
 
-    name: str  # path, and behind a colon the archive's member
-    targets: tuple[RomTarget, ...] = ()  # the games that it is the ROM of; none: see `reason`
-    content: bytes = b""  # what a game's directory is to hold
-    reason: str = ""  # why it is no game's, or what is unusual about it
+    name: str  # path; for an archive's member, `path:member`
+    targets: tuple[RomTarget, ...] = ()  # the games whose ROM it is; none: see `reason`
+    content: bytes = b""  # what to store in a game's directory
+    reason: str = ""  # why it is no game's ROM, or what is unusual about it
 
 
 def read_rom_files(
     paths: Iterable[str | os.PathLike[str]], targets: Mapping[str, tuple[RomTarget, ...]]
 ) -> Iterator[RomFile]:
-    """Every file of the paths, folders and zip archives included, in the order of their names.
+    """Every file under the paths, folders and zip archives included, in order of their names.
 
     Args:
         paths: files and directories.
@@ -103,17 +103,17 @@ def _read_member(
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         return RomFile(name=name, reason=f"damaged in its archive: {error}")
     except NotImplementedError as error:
-        return RomFile(name=name, reason=f"packed in a way that cannot be read ({error}): pack it anew")
+        return RomFile(name=name, reason=f"compressed in a way that cannot be read ({error}): compress it again")
     return identify(name, content, member.file_size, targets)
 
 
 def identify(name: str, content: bytes, size: int, targets: Mapping[str, tuple[RomTarget, ...]]) -> RomFile:
-    """The game whose ROM a file's content is, read in every way it may be meant.
+    """The games whose ROM a file is, read in every possible way.
 
     Args:
-        name: the file's, as it is to be reported; its extension tells what the file claims to be.
-        content: of the file; not looked at if it is too large.
-        size: bytes of the file.
+        name: the file's, for the report; its extension tells what the file claims to be.
+        content: of the file; ignored if it is too large.
+        size: of the file, in bytes.
         targets: see `read_rom_files`.
     """
     if size == 0:
@@ -137,9 +137,9 @@ def identify(name: str, content: bytes, size: int, targets: Mapping[str, tuple[R
 
 
 def _readings(content: bytes) -> Iterator[tuple[tuple[str, ...], bytes, bytes]]:
-    """Ways to read a file: what is unusual about it, the bytes that are hashed, and those that are stored."""
+    """Ways to read a file: what is unusual about it, the bytes to hash, and the bytes to store."""
     if content.startswith(b"NES\x1a"):
-        yield (), content[INES_HEADER:], content  # the emulator needs the header, the hash is without it
+        yield (), content[INES_HEADER:], content  # the emulator needs the header, the hash excludes it
     yield (), content, content
     if content[1:10] == b"ATARI7800":
         yield ("Atari 7800 header of 128 bytes left out",), content[A78_HEADER:], content[A78_HEADER:]
@@ -155,7 +155,7 @@ def deinterleave(body: bytes) -> bytes:
     """A Super Magic Drive file's blocks of 16 KiB, odd bytes before even ones, in the cartridge's order.
 
     Args:
-        body: the file behind its header of 512 bytes, whole blocks.
+        body: the file after its header of 512 bytes; whole blocks.
     """
     halves = np.frombuffer(body, np.uint8).reshape(-1, 2, SMD_BLOCK // 2)
     return halves[:, ::-1].transpose(0, 2, 1).tobytes()
@@ -167,7 +167,7 @@ def _why_unknown(name: str, content: bytes, targets: Mapping[str, tuple[RomTarge
             return f"a {kind} archive, which is not opened: unpack it or make it a zip archive"
     if content.startswith(b"PK\x03\x04"):
         return "a damaged zip archive, or one within another: unpack it"
-    title = _plain(re.split(r"[(\[]", Path(name).stem)[0])  # what stands before "(USA)" or "[!]"
+    title = _plain(re.split(r"[(\[]", Path(name).stem)[0])  # the part before "(USA)" or "[!]"
     games = {target.game for group in targets.values() for target in group}
     same = sorted(game for game in games if _plain(fold(game).rsplit("-", 1)[0]) == title)
     others = f"; {', '.join(same)} is another dump or revision" if same else ""

@@ -1,10 +1,10 @@
-"""Which games there are, which of them have a ROM here, and how ROMs and games of one's own get in.
+"""Known games, installed ROMs, and how to import ROMs and add your own games.
 
-A game is named by its Stable-Retro id, for example `Kangaroo-Atari2600-v0`; the `-v0` may be left out, as GenieRedux
-and RetroAct do. Stable-Retro knows about a thousand games by the SHA-1 of their ROM and ships the ROM of one,
-Airstriker-Genesis. The wheel of `ale-py` carries Atari 2600 ROMs, and 32 of them are ROMs that Stable-Retro knows. ROMs
-are stored where Stable-Retro's own importer puts them (`python -m stable_retro.import`), but recognised in more files
-than by that one (`genie_ray/games/rom_files.py`).
+A game is named by its Stable-Retro id, for example `Kangaroo-Atari2600-v0`; `-v0` may be left out, as GenieRedux and
+RetroAct do. Stable-Retro knows about a thousand games by the SHA-1 of their ROM and ships the ROM of one,
+Airstriker-Genesis. The wheel of `ale-py` contains Atari 2600 ROMs, 32 of which Stable-Retro knows. ROMs are stored
+where Stable-Retro's own importer (`python -m stable_retro.import`) puts them, but recognised in more kinds of files
+(`genie_ray/games/rom_files.py`).
 """
 
 import difflib
@@ -24,7 +24,7 @@ from genie_ray.games.rom_files import RomTarget, read_rom_files
 
 INTEGRATIONS = retro_data.Integrations.ALL
 COINRUN = "CoinRun"
-"""The one game that is not Stable-Retro's: procgen's, see `genie_ray/envs/coinrun.py`."""
+"""The one game that is procgen's, not Stable-Retro's: see `genie_ray/envs/coinrun.py`."""
 HOW_TO_IMPORT = (
     "import those of ale-py with `genie-ray roms import --from-ale`, your own with `genie-ray roms import <directory>`"
 )
@@ -35,12 +35,12 @@ RomState = Literal["new", "present", "unusable"]
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What importing a file does."""
+    """What importing a file would do."""
 
-    name: str  # path, and behind a colon an archive's member
-    state: RomState  # imported; passed over because its games have their ROM; passed over because it is no game's
+    name: str  # path; for an archive's member, `path:member`
+    state: RomState  # imported; skipped: its games have their ROM; skipped: it is no game's ROM
     games: tuple[str, ...]  # whose ROM it is
-    reason: str  # why it is no game's, or what is unusual about it
+    reason: str  # why it is no game's ROM, or what is unusual about it
 
 
 def known_games() -> list[str]:
@@ -49,7 +49,7 @@ def known_games() -> list[str]:
 
 
 def installed_games() -> list[str]:
-    """The ids of the games whose ROM is here, sorted."""
+    """The ids of the games whose ROM is installed, sorted."""
     folders = [Path(retro_data.path()) / integrations for integrations in INTEGRATIONS.paths]
     files = (file for folder in folders for file in folder.glob("*/rom.*"))
     with_rom = {file.parent.name for file in files if file.suffix in retro_data.EMU_EXTENSIONS}
@@ -57,7 +57,7 @@ def installed_games() -> list[str]:
 
 
 def resolve_game(name: str) -> str:
-    """The id that `name` stands for: `CoinRun`, or a Stable-Retro id, of which `-v0` may be left out.
+    """The id that `name` stands for: `CoinRun`, or a Stable-Retro id with or without `-v0`.
 
     Raises:
         ValueError: no such game; the message names the nearest ones.
@@ -75,7 +75,7 @@ def resolve_game(name: str) -> str:
 
 
 def require_rom(game: str) -> None:
-    """Check that the ROM of a known game is here; for CoinRun, procgen.
+    """Check that the ROM of a known game is installed; for CoinRun, procgen.
 
     Raises:
         ValueError: it is not; the message says how to get it.
@@ -89,7 +89,7 @@ def require_rom(game: str) -> None:
 
 
 def require_games(games: Iterable[str], key: str = "games") -> None:
-    """Check that games are named by their full ids, and that their ROMs are here; `key` is the setting that names them.
+    """Check that games are named by their full ids and have a ROM; `key` is the setting that names them.
 
     Raises:
         ValueError: see `resolve_game` and `require_rom`, or an id without its `-v0`.
@@ -101,7 +101,7 @@ def require_games(games: Iterable[str], key: str = "games") -> None:
 
 
 def import_from_ale() -> list[str]:
-    """Import the Atari 2600 ROMs that come with `ale-py`; the ids of those games, sorted.
+    """Import the Atari 2600 ROMs that come with `ale-py`; returns the ids of those games, sorted.
 
     Raises:
         ValueError: `ale-py` is not installed.
@@ -109,7 +109,7 @@ def import_from_ale() -> list[str]:
     try:
         roms = importlib.resources.files("ale_py") / "roms"
     except ModuleNotFoundError:
-        raise ValueError("ale-py is not installed, which brings the Atari ROMs: pip install genie-ray[atari]") from None
+        raise ValueError("ale-py, which has the Atari ROMs, is not installed: pip install genie-ray[atari]") from None
     with importlib.resources.as_file(roms) as directory:
         return import_roms([directory])
 
@@ -117,8 +117,8 @@ def import_from_ale() -> list[str]:
 def import_roms(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     """Import every ROM that Stable-Retro knows from files and directories, zip archives included.
 
-    A game that has its ROM already is left as it is, so importing twice changes nothing. Files that are no game's ROM
-    are passed over: `diagnose` tells about them.
+    A game that already has its ROM keeps it, so importing twice changes nothing. Files that are no game's ROM are
+    skipped; `diagnose` reports them.
 
     Returns:
         The ids of the games whose ROM was among the files, sorted.
@@ -136,7 +136,7 @@ def import_roms(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 
 def diagnose(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Diagnosis]:
-    """What `import_roms` would make of each file, and why.
+    """What `import_roms` would do with each file, and why.
 
     Raises:
         ValueError: a path does not exist.
@@ -149,11 +149,11 @@ def diagnose(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Diagnosis]:
 
 
 def add_integrations(directories: Iterable[str | os.PathLike[str]]) -> None:
-    """Make the games of other integration folders known, in this process.
+    """Make the games of other integration folders known to this process.
 
     Such a folder holds a directory per game, as Stable-Retro's own do: `rom.sha`, `data.json`, `scenario.json`,
-    `metadata.json`, start states, and the ROM as `rom.<extension>` or imported later. A game that Stable-Retro has,
-    too, is taken from the folder.
+    `metadata.json`, start states, and the ROM as `rom.<extension>` or imported later. A folder's game replaces
+    Stable-Retro's game of the same name.
 
     Raises:
         ValueError: a folder that does not exist, or that holds no integration.
@@ -174,7 +174,7 @@ def add_integrations(directories: Iterable[str | os.PathLike[str]]) -> None:
 
 
 def _targets() -> dict[str, tuple[RomTarget, ...]]:
-    """SHA-1 → where ROMs with it belong; a game of a folder of the user's may share it with one of Stable-Retro's."""
+    """SHA-1 → where ROMs with it belong; a game in a user's folder may share it with one of Stable-Retro's."""
     extensions = {platform: extension for extension, platform in reversed(retro_data.EMU_EXTENSIONS.items())}
     extensions["Arcade"] = ".zip"
     targets: dict[str, tuple[RomTarget, ...]] = {}
@@ -200,7 +200,7 @@ def _has_rom(game: str) -> bool:
 
 
 def _install(content: bytes, directory: Path, extension: str) -> None:
-    """Store a ROM under the names that Stable-Retro looks for, each file whole or not at all."""
+    """Store a ROM under the names that Stable-Retro looks for, each file atomically."""
     names = [f"rom{extension}"]
     metadata = json.loads((directory / "metadata.json").read_text())
     if "original_rom_name" in metadata:  # FBNeo tells arcade games apart by file name

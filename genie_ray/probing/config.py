@@ -14,9 +14,9 @@ class ProbeConfig:
     action_set: str = "paper"
     before: str = ""  # buttons that get past a start screen, joined by commas; each is held for 4 steps, then let go
     contexts: int = 8
-    steps: int = 36  # that an action is held: 3 s
+    steps: int = 36  # for which an action is held; 3 s
     seed: int = 0
-    integrations: tuple[str, ...] = ()  # directories of games of one's own
+    integrations: tuple[str, ...] = ()  # folders with your own games
 
     def __post_init__(self) -> None:
         action_names(self.action_set)

@@ -1,6 +1,6 @@
-"""Labels into a CSV file that the catalog reads; what a person confirmed stays.
+"""Writing labels to a CSV file that the catalog reads; rows that a person confirmed are kept.
 
-The layout is that of `genie_ray/games/games.csv`; the catalog describes it.
+The layout is that of `genie_ray/games/games.csv`, described in `genie_ray/games/labels.py`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ PROPOSED, CONFIRMED = "probe", "viewed"  # values of the column `source`
 
 
 def write_labels(path: Path, controls: Mapping[str, Mapping[str, str]], *, overwrite: bool = False) -> tuple[str, ...]:
-    """Writes control labels into a file, which may be there already, sorted by game.
+    """Writes control labels to a new or existing file, sorted by game.
 
     Args:
-        controls: game → action → label. Of actions that have no column, nothing is written.
-        overwrite: also rows that a person confirmed.
+        controls: game → action → label. Actions without a column are skipped.
+        overwrite: whether to replace rows that a person confirmed.
 
     Returns:
-        The games whose row was left as it is, because a person confirmed it.
+        The games whose row was kept because a person confirmed it.
 
     Raises:
         ValueError: the file is in another layout or damaged.
@@ -32,7 +32,7 @@ def write_labels(path: Path, controls: Mapping[str, Mapping[str, str]], *, overw
     rows: dict[str, dict[str, str]] = {}
     if path.exists():
         if (layout := read_labels(path).layout) != "ours":
-            raise ValueError(f"{path} is RetroAct's ({layout}): labels go into a file with {','.join(OWN_COLUMNS)}")
+            raise ValueError(f"{path} is RetroAct's ({layout}): must have the columns {','.join(OWN_COLUMNS)}")
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = {fold(row["game"]): row for row in csv.DictReader(file)}
     kept = []

@@ -1,8 +1,8 @@
-"""What an action changed in the picture: what it moved where, whether something appeared, whether the view scrolled.
+"""What an action changed in the picture: what moved where, whether something appeared, whether the view scrolled.
 
-Two frames are compared that were equal until the action began. The pixels in which they differ hold whatever moved
-twice: where it is, and where no-op left it. Which of the two pictures shows it at a pixel, and which the background, is
-told by colour: around it, the background's colours are the frequent ones.
+The two frames compared were equal until the action began. The pixels in which they differ show whatever moved twice:
+where it is, and where no-op left it. Colour tells which of the two frames shows it at a pixel, and which shows the
+background: around it, the background's colours are the frequent ones.
 
 Axes: H W C pixels. Displacements are pixels (x, y), right and down positive.
 """
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAST_DIFFERENCE = 24  # of a colour channel, for a pixel to count as changed
-NEIGHBOURHOOD = 12  # pixels around a change in which colours are counted
-SCROLL_SHARE = 0.03  # of the picture must have changed before a scroll is looked for
-LEAST_EXPLAINED = 0.5  # of the changed pixels that a shift of the picture must explain
+NEIGHBOURHOOD = 12  # pixels around a change within which colours are counted
+SCROLL_SHARE = 0.03  # fraction of the picture that must have changed before a scroll is considered
+LEAST_EXPLAINED = 0.5  # fraction of the changed pixels that a shift of the picture must explain
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -29,14 +29,14 @@ class Change:
     """How a frame differs from no-op's at the same step."""
 
     area: int  # changed pixels
-    arrived: int  # of them, where the action's picture shows something and no-op's the background
+    arrived: int  # of these, where the action's frame shows something and no-op's shows the background
     left: int  # the other way round
     shift: tuple[float, float]  # from the centre of what left to the centre of what arrived; NaN where one is empty
-    scroll: tuple[float, float]  # by which the picture as a whole is shifted against no-op's; 0, 0 if it is not
+    scroll: tuple[float, float]  # shift of the whole picture relative to no-op's; 0, 0 if there is none
 
 
 def compare(held: Pixels, noop: Pixels) -> Change:
-    """An action's frame [H, W, C] against no-op's."""
+    """Compares an action's frame [H, W, C] with no-op's."""
     changed = differs(held, noop)
     area = int(changed.sum())
     scroll = _scroll(held, noop, changed) if area > SCROLL_SHARE * changed.size else (0.0, 0.0)
@@ -54,8 +54,8 @@ def differs(held: Pixels, noop: Pixels) -> Mask:
 
 
 def _figure(held: Pixels, noop: Pixels, changed: Mask) -> tuple[Mask, Mask]:
-    """Where something arrived, and where something left: of a pixel's two colours the background's is the more frequent
-    one in both pictures around the change."""
+    """Where something arrived, and where something left: of a pixel's two colours, the background's is the one that is
+    more frequent around the change, over both frames."""
     arrived, left = np.zeros_like(changed), np.zeros_like(changed)
     reach = np.ones((2 * NEIGHBOURHOOD + 1, 2 * NEIGHBOURHOOD + 1), np.uint8)
     count, regions = cv2.connectedComponents(cv2.dilate(changed.astype(np.uint8), reach))
@@ -70,7 +70,7 @@ def _figure(held: Pixels, noop: Pixels, changed: Mask) -> tuple[Mask, Mask]:
 
 
 def _colour_codes(picture: Pixels) -> NDArray[np.int64]:
-    """A number below 4,096 for each colour, 16 levels a channel."""
+    """A number below 4,096 for each colour, 16 levels per channel."""
     levels = (picture >> 4).astype(np.int64)
     return levels[..., 0] << 8 | levels[..., 1] << 4 | levels[..., 2]
 

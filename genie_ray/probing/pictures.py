@@ -1,4 +1,4 @@
-"""What a person looks at to confirm or correct a label: a film strip and a clip of each action, and a page of all."""
+"""Pictures for confirming or correcting labels: a film strip and a clip of each action, and a page of all."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from genie_ray.base.files import write_atomically
 from genie_ray.probing.play import FRAME_SKIP, NOOP, Context, Rollout
 from genie_ray.probing.propose import Proposal
 
-STRIP_STEPS = (0, 1, 2, 3, 5, 8, 12, 18, 26, 35)  # after the action begins to show
+STRIP_STEPS = (0, 1, 2, 3, 5, 8, 12, 18, 26, 35)  # from the step before the action first shows
 CLIP_STRIDE = 2  # steps
 STEP_SECONDS = FRAME_SKIP / 60
 INDEX = "index.html"
-RESULT = "probe.json"  # of a game
+RESULT = "probe.json"  # per game
 
 
 def write_pictures(directory: Path, game: str, contexts: Sequence[Context], proposals: Sequence[Proposal]) -> None:
-    """Writes `<ACTION>.png` and `<ACTION>.gif`, no-op beside the action, from the context that shows the label best."""
+    """Writes `<ACTION>.png` and `<ACTION>.gif`: action and no-op, in the context that shows the label best."""
     for proposal in proposals:
         context, onset = _clearest(contexts, proposal)
         held, noop = context[proposal.action], context[NOOP]
@@ -32,7 +32,7 @@ def write_pictures(directory: Path, game: str, contexts: Sequence[Context], prop
 
 
 def write_index(out: Path) -> Path:
-    """Writes a page of all the games that were probed into a directory, from the result file of each."""
+    """Writes a page of all the games probed into a directory, from their result files."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("genie_ray.probing", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -43,7 +43,7 @@ def write_index(out: Path) -> Path:
 
 
 def _clearest(contexts: Sequence[Context], proposal: Proposal) -> tuple[Context, int]:
-    """The context that speaks for the label with the most changed pixels, and the step at which the action shows."""
+    """Of the contexts that vote for the label, the one with the most changed pixels; and the action's onset step."""
     candidates = [
         (guess.area, -index) for index, guess in enumerate(proposal.guesses) if guess.label == proposal.label
     ] or [(guess.area, -index) for index, guess in enumerate(proposal.guesses)]
@@ -65,7 +65,7 @@ def _strip(held: Rollout, noop: Rollout, onset: int, title: str) -> bytes:
         ],
         title=title,
         heads=[f"{step * STEP_SECONDS:.2f} s" for step in steps],
-        heat=("of a colour channel", 1.0),
+        heat=("difference of a colour channel", 1.0),
     )
 
 

@@ -1,8 +1,8 @@
-"""Playing a game so that two rollouts differ in nothing but the action.
+"""Playing a game so that two rollouts differ only in the action.
 
-A *context* is a way into the game: a lead-in of actions from the start state. Every action is held from the end of the
-same lead-in, and so is no-op. A game draws no random numbers, so that replaying the lead-in brings back the emulator's
-state exactly; what then differs from no-op was done by the action.
+A *context* is a way into the game: a lead-in of actions from the start state. Every action, and no-op, is held from the
+end of the same lead-in. A game draws no random numbers, so replaying the lead-in restores the emulator's state exactly;
+the action causes any difference from no-op after that.
 
 Axes: T frames of a rollout, the first one before the action is held; H W C pixels, the console's own.
 """
@@ -23,17 +23,17 @@ from genie_ray.games.actions import action_names
 from genie_ray.probing.config import ProbeConfig
 
 NOOP = "NOOP"
-FRAME_SKIP = 5  # emulator frames per step, 1/12 s; odd, or what a game shows in every other frame is never seen
+FRAME_SKIP = 5  # emulator frames per step, 1/12 s; odd, or what a game draws in every other frame is never seen
 SHORTEST_LEAD_IN = 12  # steps
-LEAD_IN_GROWTH = 16  # steps more from one context to the next, so that no one enemy or wall decides
-IDLE_CONTEXTS = 2  # that begin by waiting; the others begin with random actions
-HELD = 6  # steps that a random action of a lead-in is held
-SETTLE = 6  # steps of no-op at its end, so that a jump has landed
+LEAD_IN_GROWTH = 16  # more steps in each context than in the last, so that no single enemy or wall decides
+IDLE_CONTEXTS = 2  # contexts that begin by waiting; the others begin with random actions
+HELD = 6  # steps for which a random action of a lead-in is held
+SETTLE = 6  # steps of no-op at the end of a lead-in, so that a jump has landed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """An action held in a context. A game that ends earlier has fewer frames."""
+    """An action held in a context. A game that ends early has fewer frames."""
 
     action: str
     frames: NDArray[np.uint8]  # [T, H, W, C]
@@ -41,16 +41,16 @@ class Rollout:
 
 
 Context = dict[str, Rollout]
-"""The rollouts of one context by action, no-op among them."""
+"""The rollouts of one context by action, including no-op."""
 
 
 def probed_actions(config: ProbeConfig) -> list[str]:
-    """The actions of the set that are held against no-op."""
+    """The actions of the set that are compared with no-op."""
     return [action for action in action_names(config.action_set) if action != NOOP]
 
 
 def play_contexts(game: str, config: ProbeConfig) -> Iterator[Context]:
-    """Plays every action, and no-op, in each context. Skips contexts whose lead-in loses the game.
+    """Plays every action, and no-op, in each context. Skips contexts whose lead-in ends the game.
 
     Raises:
         ValueError: unknown game, missing ROM, or a button that the console lacks.

@@ -1,7 +1,7 @@
 """From measured changes to control labels, in RetroAct's vocabulary: a guess in each context, then a vote.
 
-The rules are ours. They read the first second after the action first shows (a jump is followed for longer), because
-later the games' other figures answer to what the player did, and everything differs.
+The rules are ours. They use the first second after the action first shows (longer for a jump), because later the game's
+other characters react to the player, and everything differs.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from genie_ray.probing.motion import Change, compare, differs
 from genie_ray.probing.play import NOOP, Context, Rollout
 
 SECOND = 12  # steps
-LEAST_CHANGED = 4  # pixels over that second; fewer is a blink
+LEAST_CHANGED = 4  # pixels over that second; fewer are a flicker
 FIRST = 2  # steps after the action first shows, before a shot has hit anything
 SOON = slice(1, 7)  # steps after the action first shows in which a move is measured
-JUMP = 20  # steps within which whoever jumps is down again
+JUMP = 20  # steps within which a jump lands
 LEAST_SHIFT = 4.0  # pixels that something must have moved by then; less is an arm or a turn
-APPEARED = 2.5  # times as many pixels arrived as left: something new is on the screen
-SHRUNK = 1.3  # times as many pixels left as arrived: what moved became smaller
-CROUCH = (2.0, 10.0)  # pixels; whoever goes down further does not crouch
-RETURNED = 0.35  # of the highest point: below it, a jump has come down again
-LEAST_CONTEXTS = 0.25  # of all that an action must show in; in fewer it does nothing
-LEAST_FREE = 0.5  # of all that an upward or downward move must show in; in fewer it needs a ladder
+APPEARED = 2.5  # ratio of arrived to left pixels above which something new is on the screen
+SHRUNK = 1.3  # ratio of left to arrived pixels above which what moved became smaller
+CROUCH = (2.0, 10.0)  # pixels; a larger move down is not a crouch
+RETURNED = 0.35  # fraction of the highest point; below it, a jump has come down again
+LEAST_CONTEXTS = 0.25  # fraction of contexts in which an action must show; in fewer it does nothing
+LEAST_FREE = 0.5  # fraction of contexts in which a move up or down must show; in fewer it needs a ladder
 DIRECTIONS = ("RIGHT", "LEFT", "UP", "DOWN")
 TURNS = {"RIGHT": "turn_right", "LEFT": "turn_left"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guess:
-    """What an action seems to do in one context, and what that was read from."""
+    """What an action seems to do in one context, and the measurements behind it."""
 
     label: str
     onset: int | None = None  # step at which the action first shows
@@ -42,12 +42,12 @@ class Guess:
     shift: tuple[float, float] = (0.0, 0.0)  # pixels right and down, the median of half a second
     scroll: tuple[float, float] = (0.0, 0.0)  # pixels by which the picture as a whole is shifted
     grown: float = 1.0  # pixels that arrived in half a second, as a multiple of those that left
-    variables: tuple[str, ...] = ()  # of the emulator that differ from no-op's at some step
+    variables: tuple[str, ...] = ()  # emulator variables that differ from no-op's at some step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """The label that an action gets, and the guesses that it rests on, one for each context."""
+    """An action's proposed label, and the guesses behind it, one per context."""
 
     action: str
     label: str
@@ -55,7 +55,7 @@ class Proposal:
 
     @property
     def votes(self) -> Counter[str]:
-        """How many contexts speak for each label."""
+        """How many contexts vote for each label."""
         return Counter(guess.label for guess in self.guesses)
 
     @property
@@ -76,7 +76,7 @@ class Proposal:
 
 
 def guess_label(held: Rollout, noop: Rollout) -> Guess:
-    """What an action does in one context, held against no-op."""
+    """What an action does in one context, compared with no-op."""
     steps = range(min(len(held.frames), len(noop.frames)))
     onset = next((t for t in steps if differs(held.frames[t], noop.frames[t]).any()), None)
     if onset is None:
@@ -87,7 +87,7 @@ def guess_label(held: Rollout, noop: Rollout) -> Guess:
 
 
 def read_changes(action: str, changes: Sequence[Change]) -> Guess:
-    """The rules, on the changes from the step on at which the action first shows."""
+    """Applies the rules to the changes from the step at which the action first shows."""
     early = changes[:SECOND]
     first, soon = (_arrived_and_left(changes[:steps]) for steps in (FIRST, SOON.stop))
     scrolls = [change.scroll for change in early if any(change.scroll)]
@@ -137,7 +137,7 @@ def propose(contexts: Sequence[Context]) -> list[Proposal]:
 
 
 def vote(guesses: Mapping[str, list[Guess]]) -> list[Proposal]:
-    """Each action's most frequent label over the contexts in which it does something at all."""
+    """Each action's most frequent label over the contexts in which it has any effect."""
     proposals = []
     for action, given in guesses.items():
         votes = Counter(guess.label for guess in given if guess.label != "none")
@@ -151,8 +151,8 @@ def vote(guesses: Mapping[str, list[Guess]]) -> list[Proposal]:
 
 
 def _direction(action: str, x: float, y: float) -> str:
-    """Where something moved: along the axis of the control pad that was pressed, if it did that at all (whoever walks
-    off an edge falls further than he walks), else along that of the larger move."""
+    """Where something moved: along the pressed axis of the control pad, if it moved along both axes (whoever walks off
+    an edge falls further than they walk), else along the axis of the larger move."""
     sideways = abs(x) >= abs(y)
     if action in DIRECTIONS and min(abs(x), abs(y)) >= LEAST_SHIFT:
         sideways = action in TURNS
@@ -162,7 +162,7 @@ def _direction(action: str, x: float, y: float) -> str:
 
 
 def _comes_down(heights: Sequence[float]) -> bool:
-    """Whether what rose is low again later; heights are pixels, up negative, NaN where unknown."""
+    """Whether what rose comes down again; heights are pixels, up negative, NaN where unknown."""
     known = [height for height in heights if not np.isnan(height)]
     highest = int(np.argmin(known))
     return any(abs(height) < RETURNED * -known[highest] for height in known[highest:])

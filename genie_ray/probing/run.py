@@ -1,4 +1,4 @@
-"""Probing several games at once, each in a process of its own: Stable-Retro allows one emulator per process."""
+"""Probing several games at once, each in its own process: Stable-Retro allows one emulator per process."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def probe_games(
 ) -> Iterator[tuple[str, list[Proposal]]]:
     """Probes games and yields each with its proposals as soon as it is done, in any order.
 
-    Leaves `OUT/<game>/<ACTION>.png`, `.gif` and `probe.json` of each, and `OUT/index.html`.
+    Writes `OUT/<game>/<ACTION>.png`, `.gif` and `probe.json` of each, and `OUT/index.html`.
 
     Args:
-        workers: how many games are played at the same time.
+        workers: the number of games played at the same time.
 
     Raises:
         ValueError: an unknown game, a missing ROM, or a button that a console lacks.
-        RuntimeError: a process died, as an emulator that crashes makes it; what was yielded is complete.
+        RuntimeError: a process died, for example in an emulator crash; what was yielded is complete.
     """
     if workers < 1:
         raise ValueError(f"workers is {workers}: must be at least 1")
@@ -53,14 +53,14 @@ def probe_games(
                 missing.remove(futures[future])
                 bar.update(len(games) - len(missing))
         except BrokenProcessPool as error:
-            raise RuntimeError(f"a process died; not done are {', '.join(sorted(missing))}") from error
+            raise RuntimeError(f"a process died; unfinished games: {', '.join(sorted(missing))}") from error
         finally:
             pool.shutdown(cancel_futures=True)
             write_index(out)
 
 
 def probe_game(game: str, directory: Path, config: ProbeConfig) -> list[Proposal]:
-    """Probes one game and leaves its pictures and measurements in a directory."""
+    """Probes one game and writes its pictures and measurements to a directory."""
     contexts = list(play_contexts(game, config))
     proposals = propose(contexts)
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Replay datasets: Parquet files, one row per step."""
+"""Replay datasets: Parquet files with one row per step."""

@@ -1,4 +1,4 @@
-"""A replay dataset's card: what it is, for whoever comes upon it. It is written with the dataset, to be filled in."""
+"""The card of a replay dataset, which describes it to readers: written with the dataset, to be completed by hand."""
 
 import json
 
@@ -9,7 +9,7 @@ GENERATED = "<!-- written by genie-ray; without this line it is never overwritte
 
 
 def dataset_card(name: str, metadata: DatasetMetadata) -> str:
-    """The card in Markdown, with the header that dataset hubs read. What only a person knows is left open."""
+    """The card in Markdown, with the header that dataset hubs read. What only a person knows is left blank."""
     height, width, _ = metadata.frame_shape
     games = "\n".join(
         f"| {game} | {counts.episodes:,} | {counts.actions:,} |" for game, counts in sorted(metadata.counts.items())
@@ -35,9 +35,9 @@ log-probability and the game's own reward.
 
 * Played by: {played_by}
 * Frames: uint8, lossless, {frames}
-* Actions, from 0 on: {", ".join(metadata.action_names)}
+* Actions, from 0: {", ".join(metadata.action_names)}
 
-{f"What was asked for and is missing:{chr(10)}{chr(10)}{lacking}{chr(10)}" if lacking else ""}## How it was made
+{f"Requested but missing:{chr(10)}{chr(10)}{lacking}{chr(10)}" if lacking else ""}## How it was made
 
 ```json
 {json.dumps(metadata.config, indent=1)}
@@ -52,11 +52,11 @@ dataset = ReplayDataset("{name}")
 episode = dataset.read(dataset.episodes[0])  # frames, actions, rewards
 ```
 
-Any Parquet reader opens the files, too. `genie-ray data verify` checks them against their digests.
+Any Parquet reader can open the files. `genie-ray data verify` checks them against their digests.
 
 ## To be filled in
 
-* Intended use, and what it is not fit for:
-* Licence, and the rights in what the frames show (a game's pictures belong to its makers):
+* Intended uses, and unsuitable ones:
+* Licence, and the rights to what the frames show (a game's pictures belong to its makers):
 * Contact:
 """

@@ -1,8 +1,8 @@
-"""How much of a game has been seen, counted in cells.
+"""How much of a game has been seen, in cells.
 
-A cell is all frames that look alike: shrunk to 16×16 grey in 8 levels. That is how Go-Explore makes its cells (Ecoffet
-et al., "First return, then explore", Nature 590, 2021), but finer, since coarse cells are all found within a thousand
-steps of random play. Unlike a reward, the number of distinct cells does not depend on a world model.
+A cell is the set of frames that are equal after shrinking to 16×16 grey pixels of 8 levels. Go-Explore defines cells
+this way (Ecoffet et al., "First return, then explore", Nature 590, 2021); ours are finer, because random play finds all
+coarse cells within a thousand steps. Unlike a reward, the number of distinct cells does not depend on a world model.
 
 Axis letters: N frames, H, W and C=3 of a frame.
 """
@@ -18,7 +18,7 @@ from genie_ray.replay.schema import Episode
 SIDE = 16  # pixels of a cell's picture, height and width
 LEVEL_BITS = 3  # 8 grey levels
 
-# A random linear function modulo 2⁶⁴ tells two pictures apart but for a chance of about 2⁻⁶¹.
+# A random linear function modulo 2⁶⁴ confuses two pictures with a probability of about 2⁻⁶¹.
 _WEIGHTS = np.random.PCG64(0).random_raw(SIDE * SIDE)
 
 
@@ -33,7 +33,7 @@ def cells(frames_NHWC: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def coverage_curve(episodes: Iterable[Episode]) -> NDArray[np.int64]:
-    """Distinct cells seen after each step of the episodes, one after the other; [total number of actions]."""
+    """Distinct cells seen up to each step, over the episodes in turn; [total number of actions]."""
     hashes, is_step = [], []
     for episode in episodes:
         hashes.append(cells(episode.frames))

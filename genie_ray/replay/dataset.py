@@ -1,4 +1,4 @@
-"""Reading a replay dataset: an index of its episodes, from the Parquet footers alone, and the episodes themselves."""
+"""Reading a replay dataset: an index of its episodes, built from the Parquet footers alone, and the episodes."""
 
 import hashlib
 from collections import defaultdict
@@ -27,8 +27,8 @@ from genie_ray.replay.writer import footer_digest, read_metadata, shard_name, sh
 
 Split = Literal["train", "validation", "all"]
 HELD_OUT_FRACTION = 0.01  # of each game's episodes
-FEWEST_HELD_OUT = 3  # of each game, if it has five times as many: a loss over one episode is that episode's luck
-FOOTERS_AT_ONCE = 16  # an object store takes long to answer, but many at a time
+FEWEST_HELD_OUT = 3  # of each game, if it has five times as many: the loss on a single episode is too noisy
+FOOTERS_AT_ONCE = 16  # an object store answers slowly, but many requests at a time
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -43,9 +43,9 @@ class EpisodeRef:
 
 
 class ReplayDataset:
-    """The episodes under a directory, or a URI, that `write_shard` and `write_metadata` filled.
+    """The episodes under a directory or URI that `write_shard` and `write_metadata` wrote.
 
-    Opening reads `_dataset.json` and every file's footer, no frames.
+    Opening reads `_dataset.json` and every file's footer, but no frames.
 
     Attributes:
         root: the directory, absolute.
@@ -53,8 +53,8 @@ class ReplayDataset:
         episodes: all episodes, sorted by id.
 
     Raises:
-        ValueError: no dataset here, a damaged or foreign file, an episode that is there twice, or other counts than
-            `_dataset.json` has. The message names the file.
+        ValueError: no dataset here, a damaged or foreign file, a duplicate episode, or counts that differ from
+            `_dataset.json`. The message names the file.
     """
 
     def __init__(self, root: Location) -> None:
@@ -66,13 +66,13 @@ class ReplayDataset:
         for name in sorted((self.metadata.files or {}).keys() - set(map(shard_name, shard_paths(self.root)))):
             raise ValueError(f"dataset {self.root} has lost {name}")
         for difference in count_differences(self.episodes, self.metadata):
-            raise ValueError(f"dataset {self.root} is not what its {METADATA_FILE} says: {difference}")
+            raise ValueError(f"dataset {self.root} does not match its {METADATA_FILE}: {difference}")
 
     def split(self, name: Split) -> list[EpisodeRef]:
         """The episodes to train on, those held out for validation, or all; sorted by id.
 
-        An episode is held out if `is_held_out` says so. Where these are few, those with the lowest hashes join them: a
-        game with several episodes has at least one held out, one with fifteen at least three; never all of them.
+        An episode is held out if `is_held_out` says so. If these are too few, those with the next lowest hashes are
+        added: of several episodes of a game at least one is held out, of fifteen at least three, but never all.
         """
         if name == "all":
             return list(self.episodes)
@@ -105,7 +105,7 @@ class ReplayDataset:
         return frames_of(table), table["action"].to_numpy()
 
     def read_pictures(self, ref: EpisodeRef) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The steps of an episode that have a large frame: frames uint8 [M, H, W, 3], large ones uint8 [M, L, L, 3].
+        """The steps of an episode that have a large frame: frames uint8 [M, H, W, 3], large frames uint8 [M, L, L, 3].
 
         The dataset must have large frames.
 
@@ -130,7 +130,7 @@ class ReplayDataset:
 
 
 def is_held_out(episode_id: str, fraction: float = HELD_OUT_FRACTION) -> bool:
-    """Whether an episode belongs to validation, decided by a hash of its id alone."""
+    """Whether an episode is held out for validation, decided by a hash of its id alone."""
     return _unit_hash(episode_id) < fraction
 
 
@@ -138,7 +138,7 @@ def index_episodes(root: Location, metadata: DatasetMetadata | None = None) -> l
     """The episodes of all complete shards under a directory, finished dataset or not; sorted by id.
 
     Raises:
-        ValueError: a damaged or foreign file, an episode that is there twice, or frames that are not the metadata's.
+        ValueError: a damaged or foreign file, a duplicate episode, or frames that do not match the metadata.
     """
     refs: dict[str, EpisodeRef] = {}
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
@@ -155,7 +155,7 @@ def index_shard(path: DatasetPath, metadata: DatasetMetadata | None = None) -> l
     """The episodes of one file, from its footer: one row group each.
 
     Raises:
-        ValueError: the file is damaged or foreign, or its frames are not the metadata's.
+        ValueError: the file is damaged or foreign, or its frames do not match the metadata.
     """
     footer = read_footer(path, metadata)
     if metadata is not None:
@@ -177,7 +177,7 @@ def index_shard(path: DatasetPath, metadata: DatasetMetadata | None = None) -> l
 
 
 def _only_episode(row_group: pq.RowGroupMetaData) -> str:
-    """The id that all rows of a row group have, by its statistics."""
+    """The id shared by all rows of a row group, from its statistics."""
     ids = row_group.column(0).statistics
     if ids is None or not ids.has_min_max or ids.min != ids.max:
         raise ValueError("no statistics, or those of several episodes")
@@ -201,7 +201,7 @@ def read_footer(path: DatasetPath, metadata: DatasetMetadata | None = None) -> p
         footer = pq.read_metadata(pa.BufferReader(content))
         schema = footer.schema.to_arrow_schema()
         frame_shape_of(schema)
-        if not schema.metadata.items() <= footer.metadata.items():  # a footer says it twice
+        if not schema.metadata.items() <= footer.metadata.items():  # a footer stores it twice
             raise ValueError("its footer contradicts itself")
         return footer
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -209,7 +209,7 @@ def read_footer(path: DatasetPath, metadata: DatasetMetadata | None = None) -> p
 
 
 def layout_differences(footer: pq.FileMetaData, metadata: DatasetMetadata) -> Iterator[str]:
-    """A message for each kind of frame of a file that is not as the metadata says."""
+    """A message for each kind of frame of a file that does not match the metadata."""
     schema = footer.schema.to_arrow_schema()
     shape, large_frames = frame_shape_of(schema), large_frame_layout_of(schema)
     if shape != metadata.frame_shape:
@@ -219,7 +219,7 @@ def layout_differences(footer: pq.FileMetaData, metadata: DatasetMetadata) -> It
 
 
 def count_episodes(episodes: Iterable[EpisodeRef]) -> dict[str, GameCounts]:
-    """Episodes and actions by game, as `_dataset.json` has them."""
+    """Episodes and actions by game, as in `_dataset.json`."""
     lengths: dict[str, list[int]] = defaultdict(list)
     for ref in episodes:
         lengths[ref.game].append(ref.length)
@@ -227,7 +227,7 @@ def count_episodes(episodes: Iterable[EpisodeRef]) -> dict[str, GameCounts]:
 
 
 def count_differences(episodes: Iterable[EpisodeRef], metadata: DatasetMetadata) -> Iterator[str]:
-    """One message for each game of which there are not as many episodes and actions as the metadata says."""
+    """A message for each game whose numbers of episodes and actions do not match the metadata."""
     nothing = GameCounts(episodes=0, actions=0)
     counts = count_episodes(episodes)
     for game in sorted(counts.keys() | metadata.counts.keys()):

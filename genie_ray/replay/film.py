@@ -1,4 +1,4 @@
-"""Recorded episodes to look at: a film strip (PNG) and a clip (GIF) with the actions and rewards written on.
+"""Pictures of recorded episodes: a film strip (PNG) and a clip (GIF), annotated with actions and rewards.
 
 Axis letters: T shown frames, H, W and C of a frame.
 """
@@ -25,15 +25,15 @@ GIF_FRAME_MS = 100
 def choose_episodes(
     dataset: ReplayDataset, *, game: str | None, policy: str | None, episode: str | None, count: int
 ) -> list[EpisodeRef]:
-    """That many of the episodes that are asked for, spread evenly over them; all of them where there are fewer.
+    """`count` of the matching episodes, evenly spread; all of them if there are fewer.
 
     Args:
-        game: its id, `-v0` may be left out; None for any.
+        game: its id, with or without `-v0`; None for any.
         policy: its name; None for any.
         episode: an episode's id; None for any.
 
     Raises:
-        ValueError: there is none; the message tells what there is.
+        ValueError: none matches; the message says what there is.
     """
     if count < 1:
         raise ValueError(f"count is {count}: must be at least 1")
@@ -57,13 +57,13 @@ def choose_episodes(
 
 
 def show_episodes(dataset: ReplayDataset, episodes: Sequence[EpisodeRef], output: Path, *, every: int) -> list[Path]:
-    """Leaves `<episode>.png` and `<episode>.gif` of each episode in a directory, `/` of its id as `_`; their paths.
+    """Writes `<episode>.png` and `<episode>.gif` (`/` of the id as `_`) of each episode; returns their paths.
 
     Args:
         every: steps from one shown frame to the next; the episode's last frame is always shown.
 
     Raises:
-        ValueError: `every` is impossible, or a file is damaged.
+        ValueError: `every` is below 1, or a file is damaged.
     """
     if every < 1:
         raise ValueError(f"every is {every}: must be at least 1")
@@ -83,7 +83,7 @@ def show_episodes(dataset: ReplayDataset, episodes: Sequence[EpisodeRef], output
 def film(episode: Episode, action_names: Sequence[str], every: int) -> tuple[bytes, bytes]:
     """The film strip (PNG) and the clip (GIF) of an episode.
 
-    Beside a frame stand the action taken on it and the game's reward until the next shown frame.
+    Each frame is captioned with the action taken on it and the game's reward until the next shown frame.
     """
     T = len(episode.actions)
     shown = [*range(0, T, every), T]

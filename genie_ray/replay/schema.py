@@ -1,12 +1,12 @@
-"""What a replay dataset stores: an episode as a Parquet table, one row per step.
+"""The schema of a replay dataset: an episode as a Parquet table, one row per step.
 
-Frames are kept raw, as `fixed_size_binary(H·W·3)`: successive frames of a game repeat within the window of Parquet's
-zstd, which makes them smaller than any image codec would, lossless, and several hundred thousand per second to decode.
-The last observation of an episode is a final row whose action is −1, so T actions have T+1 frames. That row alone
-carries `terminated` and `truncated`; its reward and log-probability are null.
+Frames are stored raw, as `fixed_size_binary(H·W·3)`: successive frames of a game repeat within the window of Parquet's
+zstd, which therefore makes them smaller than any image codec would, losslessly, and decodes several hundred thousand
+per second. The last observation of an episode is a final row whose action is −1, so T actions have T+1 frames. Only
+that row carries `terminated` and `truncated`; its reward and log-probability are null.
 
-A dataset may also hold large frames, to train an upscaler on: the same screens in more pixels, of every n-th step, null
-elsewhere. Other datasets don't have their column.
+A dataset may also hold large frames, to train an upscaler on: the same screens at a higher resolution, for every n-th
+step, null elsewhere. Other datasets lack this column.
 
 Axis letters: T actions of an episode, H, W and C=3 of its frames; M large frames of L×L pixels.
 """
@@ -28,7 +28,7 @@ PIXEL_COLUMNS = ("frame", "large_frame")
 
 @dataclass(frozen=True, kw_only=True)
 class LargeFrameLayout:
-    """Which large frames an episode holds: those of steps 0, every, 2·every, …, its final observation's included."""
+    """Which large frames an episode holds: those of steps 0, every, 2·every, … up to the final observation."""
 
     size: int  # L, pixels
     every: int  # steps
@@ -39,7 +39,7 @@ class LargeFrameLayout:
                 raise ValueError(f"{name} of large frames is {getattr(self, name)}: must be at least 1")
 
     def count(self, actions: int) -> int:
-        """M, of an episode with that many actions."""
+        """M, for an episode with this many actions."""
         return actions // self.every + 1
 
 
@@ -57,7 +57,7 @@ class LargeFrames:
 
     @property
     def layout(self) -> LargeFrameLayout:
-        """Their size and steps."""
+        """Their size and interval."""
         return LargeFrameLayout(size=self.frames.shape[1], every=self.every)
 
 
@@ -65,7 +65,7 @@ class LargeFrames:
 class Episode:
     """One episode: T actions and the T+1 frames around them.
 
-    Arrays over actions hold at t what action t led to. NaN in `reward_uncertainty` means that the reward is undefined
+    Arrays over actions hold at t the result of action t. NaN in `reward_uncertainty` means that the reward is undefined
     there (a transition too early in its episode for the world model's window).
     """
 
@@ -75,9 +75,9 @@ class Episode:
     actions: NDArray[np.int8]  # [T]
     action_logp: NDArray[np.float32] | None  # [T], of the behaviour policy; None for a scripted one
     reward_env: NDArray[np.float32]  # [T], the game's own reward
-    reward_uncertainty: NDArray[np.float32] | None  # [T]; None where nothing asked for it
+    reward_uncertainty: NDArray[np.float32] | None  # [T]; None if not computed
     terminated: bool  # the game ended
-    truncated: bool  # the step limit ended it
+    truncated: bool  # a step limit ended it
     infos: list[dict[str, Any]]  # T+1, the emulator's variables with each frame
     large_frames: LargeFrames | None = None
 
@@ -103,7 +103,7 @@ class Episode:
 
 
 def episode_id(game: str, policy: str, seed: int, index: int) -> str:
-    """The name of an episode: the same game, policy, seed and index always give the same one."""
+    """The id of an episode, determined by game, policy, seed and index."""
     return f"{game}/{policy}/{seed}/{index:06d}"
 
 
@@ -113,7 +113,7 @@ def policy_of(episode: str) -> str:
 
 
 def arrow_schema(frame_shape: tuple[int, int, int], large_frames: LargeFrameLayout | None = None) -> pa.Schema:
-    """The columns of a dataset with frames of shape (H, W, 3), and perhaps large ones."""
+    """The columns of a dataset with frames of shape (H, W, 3), optionally with large frames."""
     height, width, channels = frame_shape
     fields = [
         pa.field("episode_id", pa.string(), nullable=False),
@@ -129,13 +129,13 @@ def arrow_schema(frame_shape: tuple[int, int, int], large_frames: LargeFrameLayo
     ]
     metadata = {"schema_version": str(SCHEMA_VERSION), "frame_shape": json.dumps(list(frame_shape))}
     if large_frames is not None:
-        fields.append(pa.field("large_frame", pa.large_binary()))  # of any length, because there a null costs nothing
+        fields.append(pa.field("large_frame", pa.large_binary()))  # variable length, because a null then takes no space
         metadata["large_frames"] = json.dumps(asdict(large_frames))
     return pa.schema(fields, metadata=metadata)
 
 
 def schema_of(episode: Episode) -> pa.Schema:
-    """The columns of a dataset that holds such an episode."""
+    """The columns of a dataset that holds this kind of episode."""
     height, width, channels = episode.frames.shape[1:]
     return arrow_schema(
         (height, width, channels), None if episode.large_frames is None else episode.large_frames.layout
@@ -146,14 +146,14 @@ def frame_shape_of(schema: pa.Schema) -> tuple[int, int, int]:
     """The shape (H, W, 3) of the frames of a file with this schema.
 
     Raises:
-        ValueError: the schema is not that of a replay dataset, or of another version.
+        ValueError: the schema is not a replay dataset's, or has another version.
     """
     metadata = cast(Mapping[bytes, bytes], schema.metadata or {})
     if not {b"schema_version", b"frame_shape"} <= metadata.keys():
         raise ValueError("not a file of a replay dataset: its schema has no schema_version and frame_shape")
     version = metadata[b"schema_version"].decode()
     if version != str(SCHEMA_VERSION):
-        raise ValueError(f"schema version is {version}: this program reads {SCHEMA_VERSION}")
+        raise ValueError(f"schema version is {version}: must be {SCHEMA_VERSION}")
     height, width, channels = json.loads(metadata[b"frame_shape"])
     expected = arrow_schema((height, width, channels), large_frame_layout_of(schema))
     if not schema.equals(expected):
@@ -162,13 +162,13 @@ def frame_shape_of(schema: pa.Schema) -> tuple[int, int, int]:
 
 
 def large_frame_layout_of(schema: pa.Schema) -> LargeFrameLayout | None:
-    """Which large frames there are in a file with this schema, if any."""
+    """The large frames in a file with this schema, if any."""
     layout = (schema.metadata or {}).get(b"large_frames")
     return layout and LargeFrameLayout(**json.loads(layout))
 
 
 def episode_to_table(episode: Episode) -> pa.Table:
-    """An episode as rows, its final observation last; the frames are not copied if they are contiguous."""
+    """An episode as rows, its final observation last; contiguous frames are not copied."""
     T = len(episode.actions)
     schema = schema_of(episode)
     at_end = np.arange(T + 1) == T
@@ -224,7 +224,7 @@ def large_frames_of(table: pa.Table) -> LargeFrames | None:
     """The large frames in an episode's rows, without a copy if their column is one chunk; None if it has no column.
 
     Raises:
-        ValueError: there are others than the schema says.
+        ValueError: they do not match the schema.
     """
     layout = large_frame_layout_of(table.schema)
     if layout is None:
@@ -240,7 +240,7 @@ def large_frames_of(table: pa.Table) -> LargeFrames | None:
 
 
 def update_digest(digest: "hashlib._Hash", table: pa.Table) -> None:
-    """Add an episode's rows to a digest of content, the same for a table just made and one read back."""
+    """Add an episode's rows to a content digest, which is the same for a new table and one read back."""
     for name in table.schema.names:
         if name == "frame":
             digest.update(frames_of(table).data)
@@ -255,11 +255,11 @@ def update_digest(digest: "hashlib._Hash", table: pa.Table) -> None:
 
 
 def _large_frame_column(large_frames: LargeFrames, T: int) -> pa.Array:
-    """M large frames as a column of T+1 rows, null where there is none; they are not copied if contiguous."""
+    """M large frames as a column of T+1 rows, null where there is none; contiguous frames are not copied."""
     there = np.arange(T + 1) % large_frames.every == 0
     size = large_frames.layout.size**2 * 3
     buffers = [
-        pa.array(there).buffers()[1],  # Arrow's validity bits are those of a column of booleans
+        pa.array(there).buffers()[1],  # a boolean column's bits have the layout of Arrow's validity bits
         pa.py_buffer(np.append(0, np.cumsum(there * size)).astype(np.int64)),
         pa.py_buffer(np.ascontiguousarray(large_frames.frames)),
     ]
@@ -288,7 +288,7 @@ def _optional(column: pa.ChunkedArray) -> NDArray[np.float32] | None:
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy number as the Python number that JSON has."""
+    """A NumPy number as the Python number that JSON can store."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"info holds a {type(value).__name__}: only numbers, strings, lists and dicts are stored")

@@ -1,9 +1,9 @@
-"""Where replay datasets are: a disk, local or mounted, or whatever else pyarrow reaches by a URI.
+"""Where replay datasets are stored: a local or mounted disk, or anything that pyarrow reaches by URI.
 
 A path without a scheme, or with `file://`, is a `pathlib.Path`. Any other URI (`s3://`, `gs://`, `abfs://`, `hdfs://`,
-or `fsspec+<protocol>://` for an fsspec file system) is a `RemotePath`, which has as much of pathlib's interface as a
-dataset needs. Credentials and regions are found as pyarrow's file systems find them: environment, configuration files,
-or the URI's own query (`s3://bucket/data?region=eu-central-1`).
+or `fsspec+<protocol>://` for an fsspec file system) is a `RemotePath`, which has the part of pathlib's interface that a
+dataset needs. pyarrow's file systems look up credentials and regions in the environment, in configuration files, or in
+the URI's query (`s3://bucket/data?region=eu-central-1`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 MAGIC = b"PAR1"  # how Parquet files begin and end
-FIRST_READ = 1 << 16  # bytes: most footers are smaller, and an object store answers to each read anew
+FIRST_READ = 1 << 16  # bytes: most footers are smaller, and each read of an object store is a request
 
 
 @dataclass(frozen=True, order=True)
@@ -26,7 +26,7 @@ class RemotePath:
     """A file or directory that is not on a disk."""
 
     scheme: str  # s3, gs, hdfs, …
-    path: str  # within the file system, as it wants it: an object store's begins with the bucket
+    path: str  # within the file system; an object store's begins with the bucket
     filesystem: fs.FileSystem = field(compare=False, repr=False)
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class RemotePath:
         return RemotePath(self.scheme, str(PurePosixPath(self.path).parent), self.filesystem)
 
     def relative_to(self, root: RemotePath) -> PurePosixPath:
-        """The way from a directory to here."""
+        """The path relative to a directory."""
         return PurePosixPath(self.path).relative_to(root.path)
 
     def is_file(self) -> bool:
@@ -63,7 +63,7 @@ class RemotePath:
         self.filesystem.create_dir(self.path, recursive=True)
 
     def open(self, mode: Literal["rb"]) -> IO[bytes]:
-        """The file, to read at any place."""
+        """The file, for random-access reading."""
         return self.filesystem.open_input_file(self.path)
 
     def read_text(self) -> str:
@@ -72,21 +72,21 @@ class RemotePath:
             return file.read().decode()
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
-        """The files as many levels below as the pattern has parts; found by one listing."""
+        """The matching files, exactly as many levels below as the pattern has parts; uses one listing."""
         for path in self.rglob("*"):
             way = path.relative_to(self)
             if len(way.parts) == pattern.count("/") + 1 and way.match(pattern):
                 yield path
 
     def rglob(self, pattern: Literal["*"]) -> Iterator[RemotePath]:
-        """All files below."""
+        """All files below this directory."""
         below = fs.FileSelector(self.path, recursive=True, allow_not_found=True)
         for entry in self.filesystem.get_file_info(below):
             if entry.type == fs.FileType.File:
                 yield RemotePath(self.scheme, entry.path, self.filesystem)
 
     def upload(self, source: Path) -> None:
-        """Put a local file here. An object store shows it when it is whole."""
+        """Upload a local file to this path. In an object store it appears only when complete."""
         fs.copy_files(
             str(source), self.path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=self.filesystem
         )
@@ -94,14 +94,14 @@ class RemotePath:
 
 DatasetPath = Path | RemotePath
 Location = str | os.PathLike[str] | RemotePath
-"""What functions take where a dataset is asked for: a path, a URI, or a path that is resolved already."""
+"""How functions accept a dataset's location: a path, a URI, or an already resolved path."""
 
 
 def resolve(location: Location) -> DatasetPath:
-    """The path that a location stands for; a local one is made absolute.
+    """The path that a location stands for; local paths become absolute.
 
     Raises:
-        ValueError: no file system goes by the URI's scheme.
+        ValueError: no file system has the URI's scheme.
         OSError: the file system cannot be reached.
     """
     if isinstance(location, RemotePath):
@@ -117,10 +117,10 @@ def resolve(location: Location) -> DatasetPath:
 
 
 def open_parquet(path: DatasetPath) -> pq.ParquetFile:
-    """A Parquet file, to read with the checksums of its pages compared.
+    """A Parquet file, opened for reading with page checksums verified.
 
     Raises:
-        OSError or pyarrow.ArrowException: no Parquet file, or a damaged one.
+        OSError or pyarrow.ArrowException: not a Parquet file, or a damaged one.
     """
     if isinstance(path, Path):
         return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
@@ -128,17 +128,17 @@ def open_parquet(path: DatasetPath) -> pq.ParquetFile:
 
 
 def file_size(path: DatasetPath) -> int:
-    """Bytes."""
+    """The size in bytes."""
     if isinstance(path, Path):
         return path.stat().st_size
     return path.filesystem.get_file_info(path.path).size
 
 
 def read_footer_bytes(path: DatasetPath) -> bytes:
-    """The end of a Parquet file from its footer on: the footer, its length as 4 bytes little-endian, `PAR1`.
+    """A Parquet file from its footer to its end: the footer, its length as 4 bytes little-endian, `PAR1`.
 
     Raises:
-        ValueError: no Parquet file, or one that is cut off.
+        ValueError: not a Parquet file, or one that is cut off.
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -146,7 +146,7 @@ def read_footer_bytes(path: DatasetPath) -> bytes:
         tail = file.read()
         length = int.from_bytes(tail[-8:-4], "little") + 8
         if tail[-4:] != MAGIC or length > size:
-            raise ValueError(f"damaged or foreign file {path}: no Parquet file, or one that is cut off")
+            raise ValueError(f"damaged or foreign file {path}: not a Parquet file, or cut off")
         if length > len(tail):
             file.seek(-length, os.SEEK_END)
             tail = file.read()

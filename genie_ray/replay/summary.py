@@ -1,4 +1,4 @@
-"""What a replay dataset holds, in figures: by game and policy, from the footers and three narrow columns."""
+"""Statistics of a replay dataset by game and policy, from the footers and three narrow columns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLUMNS = ["action", "reward_env", "terminated"]
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeFigures:
-    """What is counted of one episode."""
+    """The statistics of one episode."""
 
     game: str
     policy: str
@@ -38,9 +38,9 @@ class EpisodeFigures:
 
 
 def summarize(dataset: ReplayDataset) -> dict[str, Any]:
-    """Counts, lengths, actions, rewards and sizes of a dataset, as plain JSON; `groups` are games by policy.
+    """Counts, lengths, actions, rewards and sizes of a dataset, as plain JSON; `groups` are by game and policy.
 
-    Frames are not read: neither the time nor the memory depends on their size.
+    Frames are not read, so time and memory do not depend on their size.
 
     Raises:
         ValueError: a damaged file; the message names it.
@@ -73,7 +73,7 @@ def summarize(dataset: ReplayDataset) -> dict[str, Any]:
 
 
 def print_summary(document: Mapping[str, Any]) -> None:
-    """Prints what `summarize` found, as tables."""
+    """Prints the result of `summarize` as tables."""
     metadata = document["metadata"]
     height, width, _ = metadata["frame_shape"]
     size = f"{document['bytes'] / 1e6:,.1f} MB in {document['files']:,} files"
@@ -123,7 +123,7 @@ def _table(*columns: str) -> Table:
 
 
 def _figures_of_file(refs: Sequence[EpisodeRef], action_count: int) -> list[EpisodeFigures]:
-    """The figures of all episodes of one file, which is opened once."""
+    """The statistics of all episodes of one file, which is opened once."""
     path = refs[0].path
     try:
         with open_parquet(path) as file:

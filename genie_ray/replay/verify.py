@@ -40,9 +40,9 @@ class Problem:
 def verify(root: Location) -> list[Problem]:
     """What is wrong with a dataset; an empty list if nothing is.
 
-    Decodes every file and checks it against the schema, its own digest and `_dataset.json`; names files that do not
-    belong. Temporary files of writers are no problem: readers pass over them and the next writer sweeps them. Files are
-    read in as many threads as there are cores.
+    Decodes every file and checks it against the schema, its own digest and `_dataset.json`; reports files that do not
+    belong. Writers' temporary files are not a problem: readers skip them and the next writer removes them. Reads with
+    one thread per core.
     """
     directory = resolve(root)
     try:
@@ -102,7 +102,7 @@ def _shard_problems(
         for message in _episode_problems(table, action_count):
             yield f"episode {ref.episode_id}: {message}"
     if digest.hexdigest().encode() != (footer.metadata or {}).get(CONTENT_KEY):
-        yield "its rows are not those that were written"
+        yield "its rows do not match their digest"
 
 
 def _episode_problems(table: pa.Table, action_count: int) -> Iterator[str]:

@@ -3,11 +3,10 @@
     <root>/_dataset.json
     <root>/game=Kangaroo-Atari2600-v0/<shard>.parquet      one episode per row group
 
-The root is a directory or a URI (see storage.py). A shard gets its name when it is complete and on disk, or is put into
-an object store in one piece, so a file that exists is complete. `_dataset.json` holds the number of episodes that
-belong to the dataset and a digest of every file's footer; it is written after the shards it counts, and a dataset
-without it is unfinished. So `_dataset.json` vouches for the footers, a footer for its file's rows, and the pages carry
-checksums besides.
+The root is a directory or a URI (see storage.py). A shard gets its name once it is complete and on disk, or is uploaded
+to an object store in one piece, so a file that exists is complete. `_dataset.json` holds the number of episodes in the
+dataset and a digest of every file's footer. It is written after the shards it counts; a dataset without it is
+unfinished. So `_dataset.json` vouches for the footers, each footer for its file's rows, and pages also have checksums.
 """
 
 import errno
@@ -40,19 +39,19 @@ from genie_ray.replay.storage import DatasetPath, Location, RemotePath, read_foo
 
 TEMPORARY_PREFIX = ".tmp-"
 CONTENT_KEY = b"content_sha256"  # of a shard's rows, in its footer
-PAGE_BYTES = 8 << 20  # a page spans hundreds of frames, so that zstd finds what repeats
-ROWS_PER_BATCH = 64  # how often a page's size is looked at
+PAGE_BYTES = 8 << 20  # a page spans hundreds of frames, so that zstd finds repetitions
+ROWS_PER_BATCH = 64  # rows between checks of a page's size
 
 
 def write_shard(root: Location, game: str, shard: str, episodes: Iterable[Episode]) -> DatasetPath:
-    """Write episodes of one game as `game=<game>/<shard>.parquet`, whole or not at all, and return that path.
+    """Write episodes of one game atomically as `game=<game>/<shard>.parquet`, and return that path.
 
-    Episodes are written as they come, one in memory at a time. A shard of the same name is replaced. What a killed
-    writer of this shard left behind is swept.
+    Episodes are written as they come, one in memory at a time. A shard of the same name is replaced. Leftovers of a
+    killed writer of this shard are removed.
 
     Raises:
-        ValueError: an unusable shard name, no episodes, or episodes of another game, frame shape or kind of large
-            frames than the first.
+        ValueError: an invalid shard name, no episodes, an episode of another game, or one whose frame shape or large
+            frames differ from the first's.
         OSError: the disk is full or not writable.
     """
     if not re.fullmatch(r"[\w-]+", shard):
@@ -66,10 +65,10 @@ def write_shard(root: Location, game: str, shard: str, episodes: Iterable[Episod
 
 
 def write_metadata(root: Location, metadata: DatasetMetadata) -> DatasetPath:
-    """Write `_dataset.json` with the digests of the shards that are there, whole or not at all, and return its path.
+    """Write `_dataset.json` atomically, with the digests of the existing shards, and return its path.
 
     Raises:
-        ValueError: a file that is no shard; the message names it.
+        ValueError: a file is not a shard; the message names it.
     """
     directory = resolve(root)
     files = {shard_name(path): footer_digest(read_footer_bytes(path)) for path in shard_paths(directory)}
@@ -78,7 +77,7 @@ def write_metadata(root: Location, metadata: DatasetMetadata) -> DatasetPath:
     with _whole_or_not_at_all(path) as temporary:
         temporary.write_text(json.dumps(asdict(replace(metadata, files=files)), indent=2) + "\n")
     card = directory / CARD_FILE
-    if not card.is_file() or GENERATED in card.read_text():  # what a person wrote stays
+    if not card.is_file() or GENERATED in card.read_text():  # never overwrite what a person wrote
         with _whole_or_not_at_all(card) as temporary:
             temporary.write_text(dataset_card(directory.name, metadata))
     return path
@@ -97,7 +96,7 @@ def read_metadata(root: Location) -> DatasetMetadata:
         text = path.read_text()
         version = json.loads(text)["schema_version"]
         if version != SCHEMA_VERSION:
-            raise ValueError(f"schema version is {version}, this program reads {SCHEMA_VERSION}")
+            raise ValueError(f"schema version is {version}: must be {SCHEMA_VERSION}")
         return TypeAdapter(DatasetMetadata).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
@@ -113,7 +112,7 @@ def shard_paths(root: Location) -> list[DatasetPath]:
 
 
 def shard_name(path: DatasetPath) -> str:
-    """What `_dataset.json` calls a shard: `game=<game>/<shard>.parquet`."""
+    """A shard's name in `_dataset.json`: `game=<game>/<shard>.parquet`."""
     return f"{path.parent.name}/{path.name}"
 
 
@@ -139,10 +138,10 @@ def _write_row_groups(path: Path, game: str, episodes: Iterable[Episode]) -> Non
                     compression="zstd",
                     compression_level=3,
                     use_dictionary=[name for name in schema.names if name not in PIXEL_COLUMNS],
-                    write_statistics=["episode_id", "step"],  # the index of a dataset is read from these
+                    write_statistics=["episode_id", "step"],  # a dataset's index is built from these
                     data_page_size=PAGE_BYTES,
                     write_batch_size=ROWS_PER_BATCH,
-                    write_page_checksum=True,  # compared by every read
+                    write_page_checksum=True,  # verified by every read
                 )
             elif not table.schema.equals(schema, check_metadata=True):
                 raise ValueError(f"frames of episode {episode.episode_id} differ in shape from the shard's first")
@@ -158,7 +157,7 @@ def _write_row_groups(path: Path, game: str, episodes: Iterable[Episode]) -> Non
 
 @contextmanager
 def _whole_or_not_at_all(path: DatasetPath) -> Iterator[Path]:
-    """A temporary name to write to, which becomes `path` once its content is on disk; gone after a failure."""
+    """A temporary path to write to, renamed to `path` once its content is on disk; removed after a failure."""
     if isinstance(path, RemotePath):
         with tempfile.TemporaryDirectory() as directory:
             temporary = Path(directory) / path.name

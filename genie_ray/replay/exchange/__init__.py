@@ -1,1 +1,1 @@
-"""Play in other layouts: GenieRedux's published one, and plain clips."""
+"""Replay in other formats: GenieRedux's published layout, and plain clips."""

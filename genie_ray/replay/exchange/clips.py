@@ -1,12 +1,12 @@
-"""Plain recordings: videos with a list of actions beside them.
+"""Plain clips: videos, each with a list of its actions.
 
     <game>/run-7.mp4 (or .gif, .mkv, .avi, .webm, .mov)   the frames
     <game>/run-7.json                                     a list of actions: numbers, or names
     <game>/run-8.npz                                      both in one: uint8 `frames` [T+1, H, W, 3], `actions` [T]
 
-Action t is taken on frame t. There is one frame more than actions, or as many: then the last action led to nothing that
-was recorded, and is left out. A game's name is that of the folder. `.npz` is exact; a video is as its codec made it; a
-GIF has 256 colours.
+Action t is taken on frame t. There is one frame more than actions, or the same number: then the last action's result
+was not recorded, and the action is dropped. The folder is named after the game. `.npz` is exact; a video is as exact as
+its codec; a GIF has 256 colours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SUFFIXES = (".npz", ".gif", *VIDEO_SUFFIXES)
 
 
 def find_clips(source: Path, config: ImportConfig) -> list[Recording]:
-    """The recordings in a directory, or one level below, or the one file; in order of their names."""
+    """The recordings in a directory or one level below it, or a single file; sorted by name."""
     candidates = [source] if source.is_file() else [*source.glob("*"), *source.glob("*/*")]
     paths = sorted(path for path in candidates if path.suffix in SUFFIXES)
     recordings, count = [], dict.fromkeys((path.parent for path in paths), 0)
@@ -39,10 +39,10 @@ def find_clips(source: Path, config: ImportConfig) -> list[Recording]:
 
 
 def action_names(recordings: Sequence[Recording]) -> tuple[str, ...]:
-    """The names of all actions that occur, in order of the alphabet; numbers, where actions are numbers.
+    """The names of all actions that occur, in alphabetical order; numbers, if actions are numbers.
 
     Raises:
-        ValueError: a damaged file, or names here and numbers there; the message names the file.
+        ValueError: a damaged file, or a mix of names and numbers; the message names the file.
     """
     found: set[Any] = set()
     for recording in recordings:
@@ -58,21 +58,21 @@ def read_clip(recording: Recording, names: Sequence[str], config: ImportConfig) 
     """The episode of a recording.
 
     Raises:
-        ValueError: a damaged file, an unknown action, or numbers of frames and actions that do not fit; the message
-            names it.
+        ValueError: a damaged file, an unknown action, or mismatched numbers of frames and actions; the message names
+            the file.
     """
     path = recording.path
     if path.suffix == ".npz":
         with _open_npz(path) as arrays:
             frames = list(arrays["frames"])
             if arrays["frames"].dtype != np.uint8:
-                raise ValueError(f"{path}: frames are {arrays['frames'].dtype}, must be uint8")
+                raise ValueError(f"{path}: frames are {arrays['frames'].dtype}: must be uint8")
     else:
         frames = list(read_video(path))
     actions = _read_actions(path)
     unknown = sorted({action for action in actions if isinstance(action, str)} - set(names))
     if unknown:
-        raise ValueError(f"{path} has action {unknown[0]!r}: the names are {', '.join(names)}")
+        raise ValueError(f"{path} has action {unknown[0]!r}: allowed are {', '.join(names)}")
     numbers = [names.index(action) if isinstance(action, str) else action for action in actions]
     if len(numbers) == len(frames):
         numbers = numbers[:-1]

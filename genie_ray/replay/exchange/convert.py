@@ -1,6 +1,6 @@
 """Between replay datasets and other formats: the published layout (published.py) both ways, plain clips (clips.py) in.
 
-What JPEG, GIF or a video's codec lost is lost; a replay dataset and what is exported from it as PNG or mp4 is exact.
+JPEG, GIF and most video codecs are lossy; a replay dataset and its exports as PNG or mp4 are exact.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ EPISODES_PER_SHARD = 20
 
 
 def import_recordings(source: Path, output: Location, config: ImportConfig) -> DatasetPath:
-    """Reads recordings of another format and leaves a replay dataset; cut off, the same call does it again.
+    """Converts recordings in another format to a replay dataset. If interrupted, the same call starts over.
 
     Args:
         source: the published layout (a game's directory, or one that holds several), or plain clips.
 
     Raises:
-        ValueError: nothing to import, a dataset in `output` already, or a damaged or unfitting file, which is named.
+        ValueError: nothing to import, `output` already holds a dataset, or a file is damaged or does not fit; the
+            message names it.
     """
     directory = resolve(output)
     if (directory / METADATA_FILE).is_file():
-        raise ValueError(f"{directory} holds a dataset already: give another directory")
+        raise ValueError(f"{directory} already holds a dataset: give another directory")
     recordings, names, read, layout = _find(source, config)
     by_game: dict[str, list[Recording]] = defaultdict(list)
     for recording in recordings:
@@ -72,14 +73,14 @@ def import_recordings(source: Path, output: Location, config: ImportConfig) -> D
 
 
 def export_published(dataset: ReplayDataset, output: Path, pictures: published.Pictures) -> list[Path]:
-    """Writes a replay dataset in the published layout, one directory per game, and returns these.
+    """Writes a replay dataset in the published layout, one directory per game; returns the directories.
 
-    The released code reads `jpg` (lossy) as it is, `png` with `img_ext="png"`, and `mp4` as a video. Large frames have
-    no place there and are left out.
+    The released code reads `jpg` (lossy) as is, `png` with `img_ext="png"`, and `mp4` as a video. The layout has no
+    place for large frames; they are left out.
 
     Raises:
-        ValueError: `output` is not empty, a damaged file, seven actions that the released code takes for CoinRun's, or
-            PyAV is needed and not installed.
+        ValueError: `output` is not empty, a file is damaged, the released code would mistake the seven actions for
+            CoinRun's, or PyAV is needed but not installed.
     """
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty: give another directory")
@@ -103,7 +104,7 @@ def export_published(dataset: ReplayDataset, output: Path, pictures: published.P
 def _find(
     source: Path, config: ImportConfig
 ) -> tuple[list[Recording], tuple[str, ...], Callable[[Recording], Episode], str]:
-    """The recordings under a path, the names of their actions, what reads one, and the name of their layout."""
+    """The recordings under a path, their action names, a function that reads one, and the name of their layout."""
     games = published.find_games(source)
     if games:
         recordings = [recording for game in games for recording in published.find_sessions(game, config)]

@@ -1,5 +1,5 @@
-"""The published layout of GenieRedux's data, in which the released training code reads it (and RetroAct's generator
-writes it): one directory per game, in it one folder per session.
+"""The published layout of GenieRedux's data, which the released training code reads and RetroAct's generator writes:
+one directory per game, with one folder per session.
 
     retro_kangaroo-atari2600_v0.0.0/info.json
     retro_kangaroo-atari2600_v0.0.0/000000/000000/actions.json            instance, session
@@ -8,12 +8,12 @@ writes it): one directory per game, in it one folder per session.
 `actions.json` is `{"actions": [{"src_id": 0, "tgt_id": 1, "action": [0, 0, 0, 0, 1], "extras": {…}}, …]}`: the action,
 one-hot (CoinRun's is a number), led from frame `src_id` to frame `tgt_id`. The generator does not keep the frame before
 the first action; that action has `src_id` −1 and the reader drops it. `info.json` holds the game, the names of the
-actions (`ACTION_JUMP` is our `JUMP`), the step limit, and whether frames are pictures or a video. Read from
+actions (`ACTION_JUMP` is our `JUMP`), the step limit, and whether frames are pictures or a video. Source:
 `data_generation/generator/generator.py`, `connector_retro_act.py` and `data/data.py` of insait-institute/GenieRedux
-(Savov et al., CVPR 2025), as its public forks have them.
+(Savov et al., CVPR 2025), from its public forks.
 
-The layout has no place for rewards, log-probabilities and ids: an export puts them where the released code passes over
-them, into `extras.replay` and beside `actions`, and an import finds them there. Instances are seeds, sessions indices.
+The layout has no place for rewards, log-probabilities and ids. An export stores them where the released code ignores
+them, in `extras.replay` and beside `actions`, and an import reads them there. Instances are seeds, sessions indices.
 
 Axis letters: T actions, H, W and C=3 of the T+1 frames around them.
 """
@@ -43,17 +43,17 @@ from genie_ray.replay.schema import Episode, episode_id
 
 Pictures = Literal["jpg", "png", "mp4"]
 VERSION = "0.0.0"  # of the released data configurations
-JPEG_QUALITY = 95  # OpenCV's own, which the generator writes with
+JPEG_QUALITY = 95  # OpenCV's default, which the generator uses
 OUR_BUTTONS = {"ACTION_JUMP": "JUMP", "ACTION_SECONDARY": "SECOND"}
 COINRUN_ACTIONS = ("NOOP", "RIGHT", "LEFT", "JUMP", "RIGHT+JUMP", "LEFT+JUMP", "DOWN")
-"""The released reader takes any seven actions for these, as numbers."""
-FRAMES_PER_SECOND = 15  # of a video: 60 ticks, 4 of them a step
+"""The released reader takes any seven actions to be these, as numbers."""
+FRAMES_PER_SECOND = 15  # of a video: 60 ticks/s at 4 ticks per step
 INFO_FILE, ACTIONS_FILE, VIDEO_FILE = "info.json", "actions.json", "frames.mp4"
 ARRAYS = ("action_logp", "reward_env", "reward_uncertainty")
 
 
 def find_games(source: Path) -> list[Path]:
-    """The directories that hold an `info.json`: the source, below it, or one level further; sorted."""
+    """The directories that hold an `info.json`: the source, or up to two levels below it; sorted."""
     return sorted(path.parent for pattern in ("", "*/", "*/*/") for path in source.glob(f"{pattern}{INFO_FILE}"))
 
 
@@ -77,7 +77,7 @@ def find_sessions(directory: Path, config: ImportConfig) -> list[Recording]:
 
 
 def action_names(directory: Path) -> tuple[str, ...]:
-    """The names of a game's actions; their numbers where `info.json` has none.
+    """The names of a game's actions; their numbers if `info.json` has no names.
 
     Raises:
         ValueError: it is damaged; the message names it.
@@ -91,7 +91,7 @@ def action_names(directory: Path) -> tuple[str, ...]:
 
 
 def read_session(recording: Recording, action_count: int, config: ImportConfig) -> Episode:
-    """The episode of a session. Where the files do not tell, one shorter than the step limit counts as terminated.
+    """The episode of a session. If the files do not tell, one shorter than the step limit counts as terminated.
 
     Raises:
         ValueError: a damaged, missing or contradictory file; the message names it.
@@ -109,7 +109,7 @@ def read_session(recording: Recording, action_count: int, config: ImportConfig) 
     if not steps:
         raise ValueError(f"{path} has no actions")
     if sources != [target - 1 for target in targets] or targets != list(range(targets[0], targets[0] + len(targets))):
-        raise ValueError(f"{path} leaves out a step: source and target frames must follow each other")
+        raise ValueError(f"{path} lacks a step: source and target frames must be consecutive")
     first = max(0, sources[0])
     ours = [extra.pop("replay", None) for extra in extras]
     infos = extras if sources[0] < 0 else [{}, *extras]
@@ -132,14 +132,14 @@ def write_info(
     lengths: Sequence[int],
     pictures: Pictures,
 ) -> None:
-    """Write a game's `info.json`, for sessions of so many actions.
+    """Write a game's `info.json`, for sessions with these numbers of actions.
 
     Raises:
-        ValueError: seven actions that the released reader would take for others.
+        ValueError: seven actions that the released reader would mistake for CoinRun's.
     """
     if len(names) == len(COINRUN_ACTIONS) and tuple(names) != COINRUN_ACTIONS:
         raise ValueError(
-            f"actions are {', '.join(names)}: the released code takes any seven for {', '.join(COINRUN_ACTIONS)}"
+            f"actions are {', '.join(names)}: the released code takes any seven to be {', '.join(COINRUN_ACTIONS)}"
         )
     theirs = {ours: button for button, ours in OUR_BUTTONS.items()}
     captions = [[theirs.get(button, button) for button in name.split("+")] for name in names]
@@ -170,7 +170,7 @@ def write_info(
 
 
 def game_directory(root: Path, game: str) -> Path:
-    """Where a game of a published dataset is."""
+    """The directory of a game in a published dataset."""
     return root / f"retro_{game.removesuffix('-v0').lower()}_v{VERSION}"
 
 
@@ -178,7 +178,7 @@ def write_session(directory: Path, session: int, episode: Episode, action_count:
     """Write an episode as a session of the directory's only instance; `actions.json` last.
 
     Raises:
-        ValueError: PyAV is needed and not installed.
+        ValueError: PyAV is needed but not installed.
     """
     folder = directory / "000000" / f"{session:06d}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -194,11 +194,11 @@ def write_session(directory: Path, session: int, episode: Episode, action_count:
 
 
 def _steps(episode: Episode, action_count: int) -> Iterator[dict[str, Any]]:
-    """What `actions.json` says of each frame: the action that led to it, and what came with it."""
+    """The entry of each frame in `actions.json`: the action that led to it, and its extras."""
     T = len(episode.actions)
     arrays = {name: getattr(episode, name) for name in ARRAYS}
     for target, info in enumerate(episode.infos):
-        step = target - 1  # the first frame has none before it
+        step = target - 1  # no action led to the first frame
         replay: dict[str, Any] = {
             name: None if array is None or step < 0 or np.isnan(array[step]) else float(array[step])
             for name, array in arrays.items()
@@ -215,12 +215,12 @@ def _steps(episode: Episode, action_count: int) -> Iterator[dict[str, Any]]:
 
 
 def _frame_number(step: dict[str, Any], end: Literal["src", "tgt"]) -> int:
-    """The number of the frame before or after a step; older data have the other name."""
+    """The number of the frame before or after a step; older data use the second key."""
     return int(step[f"{end}_id"] if f"{end}_id" in step else step[f"{end}_frame_id"])
 
 
 def _action_number(action: Any) -> int:
-    """An action's number; it is stored as that, or one-hot."""
+    """An action's number, which is stored as is or one-hot."""
     if isinstance(action, int):
         return action
     if sum(action) != 1 or max(action) != 1:
@@ -229,7 +229,7 @@ def _action_number(action: Any) -> int:
 
 
 def _game_of(info: dict[str, Any], directory: Path) -> str:
-    """The game that `info.json` is about, by Stable-Retro's id where it has one."""
+    """The game in `info.json`, by its Stable-Retro id if it has one."""
     from genie_ray.games.roms import known_games
 
     name = info.get("info", {}).get("game") or info.get("name") or directory.name
@@ -241,7 +241,7 @@ def _read_frames(folder: Path, ids: range) -> list[NDArray[np.uint8]]:
     if (folder / VIDEO_FILE).exists():
         frames = list(read_video(folder / VIDEO_FILE))
         if len(frames) < ids.stop:
-            raise ValueError(f"{folder / VIDEO_FILE} has {len(frames)} frames: {ACTIONS_FILE} tells of {ids.stop}")
+            raise ValueError(f"{folder / VIDEO_FILE} has {len(frames)} frames: {ACTIONS_FILE} needs {ids.stop}")
         return frames[ids.start : ids.stop]
     suffix = "png" if (folder / "frames" / f"{ids.start:06d}.png").exists() else "jpg"
     return [read_picture(folder / "frames" / f"{index:06d}.{suffix}") for index in ids]

@@ -1,4 +1,4 @@
-"""Recorded play that is not a replay dataset yet: frames and actions in files of other formats.
+"""Recorded play in other formats, before import into a replay dataset: frames and actions in files.
 
 Axis letters: T actions, H, W and C=3 of the T+1 frames around them.
 """
@@ -22,11 +22,11 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".webm", ".mov")
 
 @dataclass(frozen=True, kw_only=True)
 class ImportConfig:
-    """What the files of other formats do not tell, and how their frames are to be."""
+    """What files in other formats do not tell, and how to resize their frames."""
 
-    game: str | None = None  # None: what the files or their folder's name tell
+    game: str | None = None  # None: from the files or their folder's name
     policy: str = "imported"  # part of the episodes' ids
-    action_names: tuple[str, ...] = ()  # of actions 0, 1, …; empty: what the files tell, or the numbers
+    action_names: tuple[str, ...] = ()  # of actions 0, 1, …; empty: from the files, or the numbers
     frame_size: int | None = None  # pixels, height and width; None: frames stay as they are
     fit: Literal["pad", "stretch"] = "pad"  # as for environments
 
@@ -39,9 +39,9 @@ class ImportConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """An episode that is still in files of another format."""
+    """An episode in files of another format."""
 
-    path: Path  # the file or folder that errors name
+    path: Path  # the file or folder, as named in errors
     episode_id: str
     game: str
 
@@ -57,13 +57,13 @@ def make_episode(
     """An episode of T actions and T+1 frames; `more` are its other fields, where known.
 
     Raises:
-        ValueError: frames of several sizes, an action that there is not, or another number of actions; the message
-            names the recording.
+        ValueError: frames of several sizes, an unknown action, or a wrong number of actions; the message names the
+            recording.
     """
     T = len(actions)
     wrong = sorted({action for action in actions if not 0 <= action < action_count})
     if wrong:
-        raise ValueError(f"{recording.path} has action {wrong[0]}: there are {action_count}, from 0")
+        raise ValueError(f"{recording.path} has action {wrong[0]}: must be 0 or more and below {action_count}")
     if len(frames) != T + 1:
         raise ValueError(f"{recording.path} has {len(frames)} frames and {T} actions: one frame more is needed")
     if config.frame_size is not None:
@@ -73,7 +73,7 @@ def make_episode(
         raise ValueError(f"{recording.path} has frames of several sizes: {', '.join(map(str, sizes))}")
     fields: dict[str, Any] = {
         "action_logp": None,
-        "reward_env": np.full(T, np.nan, np.float32),  # not known
+        "reward_env": np.full(T, np.nan, np.float32),  # unknown
         "reward_uncertainty": None,
         "terminated": False,
         "truncated": True,
@@ -95,19 +95,19 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     """A picture file as uint8 [H, W, 3].
 
     Raises:
-        ValueError: it is missing or no picture; the message names it.
+        ValueError: it is missing or not a picture; the message names it.
     """
     try:
         return np.asarray(imageio.imread(path, mode="RGB"), np.uint8)
     except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG a syntax error
-        raise ValueError(f"{path} is missing or no picture: {error}") from error
+        raise ValueError(f"{path} is missing or not a picture: {error}") from error
 
 
 def read_video(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a video or GIF, uint8 [H, W, 3] each, as its codec gives them.
+    """The frames of a video or GIF as decoded, uint8 [H, W, 3] each.
 
     Raises:
-        ValueError: it is missing or no video, or PyAV is not installed; the message names it.
+        ValueError: it is missing or not a video, or PyAV is not installed; the message names it.
     """
     try:
         if path.suffix == ".gif":
@@ -116,8 +116,8 @@ def read_video(path: Path) -> Iterator[NDArray[np.uint8]]:
             yield from imageio.imiter(path, plugin="pyav", format="rgb24")
     except ImportError as error:
         raise ValueError(f"{path}: {NEEDS_PYAV}") from error
-    except (OSError, SyntaxError, ValueError) as error:  # PyAV's errors are of the first kind or the last
-        raise ValueError(f"{path} is missing or no video: {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:  # PyAV raises OSError or ValueError
+        raise ValueError(f"{path} is missing or not a video: {error}") from error
 
 
-NEEDS_PYAV = "videos need PyAV, which `pip install 'genie-ray[video]'` brings"
+NEEDS_PYAV = "videos need PyAV: pip install 'genie-ray[video]'"

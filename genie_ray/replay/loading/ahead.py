@@ -1,4 +1,4 @@
-"""Taking items from an iterator before they are asked for, in a thread."""
+"""Prefetching items of an iterator in a thread."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 class Ahead(Generic[T]):
-    """An endless iterator's items, `depth` of them made ahead in one thread.
+    """An endless iterator's items, with `depth` of them prefetched in one thread.
 
-    What it raises is raised by `next`, in its turn. The thread waits while `depth` items are ready; it ends with
-    `close`, with the last reference to this object, or with the interpreter.
+    What the iterator raises is raised by `next`, in its turn. The thread waits while `depth` items are ready. It ends
+    on `close`, with the last reference to this object, or with the interpreter.
     """
 
     def __init__(self, items: Iterator[T], depth: int) -> None:
@@ -26,5 +26,5 @@ class Ahead(Generic[T]):
         return item
 
     def close(self) -> None:
-        """Wait for the item in the making and end the thread."""
+        """Wait for the item in progress and end the thread."""
         self._thread.shutdown(wait=True, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Decoding: from examples, as places in episodes, to batches of tensors.
+"""Decoding: from examples, given as positions in episodes, to batches of tensors.
 
 Axis letters: N examples of a block, B examples of a batch.
 """
@@ -30,27 +30,27 @@ Column = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Examples(Generic[B]):
-    """What the examples of some episodes are, and what a batch of them is."""
+    """The examples of some episodes, and how to read and batch them."""
 
     name: str  # in messages
-    source: str  # the same
+    source: str  # in messages
     episodes: list[EpisodeRef]
     supply: Supply
     read: Callable[[EpisodeRef], tuple[Column, ...]]  # decodes an episode: columns with as many rows as `supply` says
-    batch: Callable[..., B]  # of what was gathered from each column: a tensor [B, span, ...]
+    batch: Callable[..., B]  # from one tensor [B, span, ...] per column
 
 
 class BatchReader(Generic[B]):
-    """Decodes the episodes that some examples are of, and copies each example to its place in its batch."""
+    """Decodes the episodes that contain the examples, and copies each example to its place in its batch."""
 
     def __init__(self, examples: Examples[B], *, pin_memory: bool = False) -> None:
         self._examples = examples
         self._allocate = partial(torch.empty, pin_memory=True) if pin_memory else RecycledMemory()
 
     def batches(self, chosen: Integers, batch_size: int) -> Iterator[B]:
-        """Batches of examples [N, 2] (index of the episode, first row), in their order.
+        """Batches of examples [N, 2] (index of the episode, first row), in order.
 
-        Every episode is decoded once, before the first batch; in order, so that files that hold several stay open.
+        Every episode is decoded once, before the first batch, and in order, so that files with several stay open.
         """
         parts: list[tuple[torch.Tensor, ...]] = []
         span = self._examples.supply.span
@@ -66,7 +66,7 @@ class BatchReader(Generic[B]):
                 first_row = chosen[example, 1]
                 for room, column in zip(rooms[example // batch_size], columns, strict=True):
                     room[example % batch_size] = column[first_row : first_row + span]
-            del columns  # before the next ones are decoded, which then get the same memory
+            del columns  # so that the next episode is decoded into the same memory
         rooms.clear()
         while parts:
             yield self._examples.batch(*parts.pop(0))
@@ -77,7 +77,7 @@ class BatchReader(Generic[B]):
 
 
 class RecycledMemory:
-    """Makes tensors of memory that earlier ones no longer use: fresh memory costs as much as to fill it."""
+    """Makes tensors from memory that earlier ones no longer use: allocating memory costs as much as filling it."""
 
     def __init__(self) -> None:
         self._free: defaultdict[int, list[Column]] = defaultdict(list)  # by size
@@ -92,7 +92,7 @@ class RecycledMemory:
 
 
 class OpenFiles:
-    """Reads episodes, and keeps the files read last open: to open one costs a third of what an episode does."""
+    """Reads episodes and keeps recently read files open: opening one costs a third as much as reading an episode."""
 
     def __init__(self) -> None:
         self._open: Callable[[DatasetPath], pq.ParquetFile] = lru_cache(OPEN_FILES)(open_parquet)

@@ -1,7 +1,7 @@
-"""Replay datasets to learn from together, each with a weight.
+"""Mixtures of replay datasets, each with a weight.
 
 A weight is a dataset's share of the examples, relative to the others': of `data/random` and `data/explore:2`, two
-windows in three are explored play, however much there is of either. What an epoch then is: order.epoch_order.
+windows in three are explored play, however much there is of either. `order.epoch_order` defines an epoch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class WeightedData:
 
 
 def parse_data(text: str) -> WeightedData:
-    """A dataset as it is written on the command line: `DIR`, `DIR:WEIGHT`, `URI` or `URI:WEIGHT`.
+    """Parses a dataset given on the command line: `DIR`, `DIR:WEIGHT`, `URI` or `URI:WEIGHT`.
 
     Raises:
         ValueError: a weight that is not above 0.
@@ -43,7 +43,7 @@ def parse_data(text: str) -> WeightedData:
 
 
 def resolved(data: Path | tuple[WeightedData, ...]) -> Path | tuple[WeightedData, ...]:
-    """The same with absolute paths."""
+    """The same datasets with absolute paths."""
     if isinstance(data, Path):
         return data.resolve()
     return tuple(
@@ -53,14 +53,14 @@ def resolved(data: Path | tuple[WeightedData, ...]) -> Path | tuple[WeightedData
 
 
 class ReplayMix:
-    """Replay datasets, opened to learn from together.
+    """Replay datasets, opened as one mixture.
 
     Attributes:
         datasets: at least one.
         shares: of each dataset; they add up to 1.
 
     Raises:
-        ValueError: a dataset that is there twice, or whose frames or actions are not the first's.
+        ValueError: a dataset is listed twice, or its frames or actions differ from the first's.
     """
 
     def __init__(self, datasets: Sequence[ReplayDataset], weights: Sequence[float]) -> None:
@@ -79,11 +79,11 @@ class ReplayMix:
 
     @property
     def metadata(self) -> DatasetMetadata:
-        """The first dataset's; its frame shape and action names are those of all."""
+        """The first dataset's metadata; all share its frame shape and action names."""
         return self.datasets[0].metadata
 
     def name(self, split: Split) -> str:
-        """A split, in messages."""
+        """The name of a split for messages."""
         return f"split {split!r} of {' and '.join(str(dataset.root) for dataset in self.datasets)}"
 
     def split(self, name: Split) -> list[list[EpisodeRef]]:
@@ -99,7 +99,7 @@ class ReplayMix:
         return splits
 
     def content_hash(self) -> str:
-        """That of a single dataset; else SHA-256 over those of all, and their shares."""
+        """A single dataset's content hash; for several, SHA-256 over their hashes and shares."""
         hashes = [dataset.content_hash() for dataset in self.datasets]
         if len(hashes) == 1:
             return hashes[0]
@@ -107,15 +107,15 @@ class ReplayMix:
 
 
 def mix_of(replay: ReplayDataset | ReplayMix) -> ReplayMix:
-    """A mix; of a single dataset where one is given."""
+    """The mixture itself, or a mixture of a single dataset."""
     return replay if isinstance(replay, ReplayMix) else ReplayMix([replay], [1.0])
 
 
 def open_mix(data: Path | Sequence[WeightedData]) -> ReplayMix:
-    """Open the dataset, or datasets, of a training.
+    """Open the dataset or datasets of a training run.
 
     Raises:
-        ValueError: one cannot be opened, or they do not go together.
+        ValueError: one cannot be opened, or they cannot be mixed.
     """
     from genie_ray.replay.dataset import ReplayDataset
 

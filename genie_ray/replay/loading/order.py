@@ -1,8 +1,8 @@
-"""In which order the examples of an epoch come, without a list of them all.
+"""The order of an epoch's examples, without a list of them all.
 
-An example is a run of consecutive rows of an episode. An episode's examples are dealt to visits, evenly spread over the
-episode; an epoch is a random order of visits. Only these are kept, and which examples stand at a position is looked up:
-memory grows by 40 bytes for about as many rows as an episode has.
+An example is a run of consecutive rows of an episode. An episode's examples are divided among visits, each spread
+evenly over the episode; an epoch is a random order of visits. Only visits are stored, and the example at a position is
+looked up. A visit takes 40 bytes and reads about as many rows as its episode has.
 
 Axis letters: E episodes, V visits, N examples.
 """
@@ -21,13 +21,13 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Supply:
-    """The examples that there are: `span` consecutive rows of an episode, those of one pass `stride` rows apart."""
+    """The available examples: `span` consecutive rows of an episode, `stride` rows apart within a pass."""
 
-    rows: Integers  # [E], of each episode; none has fewer than `span`
+    rows: Integers  # [E], of each episode; at least `span`
     span: int
     stride: int
     datasets: Sequence[Integers]  # the indices of each dataset's episodes
-    shares: Sequence[float]  # of the examples, that each dataset is to have; they add up to 1
+    shares: Sequence[float]  # each dataset's share of the examples; they add up to 1
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], shares: Sequence[float], span: int, stride: int) -> Supply:
@@ -38,28 +38,28 @@ class Supply:
 
     @property
     def positions(self) -> Integers:
-        """How many first rows an example can have in each episode [E]."""
+        """The number of possible first rows of an example in each episode [E]."""
         return self.rows - self.span + 1
 
     @property
     def fewest(self) -> int:
-        """How many examples a pass over all episodes has, at least."""
+        """The least number of examples in a pass over all episodes."""
         return int(np.maximum(1, self.positions // self.stride).sum())
 
     def apportion(self, examples: int) -> Integers:
-        """How many of so many examples each dataset has: its share, to within one."""
+        """Divides this number of examples among the datasets by share, to within one."""
         return np.diff(np.rint(examples * np.cumsum([0.0, *self.shares])).astype(np.int64))
 
 
 class Visits:
-    """Portions of episodes one after another; each has examples at rows first, first + step, first + 2·step, …"""
+    """A sequence of visits to episodes, each with examples at rows first, first + step, first + 2·step, …"""
 
     def __init__(self, episode: Integers, first: Integers, step: Integers, count: Integers) -> None:
         self.episode, self.first, self.step, self.count = episode, first, step, count  # [V] each
         self.ends = np.cumsum(count)  # in examples
 
     def __len__(self) -> int:
-        """How many examples there are."""
+        """The number of examples."""
         return int(self.ends[-1])
 
     def at(self, positions: Integers) -> Integers:
@@ -73,19 +73,19 @@ class Visits:
         return Visits(self.episode[chosen], self.first[chosen], self.step[chosen], self.count[chosen])
 
     def cut(self, examples: int) -> Visits:
-        """The first so many examples."""
+        """The visits cut to this many examples."""
         last = int(np.searchsorted(self.ends, examples))
         visits = self.take(np.arange(last + 1))
         return Visits(visits.episode, visits.first, visits.step, np.diff(np.minimum(visits.ends, examples), prepend=0))
 
 
 def join(parts: Sequence[Visits]) -> Visits:
-    """Visits one after another."""
+    """Sequences of visits, concatenated."""
     return Visits(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("episode", "first", "step", "count")))
 
 
 def in_order(supply: Supply) -> Visits:
-    """All examples from first row 0 on: by episode, then by first row."""
+    """All examples, starting at row 0: by episode, then by first row."""
     count = -(-supply.positions // supply.stride)
     return Visits(np.arange(len(count)), np.zeros_like(count), np.full_like(count, supply.stride), count)
 
@@ -93,8 +93,8 @@ def in_order(supply: Supply) -> Visits:
 def shuffled_pass(supply: Supply, episodes: Integers, rng: np.random.Generator) -> Visits:
     """Every example of some episodes once, in a random order of visits.
 
-    The first example begins anywhere in the first `stride` rows. An episode has as many visits as there can be without
-    reading more rows than its examples hold: one if the stride is not below the span, about span / stride otherwise.
+    The first example begins anywhere in the first `stride` rows. An episode has as many visits as possible without
+    reading more rows than its examples hold: about span / stride, or one if the stride is not below the span.
     """
     positions, rows = supply.positions[episodes], supply.rows[episodes]
     begin = rng.integers(np.minimum(supply.stride, positions))
@@ -112,11 +112,11 @@ def shuffled_pass(supply: Supply, episodes: Integers, rng: np.random.Generator) 
 
 
 def epoch_order(supply: Supply, seed: int, epoch: int) -> Visits:
-    """An epoch. Of a single dataset it holds every example once.
+    """An epoch. With a single dataset it holds every example once.
 
-    Of several it holds as many as one pass over each would, of each dataset its share: a dataset is passed over as
-    often as that takes, and of its last pass comes a random part. Anywhere in the order, too, each dataset has had its
-    share, to within a visit.
+    With several it has as many examples as one pass over each, divided by share: each dataset is passed over as often
+    as needed, and a random part of its last pass is used. The shares also hold, to within a visit, at any point in the
+    order.
     """
     rng = np.random.default_rng((seed, epoch))
     passes = [shuffled_pass(supply, episodes, rng) for episodes in supply.datasets]

@@ -1,4 +1,4 @@
-"""Pictures of replay: single frames, each with the large frame of the same step, in batches, to train an upscaler on.
+"""Batches of pictures, to train an upscaler on: single frames, each with the large frame of the same step.
 
 Axis letters: B pictures of a batch, M pictures of an episode, H, W and C of a frame; a large frame has the same axes.
 """
@@ -26,7 +26,7 @@ class PictureBatch(TypedDict):
 
 
 class GamePictureBatch(PictureBatch):
-    """Pictures with the game that each is of."""
+    """Pictures with the game of each."""
 
     games: list[str]
 
@@ -41,7 +41,7 @@ class PictureLoader(ShuffledLoader[PictureBatch]):
             pictures.
 
     Raises:
-        ValueError: an impossible argument, a dataset without large frames, or a split with too few for one batch on
+        ValueError: an invalid argument, a dataset without large frames, or a split with too few for one batch on
             every rank.
     """
 
@@ -79,14 +79,14 @@ def iter_pictures(
             limit); None for all.
 
     Raises:
-        ValueError: an impossible argument, a dataset without large frames, or a split without episodes.
+        ValueError: an invalid argument, a dataset without large frames, or a split without episodes.
     """
     for games, batch in ordered_batches(_pictures(mix_of(replay), split), batch_size=batch_size, limit=limit):
         yield {**batch, "games": games}
 
 
 def require_large_frames(dataset: ReplayDataset) -> LargeFrameLayout:
-    """Which large frames a dataset holds; ValueError if none."""
+    """The layout of a dataset's large frames; ValueError if it has none."""
     layout = dataset.metadata.large_frames
     if layout is None:
         raise ValueError(
@@ -101,7 +101,7 @@ def _pictures(mix: ReplayMix, split: Split) -> Examples[PictureBatch]:
         sizes = ", ".join(
             f"{dataset.root} {layout.size}" for dataset, layout in zip(mix.datasets, layouts, strict=True)
         )
-        raise ValueError(f"large frames of mixed datasets have different pixels ({sizes}): they must be equal")
+        raise ValueError(f"large frames of mixed datasets differ in size ({sizes}): must be equal")
     splits = mix.split(split)
 
     def batch(frames_B1HWC: Tensor, large_B1HWC: Tensor) -> PictureBatch:
@@ -113,6 +113,6 @@ def _pictures(mix: ReplayMix, split: Split) -> Examples[PictureBatch]:
         source=mix.name(split),
         episodes=[ref for refs in splits for ref in refs],
         supply=Supply.of(counts, mix.shares, span=1, stride=1),
-        read=mix.datasets[0].read_pictures,  # a reference says where an episode is, whichever dataset it is of
+        read=mix.datasets[0].read_pictures,  # a reference locates an episode in any dataset
         batch=batch,
     )

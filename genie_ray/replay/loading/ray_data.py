@@ -1,4 +1,4 @@
-"""Replay datasets as Ray Data, for those who process or train with it: as rows, or as the windows that training reads.
+"""Replay datasets as Ray Data, for processing or training with it: as rows, or as the windows that training reads.
 
 Frames are tensors. Episodes are read by Ray tasks, in any order; all nodes must see the dataset. Ray must be running.
 
@@ -22,7 +22,8 @@ STORED = ["episode_id", "step", "frame", "action", "reward_env", "terminated", "
 
 
 def rows(dataset: ReplayDataset, split: Split = "all") -> ray.data.Dataset:
-    """The stored rows: `game`, `episode_id`, `step`, `frame` uint8 [H, W, 3], `action`, `reward_env`, and the endings.
+    """The stored rows: `game`, `episode_id`, `step`, `frame` uint8 [H, W, 3], `action`, `reward_env`,
+    `terminated`, `truncated`.
 
     The last row of an episode has its last frame, action −1 and reward NaN.
     """
@@ -34,7 +35,7 @@ def windows(dataset: ReplayDataset, split: Split, length: int, *, stride: int) -
     `actions` int64 [T], 0 for a last frame that ends its episode.
 
     Raises:
-        ValueError: an impossible length or stride, or no window of this length.
+        ValueError: an invalid length or stride, or no window of this length.
     """
     if length < 1 or stride < 1:
         raise ValueError(f"length is {length} and stride {stride}: must be at least 1")

@@ -1,8 +1,8 @@
-"""Shuffled batches of replay, endless and resumable: what the loaders of windows and of pictures share.
+"""Shuffled batches of replay, endless and resumable: the base of the window and picture loaders.
 
-Examples enter an epoch's order in visits to an episode (order.py). Each rank reads a part of that order of its own, in
-blocks that are decoded and shuffled in memory: the shuffle buffer. All of it follows from the seed, the epoch, the rank
-and the world size, so a position in an epoch is enough to resume exactly. A thread decodes while the model learns.
+Examples enter an epoch's order in visits to an episode (order.py). Each rank reads its own part of that order, in
+blocks that are decoded and shuffled in memory: the shuffle buffer. The seed, the epoch, the rank and the world size
+determine everything, so a position in an epoch suffices to resume exactly. A thread decodes while the model trains.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from genie_ray.replay.loading.batches import BatchReader, Examples
 from genie_ray.replay.loading.order import epoch_order, in_order
 
 BATCHES_AHEAD = 2
-ORDERED_BLOCK = 256  # examples that an ordered pass decodes together
+ORDERED_BLOCK = 256  # examples decoded together in an ordered pass
 
 B = TypeVar("B")
 
@@ -36,7 +36,7 @@ class Plan(Generic[B]):
     pin_memory: bool
 
     def batches(self, epoch: int, first_batch: int) -> Iterator[tuple[int, int, B]]:
-        """From a position on without end: the epoch, how many batches of it have then been given, and the batch."""
+        """Endless, from a position: the epoch, how many of its batches have been returned so far, and the batch."""
         reader = BatchReader(self.examples, pin_memory=self.pin_memory)
         while True:
             order = epoch_order(self.examples.supply, self.seed, epoch)
@@ -56,21 +56,21 @@ class Plan(Generic[B]):
 class ShuffledLoader(Generic[B]):
     """An endless iterator over shuffled batches of examples.
 
-    Each epoch holds every example of the episodes once over all ranks, except for a last incomplete batch, and as many
-    batches for every rank. Where datasets are mixed, an epoch is as long, and `epoch_order` tells what it holds. Memory
-    is that of `shuffle_buffer` examples, one decoded episode and a few batches.
+    Over all ranks, an epoch holds every example once, except for a last incomplete batch; every rank gets the same
+    number of batches. An epoch of mixed datasets is as long; `epoch_order` says what it holds. The loader needs memory
+    for `shuffle_buffer` examples, one decoded episode and a few batches.
 
     Args:
         examples: of the episodes of all datasets.
         batch_size: B, examples per batch of this rank.
         seed: of the order.
-        rank: which part of the order is read here.
-        world_size: how many parts there are.
+        rank: the part of the order to read.
+        world_size: the number of parts.
         shuffle_buffer: examples shuffled in memory, rounded up to whole batches.
         pin_memory: whether batches lie in page-locked memory, from which a GPU copies while it computes.
 
     Raises:
-        ValueError: an impossible argument, or too few examples for one batch on every rank.
+        ValueError: an invalid argument, or too few examples for one batch on every rank.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class ShuffledLoader(Generic[B]):
             block_size=-(-shuffle_buffer // batch_size) * batch_size,
             pin_memory=pin_memory,
         )
-        self._epoch, self._batch = 0, 0  # of what was handed out
+        self._epoch, self._batch = 0, 0  # of the last batch returned
         self._ahead: Ahead[tuple[int, int, B]] | None = None
 
     def __iter__(self) -> Iterator[B]:
@@ -122,22 +122,22 @@ class ShuffledLoader(Generic[B]):
         return batch
 
     def state_dict(self) -> dict[str, int]:
-        """The position: the epoch, and the examples of it that all ranks together have been given."""
+        """The position: the epoch, and how many of its examples all ranks together have returned."""
         return {"epoch": self._epoch, "examples": self._batch * self._plan.batch_size * self._plan.world_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go to a position.
 
-        The batches that follow are those that would have followed there, if all arguments are the same. With another
-        batch or world size the epoch goes on as far in, rounded down to a whole batch: some of its examples then come
-        twice and others not at all.
+        With the same arguments, the same batches follow as before. With another batch or world size, the epoch
+        continues from that position rounded down to a whole batch: some of its examples then come twice and others not
+        at all.
         """
         self.close()
         self._epoch = state["epoch"]
         self._batch = state["examples"] // (self._plan.batch_size * self._plan.world_size)
 
     def close(self) -> None:
-        """Stop decoding ahead, until the next batch is asked for."""
+        """Stop decoding ahead until the next batch is requested."""
         if self._ahead is not None:
             self._ahead.close()
             self._ahead = None
@@ -146,10 +146,10 @@ class ShuffledLoader(Generic[B]):
 def ordered_batches(examples: Examples[B], *, batch_size: int, limit: int | None) -> Iterator[tuple[list[str], B]]:
     """One pass over examples in batches, each with the games of its examples.
 
-    With a limit over at most so many: of each dataset its share, at least one, spread evenly over its examples.
+    With a limit, at most that many: of each dataset its share, at least one, spread evenly over its examples.
 
     Raises:
-        ValueError: an impossible batch size.
+        ValueError: an invalid batch size.
     """
     require_positive(batch_size=batch_size)
     supply = examples.supply
@@ -170,7 +170,7 @@ def ordered_batches(examples: Examples[B], *, batch_size: int, limit: int | None
 
 
 def require_positive(**values: int) -> None:
-    """Raises ValueError when one of the named values is below 1."""
+    """Raises ValueError if one of the named values is below 1."""
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"{name} is {value}: must be at least 1")

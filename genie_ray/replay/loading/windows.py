@@ -1,7 +1,7 @@
-"""Windows of replay: T consecutive frames of one episode with the action taken on each, in batches.
+"""Batches of windows: T consecutive frames of one episode with the action taken on each.
 
-Training reads windows at random. Every epoch draws anew where in each episode the windows begin, so that with a stride
-above 1 all positions are seen over the epochs.
+Training reads windows at random. Every epoch draws new window starts in each episode, so that with a stride above 1 all
+positions are seen over the epochs.
 
 Axis letters: B windows of a batch, T frames of a window, H, W and C of a frame.
 """
@@ -27,11 +27,11 @@ class Batch(TypedDict):
     """Windows to train on. `actions_BT[:, t]` is taken on frame t and leads to frame t+1."""
 
     frames_BTHWC: Tensor  # uint8
-    actions_BT: Tensor  # int64; 0 for a window's last frame where that ends the episode
+    actions_BT: Tensor  # int64; 0 on a window's last frame if that ends the episode
 
 
 class GameBatch(Batch):
-    """Windows with the game that each is of."""
+    """Windows with the game of each."""
 
     games: list[str]
 
@@ -43,12 +43,12 @@ class WindowLoader(ShuffledLoader[Batch]):
         replay: the replay dataset, or several mixed.
         split: which of its episodes.
         length: T, frames per window.
-        stride: frames between the beginnings of successive windows of an episode.
+        stride: frames between the starts of successive windows of an episode.
         batch_size, seed, rank, world_size, shuffle_buffer, pin_memory: as for `ShuffledLoader`, whose examples are
             windows.
 
     Raises:
-        ValueError: an impossible argument, or a split with too few windows for one batch on every rank.
+        ValueError: an invalid argument, or a split with too few windows for one batch on every rank.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ def iter_windows(
             limit); None for all.
 
     Raises:
-        ValueError: an impossible argument, or no window of this length.
+        ValueError: an invalid argument, or no window of this length.
     """
     windows = _windows(mix_of(replay), split, length, stride)
     for games, batch in ordered_batches(windows, batch_size=batch_size, limit=limit):

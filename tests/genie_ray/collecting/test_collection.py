@@ -1,4 +1,4 @@
-"""Collected play: every step exactly once, the same whenever and wherever it is played."""
+"""Collected play: every step exactly once, the same whenever and wherever it is played; failures."""
 
 import contextlib
 import gzip
@@ -60,7 +60,7 @@ def test_recorded_actions_give_back_the_recorded_frames(replay: ReplayDataset) -
 
 
 def test_large_frames_are_the_emulators_own_pictures(pictures: ReplayDataset) -> None:
-    """Replayed, each picture padded to a square and fitted here to 128 pixels, as the observation is to 64."""
+    """On replay: each picture is padded to a square and resized to 128 pixels here, as the observation is to 64."""
     env = RetroEnv(pictures.episodes[0].game, ENV, native_frame_every=1)
     for reference in pictures.episodes[:2]:
         episode = pictures.read(reference)
@@ -99,7 +99,7 @@ def test_random_play_draws_every_action_alike_and_says_so(replay: ReplayDataset)
 def test_episodes_are_those_asked_for_however_they_are_cut_into_shards(
     roms: list[str], ray_session: None, tmp_path: Path
 ) -> None:
-    """Two shards of two episodes and one, and one of three: the same rows."""
+    """Two shards, of two episodes and one, have the same rows as one shard of three."""
     env = EnvConfig(max_episode_steps=30)
     twos, all_in_one = (
         ReplayDataset(
@@ -129,7 +129,7 @@ def test_episodes_are_those_asked_for_however_they_are_cut_into_shards(
 def test_broken_games_are_told_and_the_others_complete(
     roms: list[str], ray_session: None, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """A start state of noise breaks a game every time; the same command succeeds once the state is mended."""
+    """A start state of noise breaks a game every time; the same command succeeds once the state is repaired."""
     broken = "Broken-Atari2600-v0"
     folder = Path(retro_data.get_romfile_path(GAMES[1], INTEGRATIONS)).parent
     shutil.copytree(folder, tmp_path / "integrations" / broken)
@@ -158,7 +158,7 @@ def test_broken_games_are_told_and_the_others_complete(
 def test_workers_that_die_or_stand_still_cost_only_their_shards(
     roms: list[str], ray_session: None, tmp_path: Path
 ) -> None:
-    """One worker is stopped for good in the middle of a shard, the next one killed."""
+    """One worker is frozen in the middle of a shard, the next one killed."""
 
     def run(name: str) -> Path:
         config = CollectionConfig(steps_per_shard=400, workers_max=1, step_timeout_s=3)
@@ -187,7 +187,7 @@ def test_workers_that_die_or_stand_still_cost_only_their_shards(
 
 @pytest.mark.slow
 def test_a_worker_whose_memory_has_grown_is_replaced(roms: list[str], ray_session: None, tmp_path: Path) -> None:
-    """Any process is above one megabyte: each of the three shards is played by another one."""
+    """Any process exceeds one megabyte, so each of the three shards is played by a different one."""
     seen: set[int] = set()
     done = threading.Event()
 

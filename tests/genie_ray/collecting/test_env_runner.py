@@ -1,4 +1,4 @@
-"""The environment runner that collects plays what RLlib's own would play, and passes on what it draws from."""
+"""The collecting environment runner plays what RLlib's own would play, and reports the same log-probabilities."""
 
 from dataclasses import asdict
 from pathlib import Path

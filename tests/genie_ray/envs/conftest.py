@@ -12,7 +12,7 @@ INSTALL_PROCGEN = Path(__file__).parents[3] / "experiments" / "coinrun" / "insta
 
 @pytest.fixture(scope="session")
 def procgen(pytestconfig: pytest.Config) -> None:
-    """procgen, installed where pytest keeps its files if it is not installed."""
+    """procgen; if missing, installed under pytest's temporary directory."""
     if importlib.util.find_spec("procgen") is not None:
         return
     target = pytestconfig.cache.mkdir("procgen")

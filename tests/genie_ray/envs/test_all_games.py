@@ -1,6 +1,6 @@
-"""The 33 games that run out of the box: each starts, and what was recorded is played again to the same pixels.
+"""The 33 games that run out of the box: each starts, and replaying a recording gives the same pixels.
 
-Recording and replaying are done by different processes, and in opposite orders of games.
+Different processes record and replay, with the games in opposite orders.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ CONFIG = EnvConfig(max_episode_steps=STEPS)
 
 
 def play(game: str, actions: np.ndarray) -> list[Episode]:
-    """Plays the actions, in as many episodes as it takes."""
+    """Plays the actions, in as many episodes as needed."""
     episodes: list[Episode] = []
     with closing(RetroEnv(game, CONFIG)) as env:
         done = 0
@@ -59,7 +59,7 @@ def play(game: str, actions: np.ndarray) -> list[Episode]:
 
 
 def record(game: str, root: Path) -> tuple[int, str]:
-    """Random play into a shard; how many distinct frames there were, and a digest of all."""
+    """Records random play in a shard; returns the number of distinct frames and a digest of all."""
     episodes = play(game, np.random.default_rng(0).integers(5, size=STEPS))
     write_shard(root, game, "0", episodes)
     frames = np.concatenate([episode.frames for episode in episodes])
@@ -67,7 +67,7 @@ def record(game: str, root: Path) -> tuple[int, str]:
 
 
 def replay(game: str, root: Path) -> tuple[str, bool]:
-    """Plays the recorded actions again: a digest of the frames, and whether all that was recorded came back."""
+    """Replays the recorded actions; returns a digest of the frames, and whether everything recorded was reproduced."""
     dataset = ReplayDataset(root)
     recorded = [dataset.read(ref) for ref in dataset.episodes if ref.game == game]
     again = play(game, np.concatenate([episode.actions for episode in recorded]))

@@ -1,4 +1,4 @@
-"""CoinRun, really run: the same interface as the games, levels by seed, what the five actions do."""
+"""CoinRun, run for real: the games' interface, levels by seed, the effect of the five actions."""
 
 from contextlib import closing
 
@@ -92,7 +92,7 @@ def test_the_coin_ends_an_episode_and_the_last_frame_is_of_its_own_level() -> No
         frame, reward, terminated, truncated, info = steps[-1]
         assert terminated
         assert not truncated
-        np.testing.assert_array_equal(frame, steps[-2][0])  # the game shows the next level already
+        np.testing.assert_array_equal(frame, steps[-2][0])  # the game already shows the next level
         assert reward == (10 if info["level_complete"] else 0)
         assert sum(step[1] for step in steps[:-1]) == 0
         complete += info["level_complete"]

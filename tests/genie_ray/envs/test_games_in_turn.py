@@ -1,4 +1,4 @@
-"""Several games in one run: who plays what, on real emulators."""
+"""Several games in one run: which environment plays which game, on real emulators."""
 
 import numpy as np
 import pytest

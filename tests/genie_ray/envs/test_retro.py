@@ -1,4 +1,4 @@
-"""Games as environments, with the real emulators. One emulator per process: each test closes its own."""
+"""Games as environments, with real emulators: one per process, so each test closes its own."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -128,7 +128,7 @@ def test_passes_gymnasiums_checker(kangaroo: RetroEnv) -> None:
 
 
 def test_second_emulator_is_refused_by_name(kangaroo: RetroEnv) -> None:
-    hero = RetroEnv("Hero-Atari2600")  # only made, not reset: stands in nobody's way
+    hero = RetroEnv("Hero-Atari2600")  # only constructed, not reset: blocks no other
     kangaroo.reset()
     with pytest.raises(RuntimeError, match=r"cannot start Hero-Atari2600-v0: .* of Kangaroo-Atari2600-v0"):
         hero.reset()

@@ -44,7 +44,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> ReplayDataset:
 
 
 def play(env: WorldModelEnv, seed: int | None, **options: Any) -> np.ndarray:
-    """Frames of an episode, the first observation included, [T, H, W, C]."""
+    """An episode's frames [T, H, W, C], including the first observation."""
     frames = [env.reset(seed=seed, options=options)[0]]
     return np.stack(frames + [env.step(action)[0] for action in ACTIONS])
 
@@ -233,12 +233,12 @@ BLACK = np.zeros((3, SIZE, SIZE, 3), np.uint8)
     ("options", "message"),
     [
         ({}, "no prime frames: give a dataset, or prime_frames in the options"),
-        ({"frames": BLACK}, "reset options are frames: known are prime_frames, prime_actions"),
+        ({"frames": BLACK}, "reset options are frames: allowed are prime_frames, prime_actions"),
         ({"prime_frames": BLACK / 255}, r"are float64 \[1, 3, 16, 16, 3\]: must be uint8 \[games: 1, frames: 1 to 5"),
         ({"prime_frames": BLACK[:, ::2]}, r"prime_frames are uint8 \[1, 3, 8, 16, 3\]: must be .* 16, 16, 3\]"),
         ({"prime_frames": BLACK[:0]}, r"prime_frames are uint8 \[1, 0, 16, 16, 3\]"),
         ({"prime_frames": np.concatenate([BLACK, BLACK])}, r"prime_frames are uint8 \[1, 6, 16, 16, 3\]"),
-        ({"prime_frames": BLACK}, "prime_actions are missing: there are 2 between 3 prime frames"),
+        ({"prime_frames": BLACK}, "prime_actions are missing: must be 2 for 3 prime frames"),
         ({"prime_frames": BLACK, "prime_actions": [1]}, r"actions have shape \[1, 1\], allowed: \[1, 2\]"),
         ({"prime_frames": BLACK, "prime_actions": [1, 5]}, "actions range from 1 to 5, allowed: 0 to 4"),
         ({"prime_frames": BLACK, "prime_actions": [0.5, 1]}, "actions are float64: must be integers"),

@@ -1,4 +1,4 @@
-"""Folders of games of one's own."""
+"""Integration folders with the user's own games."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from stable_retro import data as retro_data
 
 @pytest.fixture
 def integration(roms: list[str], tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
-    """Copies the integration of a game, without its ROM, under another id into a folder of one's own; the folder."""
+    """Copies a game's integration, without its ROM, under another id into a new folder; returns the folder."""
 
     def copy(game: str, name: str) -> Path:
         folder = tmp_path / "integrations"

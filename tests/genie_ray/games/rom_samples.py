@@ -1,4 +1,4 @@
-"""ROMs that are here, for tests to make files of."""
+"""Installed ROMs, from which tests make files."""
 
 from pathlib import Path
 
@@ -6,5 +6,5 @@ from stable_retro import data as retro_data
 
 
 def rom_of(game: str) -> bytes:
-    """The ROM of a game that is installed."""
+    """The ROM of an installed game."""
     return Path(retro_data.get_romfile_path(game, retro_data.Integrations.ALL)).read_bytes()

@@ -86,7 +86,7 @@ def test_every_action_of_a_set_is_its_own(action_set: str) -> None:
 
 
 def test_sizes_that_others_count_on() -> None:
-    """CoinRun has 7 actions; the Arcade Learning Environment's full set has 18, and its first is doing nothing."""
+    """CoinRun has 7 actions; the Arcade Learning Environment's full set has 18, the first of which is no-op."""
     assert len(ACTION_SETS["coinrun"]) == 7
     assert len(ACTION_SETS["ale"]) == 18
     ale = held("Kangaroo-Atari2600-v0", ATARI, "ale")

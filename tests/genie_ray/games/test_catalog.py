@@ -1,4 +1,4 @@
-"""The choice of games by labels, by the name of a selection, by id; what is not installed is told apart."""
+"""Choosing games by label, selection or id; games that are not installed are listed separately."""
 
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def test_selects_by_words_and_by_retroacts_tags(catalog: Catalog) -> None:
 def test_what_cannot_be_selected_is_told(catalog: Catalog) -> None:
     with pytest.raises(ValueError, match=r"unknown genre 'rpg': allowed are platformer \(pl\), .*other$"):
         catalog.select(genre="rpg")
-    with pytest.raises(ValueError, match="unknown action 'FIRE': labelled are RIGHT, LEFT, UP, DOWN, JUMP, SECONDARY"):
+    with pytest.raises(ValueError, match="unknown action 'FIRE': allowed are RIGHT, LEFT, UP, DOWN, JUMP, SECONDARY"):
         catalog.select(controls={"FIRE": "shoot"})
     with pytest.raises(ValueError, match="unknown control JUMP='leap': allowed are none"):
         catalog.select(controls={"JUMP": "leap"})
@@ -75,7 +75,7 @@ def test_the_papers_subsets_need_retroacts_files(catalog: Catalog) -> None:
         catalog.choose(["platformers-200"])
     with pytest.raises(ValueError, match=r"aligned-50 is taken from RetroAct's control labels: give its CSV file"):
         catalog.named("aligned-50")
-    with pytest.raises(ValueError, match="unknown selection 'all': there are default, platformers-200, aligned-50"):
+    with pytest.raises(ValueError, match="unknown selection 'all': allowed are default, platformers-200, aligned-50"):
         catalog.named("all")
 
 

@@ -1,4 +1,4 @@
-"""Games of one's own: folders of integrations, in this process, in emulator processes and in rollout workers."""
+"""The user's own games, from integration folders: in this process, in emulator processes and in rollout workers."""
 
 import os
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Integration = Callable[[str, str], Path]
 
 @pytest.fixture
 def mine(integration: Integration) -> EnvConfig:
-    """Hero under another id, with its ROM, in a folder of its own; the settings that know it."""
+    """Hero under another id, with its ROM, in its own folder; returns the settings that name this folder."""
     folder = integration(HERO, MINE)
     (folder / MINE / "rom.a26").write_bytes(rom_of(HERO))
     assert MINE not in known_games()
@@ -43,7 +43,7 @@ def test_a_copied_integration_plays_as_its_original(mine: EnvConfig) -> None:
 
 
 def test_emulator_processes_know_it(mine: EnvConfig) -> None:
-    """Processes that begin with nothing but the settings, as RLlib's sub-environments do on another machine."""
+    """Processes that start with only the settings, like RLlib's sub-environments on another machine."""
     expected = play(MINE, mine)[:3]
     vector = gym.vector.AsyncVectorEnv([lambda: RetroEnv(MINE, mine)] * 2, context="spawn")
     with closing(vector):

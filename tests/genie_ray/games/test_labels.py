@@ -1,4 +1,4 @@
-"""CSV files of game labels: ours, RetroAct's as they are published, and broken ones."""
+"""CSV files of game labels: ours, RetroAct's as published, and broken ones."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 from genie_ray.games.labels import CONTROL_COLUMNS, OWN_COLUMNS, OWN_FILE, Entry, fold, read_labels
 
-# Lines of the published files: ids without version, in the second file in lower case, and a last line without an end.
+# Lines of the published files: ids without version, lower-case in the second file, no newline at the end.
 TAGS = """game,tags
 PowerStrikeII-Sms,top h space_shooter
 SonicTheHedgehog3-Genesis,side h pl
@@ -86,11 +86,11 @@ def test_our_layout_may_leave_labels_out(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("", " is empty: a CSV file of game labels is needed"),
-        ("game,genre\n", ", line 1: has no column 'view': needed are game,view,motion,genre,RIGHT"),
-        ("name,tags\nPong,side v pong", ", line 1: has no column 'game': needed are game,tags"),
+        ("game,genre\n", ", line 1: has no column 'view': the columns must be game,view,motion,genre,RIGHT"),
+        ("name,tags\nPong,side v pong", ", line 1: has no column 'game': the columns must be game,tags"),
         (TAGS.replace("tags", "tags,year", 1), ", line 1: has an unknown column 'year'"),
-        ("game,tags,tags\n", ", line 1: has twice the column 'tags'"),
-        (TAGS.replace("side h pl", "side h"), ", line 3: tags 'side h': three are needed"),
+        ("game,tags,tags\n", ", line 1: has a repeated column 'tags'"),
+        (TAGS.replace("side h pl", "side h"), ", line 3: tags 'side h': must be three: view"),
         (TAGS.replace("side h pl", "side pl h"), ", line 3: unknown motion 'pl': allowed are horizontal (h), vertical"),
         (TAGS.replace("side h pl", "side h rpg"), ", line 3: unknown genre 'rpg': allowed are platformer (pl)"),
         (TAGS + "\nHERO-Atari2600-v0,side free pl", ", line 8: HERO-Atari2600-v0 is labelled twice, first in line 7"),

@@ -1,4 +1,4 @@
-"""What is recognised in files of ROMs: real ones zipped, renamed, behind headers, interleaved, cut short, damaged."""
+"""ROM files that are recognised: real ones zipped, renamed, behind headers, interleaved, cut short, damaged."""
 
 import hashlib
 import shutil
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.usefixtures("roms")
 
 
 def told(path: Path) -> tuple[str, tuple[str, ...], str]:
-    """State, games and reason of the only file there."""
+    """State, games and reason of the only file at a path."""
     (found,) = diagnose([path])
     return found.state, found.games, found.reason
 
 
 def interleave(rom: bytes) -> bytes:
-    """A ROM as a Super Magic Drive writes it, byte by byte: a header, then blocks of 8 KiB odd and 8 KiB even bytes."""
+    """A ROM as a Super Magic Drive writes it: a header, then blocks of 8 KiB of odd and 8 KiB of even bytes."""
     blocks = [rom[start : start + 16384] for start in range(0, len(rom), 16384)]
     body = b"".join(block[1::2] + block[0::2] for block in blocks)
     header = bytearray(512)
@@ -95,7 +95,7 @@ def test_an_ines_file_is_known_without_its_header_and_stored_with_it(
 
 
 def test_what_is_imported_is_what_was_announced(integration: Callable[[str, str], Path], tmp_path: Path) -> None:
-    """A headered ROM, in an archive, for two games that share it: the one that lacks it gets it, plain."""
+    """An archived ROM with a header, shared by two games: the game that lacks it gets it, without the header."""
     folder = integration(KANGAROO, "MyKangaroo-Atari2600-v0")
     add_integrations([folder])
     with zipfile.ZipFile(tmp_path / "roms.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -153,7 +153,7 @@ def spoilt(archive: bytes) -> bytes:
         (lambda archive: archive[:-30], False, "a damaged zip archive, or one within another: unpack it"),
         (spoilt, True, "damaged in its archive: "),
         (unencrypted_to_encrypted, True, "encrypted: unpack the archive with its password"),
-        (lambda archive: with_method(archive, 97), True, "packed in a way that cannot be read ("),
+        (lambda archive: with_method(archive, 97), True, "compressed in a way that cannot be read ("),
         (lambda archive: b"7z\xbc\xaf\x27\x1c" + archive, False, None),  # still a zip archive, with something before it
         (lambda archive: b"7z\xbc\xaf\x27\x1c" + bytes(50), False, "a 7z archive, which is not opened: unpack it"),
         (lambda archive: b"Rar!\x1a\x07\x01\x00" + bytes(50), False, "a rar archive, which is not opened"),
@@ -169,7 +169,7 @@ def test_archives_that_cannot_be_read_are_told(
     path.write_bytes(change(path.read_bytes()))
     (tmp_path / "other.a26").write_bytes(rom_of(KANGAROO))
     other, found = diagnose([tmp_path])
-    assert other.games == (KANGAROO,)  # the rest of the folder is read all the same
+    assert other.games == (KANGAROO,)  # the rest of the folder is still read
     assert found.name == (f"{path}:kangaroo.a26" if member or reason is None else str(path))
     if reason is None:
         assert found.games == (KANGAROO,)

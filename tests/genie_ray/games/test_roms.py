@@ -1,4 +1,4 @@
-"""Names of games, and ROMs."""
+"""Game ids and ROMs."""
 
 import os
 import zipfile

@@ -1,4 +1,4 @@
-"""The CSV file that labels go into."""
+"""The CSV file to which labels are written."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Displacements measured in pictures whose displacement is known."""
+"""Measured displacements in pictures with known displacements."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ SPRITE = (np.random.default_rng(5).integers(2, size=(9, 7, 1)) * 120 + 100).asty
 
 
 def scene(*places: tuple[int, int], background: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """A picture with the sprite at places (x, y)."""
+    """A picture with the sprite at positions (x, y)."""
     picture = np.full((120, 160, 3), (40, 0, 90), np.uint8) if background is None else background.copy()
     for x, y in places:
         picture[y : y + SPRITE.shape[0], x : x + SPRITE.shape[1]] = SPRITE
@@ -32,7 +32,7 @@ def test_nothing_differs() -> None:
 @pytest.mark.parametrize("shift", [(12, 0), (-12, 0), (0, 15), (0, -15), (20, -11)])
 @pytest.mark.parametrize("textured", [False, True])
 def test_a_sprites_displacement(shift: tuple[int, int], textured: bool) -> None:
-    """To the pixel: the sprite's two places do not overlap."""
+    """Exact to the pixel: the sprite's two positions do not overlap."""
     background = checks() if textured else None
     x, y = shift
     change = compare(scene((70 + x, 50 + y), background=background), scene((70, 50), background=background))
@@ -42,7 +42,7 @@ def test_a_sprites_displacement(shift: tuple[int, int], textured: bool) -> None:
 
 
 def test_a_small_step_has_the_right_direction() -> None:
-    """Where the places overlap only the rim changes, and the displacement is no longer to the pixel."""
+    """If the positions overlap, only the rim changes, and the displacement is not exact to the pixel."""
     for x, y in ((2, 0), (-2, 0), (0, 2), (0, -2)):
         measured = compare(scene((70 + x, 50 + y)), scene((70, 50))).shift
         assert measured[0] * x + measured[1] * y > 0

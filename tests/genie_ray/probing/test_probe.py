@@ -33,7 +33,7 @@ def test_rollouts_of_a_context_differ_in_nothing_but_the_action() -> None:
 
 
 def test_buttons_that_get_past_a_start_screen_come_first() -> None:
-    """RESET starts Pong's game anew, so what follows differs, and alike for all actions."""
+    """RESET restarts Pong's game, so what follows differs, in the same way for all actions."""
     plain, reset = (
         next(iter(play_contexts("Pong-Atari2600", ProbeConfig(contexts=1, steps=3, before=before))))
         for before in ("", "RESET,RESET")

@@ -1,4 +1,4 @@
-"""Labels from measurements made by hand."""
+"""Labels from hand-made measurements."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def path(x: float, y: float, steps: int = 20) -> list[Change]:
         ("UP", [c for t in range(10) for c in moved((0, -3 * t)) + GONE], "up"),  # drawn in every other frame
         ("RIGHT", path(4, 7), "right"),  # over an edge
         ("DOWN", path(-22, 14), "down"),
-        ("RIGHT", moved(NOWHERE, arrived=1, left=0) + GONE * 11, "none"),  # a blink
+        ("RIGHT", moved(NOWHERE, arrived=1, left=0) + GONE * 11, "none"),  # a flicker
         ("DOWN", moved(*[(0, 4)] * 20, arrived=20, left=40), "crouch"),
         ("JUMP", moved(*[NOWHERE] * 20, arrived=12, left=0), "shoot"),
         ("JUMP", moved(*[(2, -1)] * 4) + GONE * 8, "strike"),
@@ -59,10 +59,10 @@ def guesses(**counts: int) -> list[Guess]:
     ("given", "label"),
     [
         (guesses(right=5, left=2, none=1), "right"),
-        (guesses(right=3, none=5), "right"),  # what it does where it does something
+        (guesses(right=3, none=5), "right"),  # what it does where it has any effect
         (guesses(right=1, none=7), "none"),
         (guesses(none=8), "none"),
-        (guesses(up=3, none=5), "climb"),  # only in places
+        (guesses(up=3, none=5), "climb"),  # only in some places
         (guesses(up=5, none=3), "up"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Small datasets whose frames tell where they are from."""
+"""Small datasets whose frames encode their origin."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +37,7 @@ def _make_episode(index: int, length: int = 20, game: str = "Hero-Atari2600-v0",
 
 
 def _finish(root: Path, frame_shape: tuple[int, int, int] = FRAME_SHAPE) -> ReplayDataset:
-    """Write `_dataset.json` for the shards that are there, and open the dataset."""
+    """Write `_dataset.json` for the existing shards, and open the dataset."""
     counts = count_episodes(index_episodes(root))
     write_metadata(
         root, DatasetMetadata(action_names=ACTION_NAMES, frame_shape=frame_shape, policy="random", counts=counts)
@@ -47,8 +47,8 @@ def _finish(root: Path, frame_shape: tuple[int, int, int] = FRAME_SHAPE) -> Repl
 
 @pytest.fixture(scope="session")
 def relist() -> Callable[[Path], None]:
-    """Call with the root of a dataset after changing its files, to have `_dataset.json` vouch for them, and as before
-    for the counts."""
+    """Call with a dataset's root after changing its files, to update their digests in `_dataset.json` but not the
+    counts."""
 
     def relist(root: Path) -> None:
         write_metadata(root, read_metadata(root))
@@ -64,13 +64,13 @@ def make_episode() -> Callable[..., Episode]:
 
 @pytest.fixture(scope="session")
 def finish() -> Callable[..., ReplayDataset]:
-    """Call with the root of some shards, and the shape of their frames, to make them a dataset."""
+    """Call with the root of some shards, and their frame shape, to make them a dataset."""
     return _finish
 
 
 @pytest.fixture
 def make_dataset(tmp_path: Path) -> Callable[..., ReplayDataset]:
-    """Call with the lengths of the episodes, and a game; call again to add another game."""
+    """Call with episode lengths and a game; call again to add another game."""
 
     def make(lengths: list[int], game: str = "Hero-Atari2600-v0", per_shard: int = 3) -> ReplayDataset:
         for first in range(0, len(lengths), per_shard):

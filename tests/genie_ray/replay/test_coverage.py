@@ -1,4 +1,4 @@
-"""Cells and their count."""
+"""Cells and coverage curves."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from genie_ray.replay.coverage import cells, coverage_curve
 
 
 def slow_cell(frame: np.ndarray) -> bytes:
-    """16×16 means of grey, in 8 levels; for frames of one grey per 4×4 block, where all roundings agree."""
+    """16×16 mean greys in 8 levels; for frames of uniform grey 4×4 blocks, where all roundings agree."""
     means = frame[..., 0].reshape(16, 4, 16, 4).mean(axis=(1, 3))
     return (means // 32).astype(np.uint8).tobytes()
 

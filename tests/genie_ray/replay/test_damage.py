@@ -1,4 +1,4 @@
-"""Damage of every kind, anywhere: readers name the file or give just what was written, and `verify` finds the same."""
+"""Damage of every kind, anywhere: readers name the file or return exactly what was written, and `verify` agrees."""
 
 import json
 import random
@@ -21,14 +21,14 @@ JUNK = (None, True, -1, 0, 10**30, 0.5, "", "junk", "RIGHT", [], [[]], [1, 2], [
 
 @pytest.fixture
 def shard(tmp_path: Path, make_episode, finish) -> Path:
-    """The one file of a dataset of two episodes."""
+    """The only file of a dataset of two episodes."""
     path = write_shard(tmp_path, HERO, "0", [make_episode(0, 30), make_episode(1, 20)])
     finish(tmp_path)
     return path
 
 
 def everything(root: Path) -> list[object]:
-    """All that the readers give."""
+    """Everything the readers return."""
     dataset = ReplayDataset(root)
     found: list[object] = [dataset.metadata]
     for ref in dataset.episodes:
@@ -43,7 +43,7 @@ def everything(root: Path) -> list[object]:
 
 
 def refusal(root: Path) -> str | None:
-    """What the readers say; None if they give something."""
+    """The readers' error message; None if they succeed."""
     try:
         everything(root)
     except ValueError as error:
@@ -52,7 +52,7 @@ def refusal(root: Path) -> str | None:
 
 
 def named_or_harmless(shard: Path, whole: list[object]) -> bool:
-    """Whether the readers named the file; if not, what they gave is right. `verify` agrees with them."""
+    """Whether the damage was noticed. Readers name the file or return what was written; `verify` agrees."""
     root = shard.parent.parent
     message, named = refusal(root), {problem.path for problem in verify(root)}
     if message is None:

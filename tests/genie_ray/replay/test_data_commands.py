@@ -1,4 +1,4 @@
-"""`genie-ray data`: what it prints, draws and leaves, and its exit codes; and a dataset as a DuckDB query sees it."""
+"""`genie-ray data`: output, pictures, files and exit codes; and querying a dataset with DuckDB."""
 
 import json
 import math
@@ -23,7 +23,7 @@ HERO, KANGAROO = "Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"
 
 @pytest.fixture
 def dataset(tmp_path: Path, make_episode, finish) -> ReplayDataset:
-    """Three episodes of Hero by two policies and one of Kangaroo, with rewards and actions that are easily counted."""
+    """Three episodes of Hero by two policies and one of Kangaroo, with rewards and actions that are easy to count."""
 
     def episode(index: int, length: int, game: str, policy: str, rewards: dict[int, float]):
         reward = np.zeros(length, np.float32)
@@ -41,7 +41,7 @@ def dataset(tmp_path: Path, make_episode, finish) -> ReplayDataset:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs `genie-ray data …` and returns its exit code and what it printed."""
+    """Runs `genie-ray data …` and returns its exit code and output."""
 
     def run(*arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["genie-ray", "data", *map(str, arguments)])
@@ -138,7 +138,7 @@ def test_convert_there_and_back(run, dataset: ReplayDataset, tmp_path: Path) -> 
 
 
 def test_duckdb_queries_a_dataset(dataset: ReplayDataset) -> None:
-    """As the README does."""
+    """As in docs/data.md."""
     found = duckdb.sql(
         f"""
         SELECT game, count(DISTINCT episode_id) AS episodes, avg((action = 4)::int) AS jumps, sum(reward_env) AS reward,

@@ -106,7 +106,7 @@ def test_one_episode_per_row_group_compressed_without_a_dictionary(tmp_path, mak
 
 
 def test_frames_that_repeat_cost_almost_nothing(tmp_path, make_episode) -> None:
-    """The reason for pages of several MB: zstd sees that frame 500 was there before."""
+    """Why pages span several MB: zstd sees that frame 500 occurred before."""
     rng = np.random.default_rng(0)
     two = rng.integers(256, size=(2, 64, 64, 3), dtype=np.uint8)
     path = write_shard(tmp_path, HERO, "0", [make_episode(0, length=599, frames=two[np.arange(600) % 2])])
@@ -193,7 +193,7 @@ def test_metadata_round_trip_and_damage(tmp_path) -> None:
 
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"schema_version": 99}))
-    with pytest.raises(ValueError, match=r"_dataset\.json.*schema version is 99, this program reads 1"):
+    with pytest.raises(ValueError, match=r"_dataset\.json.*schema version is 99: must be 1"):
         read_metadata(tmp_path)
     for damaged in ("", "[]", json.dumps({k: v for k, v in values.items() if k != "counts"})):
         path.write_text(damaged)

@@ -1,4 +1,4 @@
-"""Datasets that are not on a disk: an fsspec file system in memory stands for an object store, reached by its URI."""
+"""Datasets that are not on disk: an in-memory fsspec file system, reached by URI, stands in for an object store."""
 
 import uuid
 
@@ -22,7 +22,7 @@ def uri() -> str:
 
 @pytest.fixture
 def stored(uri: str, make_episode) -> str:
-    """A URI under which the same dataset is as `make_dataset` makes locally."""
+    """A URI that holds the same dataset as `make_dataset` makes locally."""
     for game, lengths in ((HERO, [40, 31, 20]), (KANGAROO, [25])):
         write_shard(uri, game, "00000", (make_episode(i, length, game) for i, length in enumerate(lengths)))
     counts = count_episodes(index_episodes(uri))

@@ -78,7 +78,7 @@ def test_wrong_count(tmp_path, make_dataset, make_episode, relist) -> None:
 
 @pytest.mark.parametrize("column", [2, 3, 9])
 def test_flipped_bits_anywhere_in_a_column(tmp_path, make_dataset, column: int) -> None:
-    """Whether or not the codec notices: the pages have checksums."""
+    """Found even where the codec notices nothing: the pages have checksums."""
     path = make_dataset([200, 200]).episodes[0].path
     chunk = pq.read_metadata(path).row_group(1).column(column)
     content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""To the published layout and back; plain clips in."""
+"""To the published layout and back; import of plain clips."""
 
 import json
 import math
@@ -22,7 +22,7 @@ AS_STORED = ImportConfig()
 
 
 def play(steps: int = 12, size: int = 64) -> np.ndarray:
-    """Frames [steps + 1, size, size, 3] as of a game: smooth background, a sprite that moves."""
+    """Game-like frames [steps + 1, size, size, 3]: a smooth background and a moving sprite."""
     y, x = np.mgrid[:size, :size]
     frames = np.repeat(np.stack([2 * x, 2 * y, x + y], axis=-1)[None] % 256, steps + 1, axis=0).astype(np.uint8)
     for step, frame in enumerate(frames):
@@ -32,7 +32,7 @@ def play(steps: int = 12, size: int = 64) -> np.ndarray:
 
 @pytest.fixture
 def dataset(tmp_path: Path, make_episode, finish) -> ReplayDataset:
-    """Two games, three episodes, with everything an episode can have."""
+    """Two games, three episodes, with every field an episode can have."""
     uncertainty = np.array([math.nan, *np.linspace(0, 1, 19)], np.float32)
     episodes = [
         make_episode(0, reward_uncertainty=uncertainty),
@@ -82,7 +82,7 @@ def test_jpeg_round_trip_is_close(tmp_path: Path, make_episode, finish) -> None:
 
 
 def test_the_released_reader_finds_its_way(tmp_path: Path, dataset: ReplayDataset) -> None:
-    """What the released `EnvironmentDataset` does to a directory, step by step, gives our frames and actions."""
+    """The released `EnvironmentDataset`'s steps, one by one, give our frames and actions."""
     export_published(dataset, tmp_path / "out", "png")
     for directory, game in zip(sorted((tmp_path / "out").iterdir()), (HERO, KANGAROO), strict=True):
         assert directory.name.split("_")[1] == game.removesuffix("-v0").lower()  # its list of wanted games
@@ -146,7 +146,7 @@ def test_import_of_generated_data(tmp_path: Path) -> None:
     assert episode.actions.tolist() == [0, 1, 2, 1, 0]  # the first of the six led to the first frame
     assert [info["score"] for info in episode.infos] == [0, 1, 2, 3, 4, 5]
     assert np.isnan(episode.reward_env).all()
-    assert (episode.terminated, episode.truncated) == (False, True)  # six steps were the limit
+    assert (episode.terminated, episode.truncated) == (False, True)  # the limit was six steps
     assert np.square(episode.frames.astype(float) - frames).mean() < 20
 
 
@@ -161,9 +161,9 @@ def test_damaged_generated_data_is_named(tmp_path: Path) -> None:
         ("3", "damaged .*actions.json: it holds a int"),
         ('{"actions": [1]}', "damaged .*actions.json"),
         ('{"actions": []}', "actions.json has no actions"),
-        (json.dumps(steps[:2] + steps[3:]), "actions.json leaves out a step"),
+        (json.dumps(steps[:2] + steps[3:]), "actions.json lacks a step"),
         (json.dumps(two_hot), "neither a number nor one-hot"),
-        (json.dumps(unknown), "000000 has action 5: there are 3"),
+        (json.dumps(unknown), "000000 has action 5: must be 0 or more and below 3"),
     ):
         actions.write_text(text)
         with pytest.raises(ValueError, match=told):
@@ -171,16 +171,16 @@ def test_damaged_generated_data_is_named(tmp_path: Path) -> None:
     actions.write_text(whole)
     for content in (b"", picture.read_bytes()[:100]):
         picture.write_bytes(content)
-        with pytest.raises(ValueError, match=r"000003\.jpg is missing or no picture"):
+        with pytest.raises(ValueError, match=r"000003\.jpg is missing or not a picture"):
             import_recordings(tmp_path / "in", tmp_path / "out", AS_STORED)
     picture.unlink()
-    with pytest.raises(ValueError, match=r"000003\.jpg is missing or no picture"):
+    with pytest.raises(ValueError, match=r"000003\.jpg is missing or not a picture"):
         import_recordings(tmp_path / "in", tmp_path / "out", AS_STORED)
     assert not list((tmp_path / "out").rglob("*.parquet"))
 
 
 def test_import_of_clips(tmp_path: Path) -> None:
-    """Exact ones bit for bit, with as many actions as frames or one less, numbers or names."""
+    """Lossless clips come back bit for bit, with as many actions as frames or one fewer, as numbers or names."""
     frames = play(5)
     source = tmp_path / "Pong"
     source.mkdir()
@@ -222,7 +222,7 @@ def test_clips_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         ("{}", "must be a list of numbers or of names"),
         ("[]", "must be a list of numbers or of names"),
         ("[0, 1]", r"a\.gif has 4 frames and 2 actions"),
-        ('["UP", "WAIT", "UP"]', r"a\.gif has action 'WAIT': the names are UP, DOWN"),
+        ('["UP", "WAIT", "UP"]', r"a\.gif has action 'WAIT': allowed are UP, DOWN"),
     ):
         actions.write_text(text)
         config = ImportConfig(action_names=("UP", "DOWN"))
@@ -247,12 +247,12 @@ def test_seven_actions_are_coinruns_or_refused(tmp_path: Path, dataset: ReplayDa
     back = ReplayDataset(import_recordings(tmp_path / "out", tmp_path / "back", AS_STORED))
     assert back.metadata.action_names == coinrun
     write_metadata(dataset.root, replace(metadata, action_names=coinrun[::-1]))
-    with pytest.raises(ValueError, match="the released code takes any seven for NOOP, RIGHT"):
+    with pytest.raises(ValueError, match="the released code takes any seven to be NOOP, RIGHT"):
         export_published(ReplayDataset(dataset.root), tmp_path / "other", "png")
 
 
 def test_nothing_is_overwritten(tmp_path: Path, dataset: ReplayDataset) -> None:
-    with pytest.raises(ValueError, match="holds a dataset already"):
+    with pytest.raises(ValueError, match="already holds a dataset"):
         import_recordings(tmp_path, dataset.root, AS_STORED)
     with pytest.raises(ValueError, match="is not empty"):
         export_published(dataset, dataset.root, "jpg")
@@ -260,5 +260,5 @@ def test_nothing_is_overwritten(tmp_path: Path, dataset: ReplayDataset) -> None:
 
 def test_without_pyav_the_extra_is_named(tmp_path: Path, dataset: ReplayDataset, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "av", None)
-    with pytest.raises(ValueError, match=r"videos need PyAV, which `pip install 'genie-ray\[video\]'` brings"):
+    with pytest.raises(ValueError, match=r"videos need PyAV: pip install 'genie-ray\[video\]'"):
         export_published(dataset, tmp_path / "out", "mp4")

@@ -1,4 +1,4 @@
-"""What the loaders do behind the batches: against a slow reader on real play, threads, positions, memory."""
+"""The loaders' internals: threads, positions, memory; and a comparison with a slow reader on real play."""
 
 import concurrent.futures
 import gc
@@ -26,7 +26,7 @@ Window = tuple[bytes, tuple[int, ...]]
 
 
 def slow_windows(root: Path, length: int, stride: int) -> dict[str, list[Window]]:
-    """Every window of every episode by its first frame, through Python objects: of every stride-th frame, from each."""
+    """The windows of each episode, at multiples of the stride, read through Python objects."""
     windows = {}
     for path in root.glob("*/*.parquet"):
         rows = pq.read_table(path, partitioning=None).to_pylist()
@@ -91,7 +91,7 @@ def test_a_strided_epoch_has_every_stride_th_window_of_each_episode(dataset: Rep
 
 @pytest.mark.parametrize("taken", [1, 26, 27, 40])
 def test_the_position_is_that_of_the_batches_handed_out(dataset: ReplayDataset, taken: int) -> None:
-    """Not of those that the thread has ready: within a block, at the end of an epoch (27 batches), in the next."""
+    """Not of prefetched batches: within a block, at the end of an epoch (27 batches), and in the next."""
 
     def make() -> WindowLoader:
         return WindowLoader(dataset, split="all", stride=2, batch_size=8, seed=0, shuffle_buffer=24)
@@ -152,7 +152,7 @@ def test_damage_is_reported_in_its_turn_again_and_again(make_dataset) -> None:
 def test_the_thread_ends_with_its_loader(dataset: ReplayDataset) -> None:
     before = len(readers())
     loader = WindowLoader(dataset, split="all", stride=1, batch_size=4, seed=0)
-    assert len(readers()) == before  # nothing is read before it is asked for
+    assert len(readers()) == before  # nothing is read before the first request
     next(loader)
     assert len(readers()) == before + 1
     loader.close()

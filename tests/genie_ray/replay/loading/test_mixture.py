@@ -1,4 +1,4 @@
-"""Datasets mixed by weight: exact shares, whole passes, positions; and the order of an epoch, looked up and listed."""
+"""Datasets mixed by weight: exact shares, whole passes, positions; an epoch's order, looked up and as a list."""
 
 import itertools
 from collections import Counter
@@ -37,7 +37,7 @@ def parts(make_part) -> list[ReplayDataset]:
 
 
 def epoch_of(loader: WindowLoader, epoch: int = 0) -> list[tuple[int, int]]:
-    """Episode and first step of each window, as its first pixel tells."""
+    """Episode and first step of each window, read from its first pixel."""
     loader.load_state_dict({"epoch": epoch, "examples": 0})
     batches = itertools.takewhile(lambda _: loader.state_dict()["epoch"] == epoch, loader)
     return [(i, 256 * high + low) for b in batches for i, high, low in b["frames_BTHWC"][:, 0, 0, 0].tolist()]
@@ -62,7 +62,7 @@ def test_each_dataset_has_its_share_in_whole_passes(parts: list[ReplayDataset], 
 
 def test_shares_hold_all_along_and_on_every_rank(make_part) -> None:
     parts = [make_part("a", 0, [100] * 12), make_part("b", 100, [100] * 4)]
-    visit = 17  # windows of an episode of 101 frames that come together, at most
+    visit = 17  # the most windows in a row of one episode of 101 frames
     for world_size in (1, 2):
         for rank in range(world_size):
             loader = WindowLoader(

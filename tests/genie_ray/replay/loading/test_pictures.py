@@ -59,7 +59,7 @@ def dataset(tmp_path: Path, make_large) -> ReplayDataset:
 
 
 def slow_pictures(dataset: ReplayDataset) -> list[tuple[bytes, bytes]]:
-    """Frame and large frame of every row that has one, by way of Python objects."""
+    """Frame and large frame of every row that has one, read through Python objects."""
     rows = [pq.ParquetFile(ref.path).read_row_group(ref.row_group).to_pylist() for ref in dataset.episodes]
     return [(row["frame"], row["large_frame"]) for row in itertools.chain(*rows) if row["large_frame"] is not None]
 
@@ -208,7 +208,7 @@ def test_missing_moved_and_changed_large_frames_are_found(dataset: ReplayDataset
         "missing": ([None, *values[1:]], "are not 12×12 pixels at every step 3·n"),
         "moved": ([None, values[0], *values[2:]], "are not 12×12 pixels at every step 3·n"),
         "cut": ([values[0][:-1], *values[1:]], "are not 12×12 pixels at every step 3·n"),
-        "changed": ([changed, *values[1:]], "its rows are not those that were written"),
+        "changed": ([changed, *values[1:]], "its rows do not match their digest"),
     }.values():
         rows = table.set_column(column, table.field(column), pa.array(broken, pa.large_binary()))
         pq.write_table(rows.replace_schema_metadata(footer), path, row_group_size=len(rows))

@@ -1,4 +1,4 @@
-"""Ray Data gives what the reader gives."""
+"""Ray Data gives the same as the reader."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Windows of replay: against a slow reader, and what a training run relies on."""
+"""Windows of replay: compared with a slow reader, and the properties that training relies on."""
 
 import itertools
 from collections import Counter
@@ -14,7 +14,7 @@ LENGTHS = [40, 33, 25, 300, 7, 61, 15, 52]  # two of them too short for 16 frame
 
 
 def origins(batch: Batch) -> list[tuple[int, int]]:
-    """The episode and first step of each window, as its first pixel tells."""
+    """The episode and first step of each window, read from its first pixel."""
     return [(index, 256 * high + low) for index, high, low in batch["frames_BTHWC"][:, 0, 0, 0].tolist()]
 
 
