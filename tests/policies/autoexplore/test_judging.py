@@ -64,4 +64,4 @@ def test_rewards_that_cannot_be_asked_for_stay_and_keep_their_judge(
         new = number < answers
         np.testing.assert_array_equal(episode.get_rewards(), np.full(300, 5.0) if new else np.arange(300))
         assert (episode.get_extra_model_outputs(SCALE) == int(new)).all()
-    assert "stored rewards stay as their own judges gave them" in caplog.text
+    assert "not all stored rewards were judged again" in caplog.text
