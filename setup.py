@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 ATARI = ["ale-py>=0.12"]
 COINRUN = ["cffi>=1.17"]  # and procgen, which pip refuses: experiments/coinrun/install_procgen.py
-FID: list[str] = []  # torchmetrics computes it; the field's weights are one TorchScript file (see README.md)
+FID: list[str] = []  # torchmetrics computes it; the standard weights are one TorchScript file (see README.md)
 VIDEO = ["av>=14"]  # PyAV: reads and writes mp4
 DEV = ["duckdb>=1.2", "mypy>=1.15", "psutil>=6", "pytest>=8", "ruff>=0.11", "types-PyYAML", *ATARI, *COINRUN, *VIDEO]
 
@@ -22,7 +22,7 @@ setup(
     },
     install_requires=[
         "torch>=2.7",
-        "ray[rllib,train,tune,serve]>=2.60,<2.61",  # the one that policies/ray_internals.py is tested with
+        "ray[rllib,train,tune,serve]>=2.60,<2.61",  # the version that policies/ray_internals.py is tested with
         "stable-retro>=1.0",
         "gymnasium>=1.1",
         "einops>=0.8",

@@ -220,8 +220,8 @@ def _sizes(
     frames, rest = divmod(positions, math.prod(config.grid))
     if rest:
         raise ValueError(
-            f"{dynamics.source} has {positions} positions, not a multiple of the {math.prod(config.grid)} tokens of "
-            f"a frame of {frame_size} pixels: give frame_size"
+            f"{dynamics.source} has {positions} positions, which do not fit frames of {frame_size} pixels "
+            f"({math.prod(config.grid)} tokens): give frame_size"
         )
     _agree("max_frames", max_frames, frames, dynamics.source)
     sizes = {"dim": dim, "max_frames": frames, **_transformer_sizes(dynamics, "transformer")}

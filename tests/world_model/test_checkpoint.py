@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, and nothing else does."""
+"""Checkpoints: what was saved is loaded, and nothing else is."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_a_tokenizer_comes_back(kind: str, tmp_path: Path) -> None:
     tokenizer = Tokenizer(tokenizer_config(kind, mean_frame=True))
     frames_BTHWC, _ = random_clip()
     tokenizer.initialize_mean_frame(frames_BTHWC)
-    tokenizer(frames_BTHWC)  # starts an "ema" codebook
+    tokenizer(frames_BTHWC)  # initialises an "ema" codebook
     checkpoint.save(tokenizer.eval(), tmp_path / "tokenizer", provenance={"step": 7})
     loaded = checkpoint.load(tmp_path / "tokenizer")
     assert isinstance(loaded, Tokenizer)
@@ -117,7 +117,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(failing: str, tmp_path: Path, m
 
 
 def leave(killed: str, tmp_path: Path) -> None:
-    """What lies beside a saved checkpoint "tokenizer" after a save that was killed at that point."""
+    """Leaves beside a saved checkpoint "tokenizer" what a save killed at that point would."""
     staging = tmp_path / ".tokenizer.saving"
     checkpoint.save(Tokenizer(tokenizer_config()), staging / "new", provenance={})
     if killed == "while writing":
@@ -215,7 +215,7 @@ def test_a_tokenizer_with_other_tokens_is_refused() -> None:
     other = Tokenizer(tokenizer_config("fsq"))
     with pytest.raises(ValueError, match=r"the tokenizer does not match the dynamics: its tokens are \w{12}, needed"):
         checkpoint.with_tokenizer(model, other)
-    # The same weights under other levels: 4·3·3 codes as well, but they stand for other vectors.
+    # The same weights with other levels: also 4·3·3 codes, but they stand for other vectors.
     quantizer = QuantizerConfig(kind="fsq", codes=32, code_dim=8, levels=(3, 4, 3))
     other = Tokenizer(tokenizer_config("fsq", quantizer=quantizer))
     other.load_state_dict(model.tokenizer.state_dict())

@@ -1,4 +1,4 @@
-"""Files that are no published checkpoint: each is refused in one line, and nothing in it is executed."""
+"""Files that are not published checkpoints: each is rejected in one line, and nothing in it is executed."""
 
 import argparse
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def refused(path: Path) -> str:
 
 
 class Trap:
-    """Unpickled by an ordinary reader, this would leave a file behind."""
+    """Unpickling this with an ordinary reader would leave a file behind."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""What becomes of stored rewards under a new judge."""
+"""What happens to stored rewards under a new judge."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from tests.policies.toys import Ready
 
 
 class Asked:
-    """A judge whose rewards are all 5; it fails after so many requests."""
+    """A judge whose rewards are all 5; it fails after a number of requests."""
 
     def __init__(self, answers: int) -> None:
         self.answers = answers
