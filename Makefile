@@ -1,4 +1,4 @@
-# Two commands: `make demo` runs the whole loop, `make test` the tests. Both set up .venv first.
+# `make demo` runs the whole loop, `make test` the tests. Both set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

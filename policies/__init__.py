@@ -1,1 +1,1 @@
-"""RLlib agents (new API stack). They know neither `genie_ray` nor `world_model`: what they need is handed in."""
+"""RLlib agents (new API stack). They import neither `genie_ray` nor `world_model`: what they need is passed in."""

@@ -7,17 +7,17 @@ from collections.abc import Callable
 
 
 def check_at_least(minimum: int, config: object, *names: str) -> None:
-    """The named fields are `minimum` or more."""
+    """Requires the named fields to be `minimum` or more."""
     _check(config, names, lambda value: value >= minimum, f"{minimum} or more")
 
 
 def check_positive(config: object, *names: str) -> None:
-    """The named fields are above 0."""
+    """Requires the named fields to be above 0."""
     _check(config, names, lambda value: value > 0, "above 0")
 
 
 def check_unit_interval(config: object, *names: str) -> None:
-    """The named fields lie in [0, 1]."""
+    """Requires the named fields to lie in [0, 1]."""
     _check(config, names, lambda value: 0 <= value <= 1, "0 to 1")
 
 

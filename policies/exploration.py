@@ -1,7 +1,7 @@
-"""Acting with exploration: the ε-mixture that really acts, its exact log-probabilities, and policies from disk.
+"""Acting with exploration: the ε-mixture, its exact log-probabilities, and policies from disk.
 
-Every learned policy of this package acts by one distribution, so that the recorded log-probability is that of the
-action taken (off-policy corrections depend on it):
+Every learned policy in this package samples its actions from a single distribution, so that the recorded
+log-probability is that of the action taken (off-policy corrections depend on it):
 
     μ(a) = (1 − ε) · softmax(logits / temperature)(a) + ε / A
 
@@ -59,7 +59,7 @@ def sample_actions(log_probs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def load_module(checkpoint: str | Path, **exploration: Any) -> RLModule:
-    """A trained policy, ready to act.
+    """Loads a trained policy, ready to act.
 
     Args:
         checkpoint: directory of an algorithm's checkpoint (`Algorithm.save_to_path`) or of a module's

@@ -1,4 +1,4 @@
-"""Memory of tensors on a CPU."""
+"""Reuse of freed tensor memory on a CPU."""
 
 import ctypes
 import platform
@@ -7,15 +7,15 @@ HAS_GLIBC = platform.libc_ver()[0] == "glibc"
 # Parameters of glibc's mallopt(3).
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 LARGEST = 2**31 - 1
-LARGEST_ONCE = 2**25  # that older versions take
+LARGEST_ONCE = 2**25  # the most that older versions accept
 
 
 def keep_freed_memory() -> None:
-    """Has this process keep the memory of large tensors that it frees, up to 2 GB, for the next ones.
+    """Makes this process keep freed memory of large tensors, up to 2 GB, for reuse.
 
-    glibc gives blocks above 32 MB back to the kernel, which hands them out again page by page, zeroed: where every
-    batch makes the same large tensors anew, that can take a third of the time. For the rest of the process; does
-    nothing where there is no glibc.
+    glibc returns blocks above 32 MB to the kernel, which hands them out again page by page, zeroed: where every batch
+    allocates the same large tensors, that can take a third of the time. Lasts as long as the process; does nothing
+    without glibc.
     """
     if HAS_GLIBC:
         libc = ctypes.CDLL(None)

@@ -1,8 +1,8 @@
-"""What we use of Ray that Ray does not promise to keep: all of it is here, each part with its reason.
+"""All Ray internals that we use, which Ray may change without notice, each with its reason.
 
-What can be a function is one here. What has to be an override or an attribute in a subclass of Ray's stays there, and
-is listed with the rest in `USED`, which the tests check against the Ray that is installed: `setup.py` admits one minor
-version of it. Importing this imports no Ray.
+Where possible, a function here wraps them. Overrides and attributes that have to be in a subclass stay there and are
+listed with the rest in `USED`, which the tests check against the installed Ray; `setup.py` allows one minor version.
+Importing this module does not import Ray.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ HERE = "policies/ray_internals.py"
 
 @dataclass(frozen=True, kw_only=True)
 class Internal:
-    """A name of Ray's that may go without notice."""
+    """A name in Ray that may disappear without notice."""
 
     owner: str  # module, class or function
-    name: str  # of what is in the module, of a class's method or attribute, of a function's argument
+    name: str  # of the module's member, the class's method or attribute, or the function's argument
     why: str
-    user: str = HERE  # the file of ours that has it
+    user: str = HERE  # our file that uses it
 
 
 RUNNER_GROUP = "ray.rllib.env.env_runner_group.EnvRunnerGroup"
@@ -38,62 +38,62 @@ USED = (
     Internal(
         owner="ray._private.ray_constants",
         name="ENABLE_RAY_CLUSTER",
-        why="with it a local Ray takes 127.0.0.1 for 'this machine' and listens on its outward address",
+        why="with it, a local Ray takes 127.0.0.1 to mean 'this machine' and listens on its external address",
     ),
     Internal(owner="ray.init", name="_node_ip_address", why="a local Ray listens on loopback only"),
-    Internal(owner="ray.init", name="_system_config", why="a local Ray's workers are not to run at nice 15"),
+    Internal(owner="ray.init", name="_system_config", why="a local Ray's workers must not run at nice 15"),
     Internal(
         owner="ray.serve._private.constants",
         name="SERVE_CONTROLLER_NAME",
-        why="serve.status() says the same of a Serve on which nothing runs as of none",
+        why="serve.status() is the same for an idle Serve as for none",
     ),
-    Internal(owner="ray.serve._private.constants", name="SERVE_NAMESPACE", why="where that controller is found"),
+    Internal(owner="ray.serve._private.constants", name="SERVE_NAMESPACE", why="the namespace of that controller"),
     Internal(
         owner="ray.serve.deployment.Deployment.options",
         name="_internal",
-        why="a version may be given: without one Serve takes each run for new code and replaces replicas",
+        why="it allows a version: without one, Serve takes each run for new code and replaces the replicas",
     ),
-    Internal(owner=RUNNER_GROUP, name="_worker_manager", why="it alone has the handles of the remote runners"),
-    Internal(owner=ACTOR_MANAGER, name="actors", why="the handle of a runner that hangs, to end it"),
-    Internal(owner=ACTOR_MANAGER, name="set_actor_state", why="RLlib is told that an evaluation's runner was ended"),
-    Internal(owner=ACTOR_MANAGER, name="clear", why="runners that wait for rewards are ended without waiting for them"),
+    Internal(owner=RUNNER_GROUP, name="_worker_manager", why="only it has the handles of the remote runners"),
+    Internal(owner=ACTOR_MANAGER, name="actors", why="the handle of a hung runner, to kill it"),
+    Internal(owner=ACTOR_MANAGER, name="set_actor_state", why="RLlib learns that an evaluation runner was killed"),
+    Internal(owner=ACTOR_MANAGER, name="clear", why="it ends runners that wait for rewards, without waiting for them"),
     Internal(
         owner=CONFIG,
         name="_dont_auto_sync_env_runner_states",
-        why="weights travel with the requests to play; RLlib would wait for every runner to hand them out itself",
+        why="weights travel with the play requests; RLlib would wait for every runner to distribute them",
     ),
     Internal(
         owner=CONFIG,
         name="_model_config_auto_includes",
-        why="the module's network and the length of a row follow from the settings",
+        why="the module's network and row length follow from the settings",
         user="policies/autoexplore/algorithm.py",
     ),
     Internal(
         owner=RUNNER,
         name="_try_env_reset",
-        why="RLlib's own tries without end, one call deeper each time",
+        why="RLlib's own version retries forever, one call deeper each time",
         user="policies/play/runner.py",
     ),
     Internal(
         owner=RUNNER,
         name="_seed",
-        why="a runner that was started again would repeat its first draws",
+        why="a restarted runner would repeat its first draws",
         user="policies/play/runner.py",
     ),
     Internal(
         owner=RUNNER,
         name="_needs_initial_reset",
-        why="each evaluation starts its environments by the same seed",
+        why="each evaluation resets its environments with the same seed",
         user="policies/autoexplore/env_runner.py",
     ),
     Internal(
         owner=REPLAY,
         name="_indices",
-        why="steps are drawn as the first ones of sequences, and RLlib's eviction cannot take an episode that grew",
+        why="drawn steps are the first ones of sequences, and RLlib cannot evict an episode that just grew",
         user="policies/replay.py",
     ),
-    Internal(owner=REPLAY, name="_num_timesteps", why="for that eviction", user="policies/replay.py"),
-    Internal(owner=REPLAY, name="_num_episodes_evicted", why="for that eviction", user="policies/replay.py"),
+    Internal(owner=REPLAY, name="_num_timesteps", why="for our own eviction", user="policies/replay.py"),
+    Internal(owner=REPLAY, name="_num_episodes_evicted", why="for our own eviction", user="policies/replay.py"),
     Internal(
         owner=LEARNER,
         name="_device",
@@ -103,16 +103,16 @@ USED = (
     Internal(
         owner=LEARNER,
         name="_weights_seq_no",
-        why="the number of updates, which says when an epoch has passed",
+        why="the number of updates, which shows when an epoch has passed",
         user="policies/autoexplore/learner.py",
     ),
 )
 
 
 def start_local_ray(**arguments: Any) -> None:
-    """`ray.init` of a local Ray that listens on loopback only and whose workers are not made to give way.
+    """Starts a local Ray that listens on loopback only and runs its workers at normal priority.
 
-    Ray runs its workers at nice 15, where any other load starves them; this machine's work is this run.
+    By default, Ray runs them at nice 15, where any other load starves them; this run is the machine's main job.
     """
     import ray
     from ray._private import ray_constants
@@ -122,7 +122,7 @@ def start_local_ray(**arguments: Any) -> None:
 
 
 def serve_runs() -> bool:
-    """Whether this cluster has a Ray Serve."""
+    """Whether Ray Serve runs on this cluster."""
     import ray
     from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
@@ -134,27 +134,27 @@ def serve_runs() -> bool:
 
 
 def deployment_version(version: str) -> dict[str, Any]:
-    """Options of a Serve deployment whose replicas stay where it is deployed again in the same version."""
+    """Deployment options that let replicas survive when the same version is deployed again."""
     return {"version": version, "_internal": True}
 
 
 def keep_runner_states(config: AlgorithmConfig) -> None:
-    """Has RLlib leave the states of the environment runners alone."""
+    """Stops RLlib from syncing the states of the environment runners."""
     config._dont_auto_sync_env_runner_states = True
 
 
 def end_remote_runner(runners: EnvRunnerGroup, runner: int) -> None:
-    """Ends a remote runner that hangs; Ray starts it again."""
+    """Kills a hung remote runner; Ray restarts it."""
     import ray
 
     ray.kill(runners._worker_manager.actors()[runner], no_restart=False)
 
 
 def mark_unhealthy(runners: EnvRunnerGroup, runner: int) -> None:
-    """Has RLlib take a remote runner for dead until it answers again."""
+    """Makes RLlib treat a remote runner as dead until it answers again."""
     runners._worker_manager.set_actor_state(runner, healthy=False)
 
 
 def end_remote_runners(runners: EnvRunnerGroup) -> None:
-    """Ends all remote runners for good, without waiting for what they are doing."""
+    """Ends all remote runners for good, without waiting for their work."""
     runners._worker_manager.clear()

@@ -1,8 +1,8 @@
-"""Replay of sequences: fragments of play are joined to episodes, from which sequences are drawn.
+"""Replay of sequences: fragments of play are joined into episodes, from which sequences are drawn.
 
 A sequence is up to `length` steps to learn from, after up to `burn_in` steps that only bring the LSTM's stored state up
-to date (Kapturowski et al. 2019, "stored state" and "burn-in"). At an episode's start the state is known, so nothing is
-burnt in there, and an episode's first steps are learned from like all others.
+to date (Kapturowski et al. 2019, "stored state" and "burn-in"). At an episode's start the state is known, so no burn-in
+is needed there, and an episode's first steps are learned from like all others.
 """
 
 import sys
@@ -17,21 +17,21 @@ LEARNED = "learned"  # column of a sequence: False on the steps of its burn-in
 
 
 class SequenceReplayBuffer(EpisodeReplayBuffer):
-    """RLlib's buffer of episodes; the oldest ones go when there are more than `limit` steps.
+    """RLlib's episode buffer; evicts the oldest episodes when it holds more than `limit` steps.
 
-    One that still grows may be among them: where a runner is slow, its episodes are the oldest. What comes of it
-    later is stored as an episode that begins there.
+    An evicted episode may still be growing, since a slow runner's episodes are the oldest. Its later steps are stored
+    as an episode that begins there.
     """
 
     _indices: list[tuple[int, int]]  # RLlib's, of all stored steps
 
     def __init__(self, *, capacity: int, seed: int | None) -> None:
-        super().__init__(capacity=sys.maxsize)  # RLlib's own eviction cannot take an episode that has just grown
+        super().__init__(capacity=sys.maxsize)  # RLlib itself cannot evict an episode that just grew
         self.limit = capacity
         self.rng = np.random.default_rng(seed)
 
     def add(self, episodes: list[SingleAgentEpisode]) -> None:
-        """Joins fragments to their episodes; takes the oldest episodes out."""
+        """Appends fragments to their episodes; evicts the oldest episodes."""
         super().add(episodes)
         evicted = set()
         while self._num_timesteps > self.limit and len(self.episodes) > 1:
@@ -47,8 +47,7 @@ class SequenceReplayBuffer(EpisodeReplayBuffer):
 
         Returns:
             `count` slices of episodes, which share their arrays with the buffer, with a column `LEARNED`. One step of
-            lookback holds the LSTM state before the first step. Where what is stored of an episode ends, a sequence is
-            shorter.
+            lookback holds the LSTM state before the first step. A sequence is shorter where its stored episode ends.
         """
         drawn = self.rng.integers(len(self._indices), size=count)
         return [self._sequence(*self._indices[index], length=length, burn_in=burn_in) for index in drawn]
@@ -66,6 +65,6 @@ class SequenceReplayBuffer(EpisodeReplayBuffer):
         return super().get_state() | {"rng": self.rng.bit_generator.state}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self.episodes.clear()  # RLlib fills an empty buffer only
+        self.episodes.clear()  # RLlib only fills an empty buffer
         super().set_state(state)
         self.rng.bit_generator.state = state["rng"]

@@ -1,8 +1,8 @@
-"""What an agent asks for its rewards: fragments of play go out, one reward per action comes back later.
+"""The agent's interface to its rewards: fragments of play go out, one reward per action comes back later.
 
-The agent does not know who answers (a world model's service, a feature predictor, a test's function): it is handed a
-factory of clients. A *fragment* is a piece of one episode: `frames` uint8 [n + 1, H, W, C] and `actions` int64 [n],
-where `actions[i]` leads from `frames[i]` to `frames[i + 1]`.
+The agent does not know who answers (a world model's service, a feature predictor, a test's function): it is given a
+client factory. A *fragment* is a piece of one episode: `frames` uint8 [n + 1, H, W, C] and `actions` int64 [n], where
+`actions[i]` leads from `frames[i]` to `frames[i + 1]`.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ import numpy as np
 # A reward looks back on WINDOW_ACTIONS actions: the transition into frame t is judged from frames t−4 and t−3 and
 # actions t−4 … t−1 (Savov et al. 2025, eqs. 2–4).
 WINDOW_ACTIONS = 4
-# So a fragment that continues an episode takes this many earlier steps along.
+# So a fragment that continues an episode includes this many earlier steps.
 LOOKBACK = WINDOW_ACTIONS - 1
 
 
 class RewardUnavailableError(ConnectionError):
-    """The rewards could not be had now (service restarting, timeout, network): asking again may help."""
+    """The rewards are unavailable now (service restarting, timeout, network); retrying may help."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardAnswer:
-    """What is known about some fragments' transitions.
+    """Rewards of some fragments' transitions, and what is known about them.
 
     Element i of a fragment's arrays belongs to the transition that `actions[i]` makes, from `frames[i]` to
     `frames[i + 1]`. It is NaN ("undefined") where a fragment has fewer than WINDOW_ACTIONS actions up to and
@@ -32,14 +32,14 @@ class RewardAnswer:
     """
 
     rewards: list[np.ndarray]  # float32 [n] per fragment
-    version: str  # the same only for rewards that one and the same judge gave
-    statistics: dict[str, list[np.ndarray]]  # what the rewards are made of, by name; each as `rewards`
+    version: str  # equal only for rewards from the same judge
+    statistics: dict[str, list[np.ndarray]]  # the rewards' components, by name; each as `rewards`
     maps: list[np.ndarray] | None = None  # float32 [n, h, w]: where in frame i + 1 the reward comes from, if asked for
-    attempts: int = 1  # times that it was asked for
+    attempts: int = 1  # requests that it took
 
 
 class RewardFuture(Protocol):
-    """Rewards on their way."""
+    """Rewards that were requested."""
 
     def result(self, timeout_s: float) -> list[np.ndarray]:
         """Waits for the rewards: `RewardAnswer.rewards`.
@@ -50,12 +50,12 @@ class RewardFuture(Protocol):
         ...
 
     def answer(self, timeout_s: float) -> RewardAnswer:
-        """As `result`, with all that is known."""
+        """As `result`, but returns the whole answer."""
         ...
 
 
 class RewardClient(Protocol):
-    """A way to ask for rewards."""
+    """Requests rewards."""
 
     def submit(
         self,
@@ -66,16 +66,16 @@ class RewardClient(Protocol):
         maps: bool = False,
         remember: bool = True,
     ) -> RewardFuture:
-        """Asks for the rewards of some fragments. Returns at once; what goes wrong is raised by the future.
+        """Requests the rewards of some fragments. Returns at once; the future raises any errors.
 
         Args:
             frames: uint8 [n + 1, H, W, C] per fragment.
             actions: int64 [n] per fragment.
-            episodes: the fragments' episodes, any names; needed by rewards that remember an episode. Its fragments
-                are asked about in their order, but for one that is asked again while the next is under way.
-            maps: whether the answer shall have maps.
-            remember: whether a reward that learns, or counts all play, may take the fragments in. Not so for play that
-                nobody learns from, or evaluations would change what is paid.
+            episodes: names of the fragments' episodes; needed by rewards that remember an episode. Fragments of an
+                episode are submitted in order, except one that is retried while the next is in flight.
+            maps: whether the answer includes maps.
+            remember: whether a reward that learns, or counts all play, may include the fragments. False for play that
+                nobody learns from, or evaluations would change the rewards.
         """
         ...
 

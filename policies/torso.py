@@ -1,4 +1,4 @@
-"""What the networks see of a frame: its scaling, and the convolutions that embed it.
+"""Frames as input of the networks: scaling, and the convolutions that embed them.
 
 Axis letters: B frames, H W C frame, F features.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def scale_frames(frames: Tensor) -> Tensor:
-    """uint8 [..., H, W, C] → float32 [..., C, H, W] in [0, 1]: the one preprocessing, for acting and for learning.
+    """uint8 [..., H, W, C] → float32 [..., C, H, W] in [0, 1]: the only preprocessing, for acting and learning alike.
 
     Raises:
         ValueError: the frames are not uint8 (scaled twice, they would be black).
@@ -26,13 +26,13 @@ def pooled_convolutions(frame_shape: tuple[int, int, int], channels: Sequence[in
 
     Args:
         frame_shape: H, W, C.
-        channels: of each convolution's output.
+        channels: output channels of each convolution.
 
     Returns:
         the layers, and F.
 
     Raises:
-        ValueError: nothing would be left of the frames.
+        ValueError: the frames are too small.
     """
     height, width, depth = frame_shape
     layers: list[nn.Module] = []

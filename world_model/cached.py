@@ -1,7 +1,7 @@
-"""Exact decoding without repetition: every final frame goes through the dynamics once.
+"""Exact decoding without recomputation: every final frame goes through the dynamics once.
 
-Nothing at frame t depends on frames after t (see transformer.py), so what the transformer computed for past frames can
-be kept. Then a refinement step computes the frames being refined and no other, and the cost of T frames grows with T.
+Nothing at frame t depends on frames after t (see transformer.py), so the transformer's results for past frames can be
+cached. A refinement step then computes only the frames being refined, and the cost of T frames grows with T.
 
 Axes: B batch, T frames, H W token grid, D width, E width of the stream, K codes.
 """
@@ -20,14 +20,14 @@ from world_model.tokenizer import Tokenizer
 
 
 class CachedPredictor:
-    """A `maskgit.Predict` with the same logits as `Dynamics.forward`, for one clip that grows.
+    """A `maskgit.Predict` with the same logits as `Dynamics.forward`, for one growing clip.
 
-    Made under autocast, it computes in that type throughout.
+    Created under autocast, it computes in that type throughout.
 
     Args:
         dynamics: the model.
         token_vectors_KD: `Tokenizer.token_vectors()`.
-        actions: [B, T−1] int64 or [B, T−1, D], those known; more may come, with `add_actions`.
+        actions: [B, T−1] int64 or [B, T−1, D], those known so far; `add_actions` appends more.
     """
 
     @torch.no_grad()
@@ -36,17 +36,17 @@ class CachedPredictor:
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else own_dtype
         self._token_inputs_KD = dynamics.token_inputs(token_vectors_KD).to(dtype)
         self._spatial_bias_hNN = dynamics.spatial_bias().to(dtype)
-        if dtype != own_dtype:  # once here, where autocast would convert the weights at every step
+        if dtype != own_dtype:  # once here; autocast would convert the weights at every step
             dynamics = copy.deepcopy(dynamics).to(dtype)
         self._dynamics = dynamics
         self.restart(actions)
 
     def restart(self, actions: Tensor) -> None:
-        """Begins another clip."""
+        """Starts another clip."""
         self._cache = TransformerCache(self._dynamics.transformer, self._dynamics.config.max_frames)
         self._actions = actions
         self._kept = 0  # frames that are final and in the cache
-        self._next_logits_BTHWK: Tensor | None = None  # of the frame after those, where they tell it ("shifted")
+        self._next_logits_BTHWK: Tensor | None = None  # of the next frame, if the kept ones predict it ("shifted")
 
     def add_actions(self, actions: Tensor) -> None:
         """Appends the actions that lead to further frames."""
@@ -60,10 +60,10 @@ class CachedPredictor:
         assert first >= self._kept, "a final frame stays final"
         check_length(frames, dynamics.config.max_frames)
         inputs = frames - 1 if shifted else frames
-        if self._kept == inputs:  # the next frame follows from final ones alone, and nothing is refined beside it
+        if self._kept == inputs:  # the next frame depends on final ones only, and no other is refined
             assert self._next_logits_BTHWK is not None
             return self._next_logits_BTHWK
-        wanted = first - 1 if shifted else first  # the first input frame at which logits are wanted
+        wanted = first - 1 if shifted else first  # the first input frame whose logits are needed
         with torch.autocast(tokens_BTHW.device.type, enabled=False):
             x_BTHWE = dynamics.stream(
                 tokens_BTHW[:, self._kept : inputs],
@@ -84,9 +84,9 @@ class CachedPredictor:
 
 
 class CachedDecoder:
-    """Tokens → frames as `Tokenizer.decode`, for one clip that grows: each call takes the tokens of its next frames.
+    """Tokens → frames as `Tokenizer.decode`, for one growing clip: each call takes the tokens of its next frames.
 
-    Made under autocast, it computes under it.
+    Created under autocast, it computes under it.
     """
 
     @torch.no_grad()

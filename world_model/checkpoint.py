@@ -1,10 +1,10 @@
 """Checkpoints: a directory with config.json (kind, configuration, hashes, provenance) and model.safetensors.
 
-A model card, README.md, may lie beside them.
+It may also hold a model card, README.md.
 
-A checkpoint holds everything that affects a model's output; that of a world model brings its tokenizer along. What
-tokens mean is told by the encoder and the codebook: a tokenizer of which only the decoder was tuned may take the place
-of the one that a world model was trained with, another may not.
+A checkpoint holds everything that affects a model's output; a world model's includes its tokenizer. The encoder and the
+codebook define what tokens mean: a world model's tokenizer may be replaced by a copy with a tuned decoder, not by any
+other.
 """
 
 import dataclasses
@@ -56,12 +56,12 @@ def _state_hash(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def tokens_hash(tokenizer: Tokenizer) -> str:
-    """SHA-256 (hex) of what gives tokens their meaning; decoder-only tuning leaves it as it is."""
+    """SHA-256 (hex) of what gives tokens their meaning; decoder-only tuning does not change it."""
     return _state_hash(tokenizer.token_state())
 
 
 def _tokenizer_hash(model: Model) -> str | None:
-    """Of the tokenizer that a model is or has; None for an upscaler, which has none."""
+    """Hash of the tokenizer that a model is or has; None for an upscaler, which has none."""
     if isinstance(model, Upscaler):
         return None
     return weights_hash(model if isinstance(model, Tokenizer) else model.tokenizer)
@@ -70,15 +70,15 @@ def _tokenizer_hash(model: Model) -> str | None:
 def save(model: Model, directory: str | Path, *, provenance: Mapping[str, Any], card: str | None = None) -> None:
     """Writes a checkpoint; an old one at `directory` is replaced when the new one is complete.
 
-    An error leaves the old one where it was. So does a kill, but for one between the two renames: then the old one is
-    at `.NAME.saving/old` beside, and the next save puts it back first. One process at a time may save to a directory:
-    a `.NAME.saving` that it finds is taken for one that a killed save left.
+    An error leaves the old one in place. So does a kill, except between the two renames: then the old one is in the
+    sibling `.NAME.saving/old`, and the next save first puts it back. Only one process at a time may save to a
+    directory: an existing `.NAME.saving` is assumed to be left by a killed save.
 
     Args:
         model: what to save.
-        directory: where to.
-        provenance: JSON values that tell where the model comes from (datasets' hashes, run config, steps, …).
-        card: text of a model card, for people; nothing reads it.
+        directory: where to save it.
+        provenance: JSON values that say where the model comes from (dataset hashes, run config, steps, …).
+        card: text of a model card for people; nothing parses it.
     """
     directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def save(model: Model, directory: str | Path, *, provenance: Mapping[str, Any], 
 
 
 def _settle(directory: Path, staging: Path) -> None:
-    """Puts the old checkpoint back where no new one came in its place, and removes what else a save left."""
+    """Puts the old checkpoint back if no new one replaced it, and removes anything else that a save left."""
     if (staging / "old").exists() and not directory.exists():
         (staging / "old").rename(directory)
     if staging.exists():
@@ -117,9 +117,9 @@ def _settle(directory: Path, staging: Path) -> None:
 
 
 def load(directory: str | Path, device: str | torch.device = "cpu") -> Model:
-    """The model of a checkpoint, in evaluation mode. Leaves torch's random state as it is.
+    """Loads a checkpoint's model, in evaluation mode. Does not change torch's random state.
 
-    Raises ValueError where the directory is no checkpoint, is damaged, or its parts do not belong together.
+    Raises ValueError if the directory is not a checkpoint, is damaged, or its parts do not belong together.
     """
     directory = Path(directory)
     description = read_description(directory)
@@ -130,12 +130,12 @@ def load(directory: str | Path, device: str | torch.device = "cpu") -> Model:
     except (FileNotFoundError, SafetensorError, TypeError, ValueError) as error:
         raise ValueError(f"checkpoint {directory} is damaged: {_one_line(error)}") from error
     if _state_hash(state) != description["weights_sha256"]:
-        raise ValueError(f"checkpoint {directory} is damaged: {WEIGHTS_FILE} is not what {CONFIG_FILE} was written for")
+        raise ValueError(f"checkpoint {directory} is damaged: {WEIGHTS_FILE} does not match {CONFIG_FILE}")
     with torch.random.fork_rng(devices=[]):
         model: Model = model_class(config)
     load_weights(model, state, source=str(directory))
     if _tokenizer_hash(model) != description["tokenizer_sha256"]:
-        raise ValueError(f"checkpoint {directory} holds another tokenizer than the one that it was trained with")
+        raise ValueError(f"checkpoint {directory} does not hold the tokenizer that it was trained with")
     return model.to(device).eval()
 
 
@@ -148,23 +148,23 @@ def load_as(
 ) -> Model:
     """As `load`, for a checkpoint that must hold a certain model, or a `WorldModel` of either kind.
 
-    Raises ValueError where it holds another.
+    Raises ValueError if it holds another.
     """
     require_kind(model_class, directory)
     return load(directory, device)
 
 
 def with_tokenizer(model: WorldModel, tokenizer: Tokenizer) -> WorldModel:
-    """The world model with a decoder-tuned tokenizer in place of its own. Changes the model that it is given.
+    """Replaces the world model's tokenizer by a decoder-tuned one, in place; returns the model.
 
-    Raises ValueError where the tokenizer's tokens are not those that the dynamics learned.
+    Raises ValueError if the tokenizer's tokens are not those that the dynamics learned.
     """
     own = model.tokenizer.config
     same_config = dataclasses.replace(tokenizer.config, decoder_mean_frame=own.decoder_mean_frame) == own
     needed, given = tokens_hash(model.tokenizer), tokens_hash(tokenizer)
     if not same_config or given != needed:
         raise ValueError(
-            f"the tokenizer is another than the dynamics' own: its tokens are {given[:12]}, needed: {needed[:12]}"
+            f"the tokenizer does not match the dynamics: its tokens are {given[:12]}, needed: {needed[:12]}"
         )
     model.tokenizer = tokenizer.requires_grad_(False)
     model.config = dataclasses.replace(model.config, tokenizer=tokenizer.config)
@@ -172,9 +172,9 @@ def with_tokenizer(model: WorldModel, tokenizer: Tokenizer) -> WorldModel:
 
 
 def describe(directory: str | Path) -> dict[str, Any]:
-    """What a checkpoint holds: kind, parameters (all, and by part), hashes, configuration, provenance.
+    """What a checkpoint holds: kind, parameters (total and by part), hashes, configuration, provenance.
 
-    Where `tokens_sha256` agree, tokens mean the same. The checkpoint is loaded, so that a damaged one is refused.
+    Tokens mean the same if `tokens_sha256` are equal. Loads the checkpoint, so that a damaged one is rejected.
     """
     description, model = read_description(directory), load(directory)
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
@@ -192,7 +192,7 @@ def describe(directory: str | Path) -> dict[str, Any]:
 
 
 def read_config(model_class: type[nn.Module] | UnionType, directory: str | Path) -> Any:
-    """The configuration of the model that a checkpoint must hold (of the model's config class). Reads no weights."""
+    """The configuration in a checkpoint that must hold `model_class`, as its config class. Reads no weights."""
     description = require_kind(model_class, directory)
     _, config_class = KINDS[description["kind"]]
     try:
@@ -202,25 +202,25 @@ def read_config(model_class: type[nn.Module] | UnionType, directory: str | Path)
 
 
 def require_kind(model_class: type[nn.Module] | UnionType, directory: str | Path) -> dict[str, Any]:
-    """What config.json says; ValueError where the checkpoint holds a model of no such class. Reads no weights."""
+    """The content of config.json; ValueError if the checkpoint holds a model of another class. Reads no weights."""
     description = read_description(directory)
     held, _ = KINDS[description["kind"]]
     allowed = typing.get_args(model_class) or (model_class,)
     if held not in allowed:
         needed = " or ".join(one.__name__ for one in allowed)
-        raise ValueError(f"checkpoint {directory} holds a {held.__name__}, a {needed} is needed")
+        raise ValueError(f"checkpoint {directory} holds {held.__name__}, needed: {needed}")
     return description
 
 
 def read_description(directory: str | Path) -> dict[str, Any]:
-    """What config.json of a checkpoint says: format, kind, config, hashes, provenance. ValueError if it is none."""
+    """The content of config.json: format, kind, config, hashes, provenance. ValueError if it is not a checkpoint's."""
     path = Path(directory) / CONFIG_FILE
     try:
         description = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise ValueError(f"{directory} is no checkpoint: it has no {CONFIG_FILE}") from error
+        raise ValueError(f"{directory} is not a checkpoint: it has no {CONFIG_FILE}") from error
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON file: {_one_line(error)}") from error
+        raise ValueError(f"{path} is not a JSON file: {_one_line(error)}") from error
     required = {"format", "kind", "config", "weights_sha256", "tokenizer_sha256", "provenance"}
     if not isinstance(description, dict) or not required <= description.keys():
         raise ValueError(f"{path} does not describe a checkpoint, needed: {', '.join(sorted(required))}")
@@ -248,7 +248,7 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], *, source:
 
 
 def _from_dict(config_class: type, values: Mapping[str, Any]) -> Any:
-    """Rebuilds a config dataclass (nested ones and tuples too) from what JSON made of it."""
+    """Rebuilds a config dataclass, including nested ones and tuples, from its JSON form."""
     types = typing.get_type_hints(config_class)
 
     def rebuild(name: str, value: Any) -> Any:

@@ -1,8 +1,8 @@
 """Dynamics: a MaskGIT transformer that predicts the next frames' tokens from past tokens and actions.
 
-Alignments. As published ("shifted", Genie), the output at frame t are the logits of frame t+1, so frames 0..T−2 and
-actions 0..T−2 go in. In "aligned" (ours), the output at frame t are the logits of frame t itself: its masked tokens
-go in together with action t−1, which led to it; so a frame's own revealed tokens refine its other ones.
+Alignments. As published ("shifted", Genie), the output at frame t is the logits of frame t+1, so the inputs are frames
+0..T−2 and actions 0..T−2. In "aligned" (ours), the output at frame t is the logits of frame t itself: the inputs are
+its masked tokens and action t−1, which led to it, so a frame's revealed tokens refine its other ones.
 
 Sources: GenieRedux-G (Savov et al., CVPR 2025, arXiv 2504.02515, Secs. 3–4: token input, TDCE), Genie (Bruce et al.,
 2024, arXiv 2402.15391, Sec. 2.1), MaskGIT (Chang et al., 2022, arXiv 2202.04200), and the released implementation.
@@ -96,14 +96,14 @@ class Dynamics(nn.Module):
 
         Args:
             tokens_BTHW: int64, `mask_token` where unknown. A "shifted" model ignores those of the last frame.
-            actions: [B, T−1] int64 ("one_hot") or [B, T−1, D] ("latent"); number t leads from frame t to t+1.
+            actions: [B, T−1] int64 ("one_hot") or [B, T−1, D] ("latent"); entry t leads from frame t to t+1.
             token_vectors_KD: `Tokenizer.token_vectors()`, for the token input.
             first: first frame to predict, at least 1.
         """
         return self.to_logits(self.features(tokens_BTHW, actions, token_vectors_KD)[:, first - 1 :])
 
     def draw_mask(self, tokens_BTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A training mask [B, T−1, H, W]: each entry True with one probability, drawn per batch from [0.5, 1]."""
+        """A training mask [B, T−1, H, W]: all entries True with the same probability, drawn per batch from [0.5, 1]."""
         low, high = MASK_PROBABILITY
         probability = low + (high - low) * torch.rand((), generator=generator, device=tokens_BTHW.device)
         shape = tokens_BTHW[:, 1:].shape
@@ -118,11 +118,11 @@ class Dynamics(nn.Module):
         token_vectors_KD: Tensor,
         code_vectors_KC: Tensor,
     ) -> DynamicsOutput:
-        """Training loss: cross-entropy + λ · token distance, means over the masked places.
+        """Training loss: cross-entropy + λ · token distance, means over the masked positions.
 
-        `mask_BTHW` [B, T−1, H, W] hides, for a "shifted" model, tokens of frames 0..T−2, and the token that follows
-        at each hidden place is scored, as published; for an "aligned" model it hides tokens of frames 1..T−1, which
-        are scored themselves.
+        For a "shifted" model, `mask_BTHW` [B, T−1, H, W] hides tokens of frames 0..T−2, and the next frame's token at
+        each hidden position is scored, as published. For an "aligned" model, it hides tokens of frames 1..T−1, and
+        these are scored.
         """
         hidden, first, last = self.mask_token, tokens_BTHW[:, :1], tokens_BTHW[:, -1:]
         if self.config.alignment == "shifted":
@@ -169,14 +169,14 @@ class Dynamics(nn.Module):
         cache: TransformerCache | None = None,
         start: int = 0,
     ) -> Tensor:
-        """What the transformer makes of input frames `start`.. of a clip, [B, T, H, W, E].
+        """The transformer's output for input frames `start`.. of a clip, [B, T, H, W, E].
 
         Args:
             tokens_BTHW: tokens of these frames.
             conditions_BTE: their `conditions`.
             token_inputs_KD: `token_inputs`.
             spatial_bias_hNN: `spatial_bias()`.
-            cache: the frames before; these are added to it.
+            cache: the earlier frames; these are added to it.
             start: position of the first of these frames.
         """
         conditions_BTHWE = conditions_BTE[:, :, None, None].expand(-1, -1, *self.grid, -1)
@@ -195,8 +195,8 @@ class Dynamics(nn.Module):
         )
 
     def conditions(self, actions: Tensor) -> Tensor:
-        """What each input frame is told of the actions, [B, T', A] or [B, T', D]: T' = T−1 frames of a "shifted" model,
-        each with the action that leaves it; T of an "aligned" one, each with the action that led to it (zeros for the
+        """The action input of each input frame, [B, T', A] or [B, T', D]. A "shifted" model has T' = T−1 frames, each
+        with the action that follows it; an "aligned" one T' = T, each with the action that led to it (zeros for the
         first). Arguments as in `forward`."""
         if self.config.conditioning == "one_hot":
             actions = F.one_hot(actions, self.config.num_actions).to(self.to_logits.weight.dtype)
@@ -207,7 +207,7 @@ class Dynamics(nn.Module):
         return F.pad(token_vectors_KD * self.config.token_input_scale, (0, 0, 0, 1))
 
     def embed(self, tokens_BTHW: Tensor, token_inputs_KD: Tensor, start: int) -> Tensor:
-        """Token + position embeddings, their gradient shrunk, and the token input: [B, T, H, W, D]."""
+        """Token + position embeddings with shrunk gradient, and the token input: [B, T, H, W, D]."""
         height, width = self.grid
         first, last = (time * height * width for time in (start, start + tokens_BTHW.shape[1]))
         positions_THWD = rearrange(

@@ -1,4 +1,4 @@
-"""GenieRedux-G and GenieRedux: a frozen tokenizer and a dynamics model (and a LAM) put together.
+"""GenieRedux-G and GenieRedux: a frozen tokenizer and a dynamics model (and a LAM) combined.
 
 GenieReduxG  is guided by the player's actions (Savov et al., CVPR 2025, arXiv 2504.02515).
 GenieRedux   by the codes of a latent action model trained with it (Kazemi et al., 2024, arXiv 2409.06445).
@@ -75,16 +75,16 @@ def _check_parts(tokenizer: TokenizerConfig, dynamics: DynamicsConfig, condition
 
 
 class _WorldModel(nn.Module, ABC):
-    """What both have: the frozen tokenizer, the dynamics, and decoding."""
+    """Shared by both: the frozen tokenizer, the dynamics, and decoding."""
 
     @property
     @abstractmethod
     def num_actions(self) -> int:
-        """How many actions a player has to choose from."""
+        """Number of actions that a player can choose from."""
 
     @abstractmethod
     def action_inputs(self, actions_BT: Tensor) -> Tensor:
-        """Actions as the dynamics take them."""
+        """Actions in the form that the dynamics take."""
 
     def __init__(self, tokenizer: TokenizerConfig, dynamics: DynamicsConfig) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class _WorldModel(nn.Module, ABC):
         return self
 
     def _check(self, frames_BTHWC: Tensor, actions_BT: Tensor, *, between: bool = False) -> None:
-        """Raises ValueError unless these are frames and actions of clips; `between`: just those between the frames."""
+        """Raises ValueError unless these are frames and actions of clips; `between`: only actions between frames."""
         check_frames(frames_BTHWC, self.tokenizer.config.frame_size, self.dynamics.config.max_frames)
         count = frames_BTHWC.shape[1] - 1 if between else actions_BT.shape[-1]
         check_actions(actions_BT, (frames_BTHWC.shape[0], count), self.num_actions)
@@ -119,7 +119,7 @@ class _WorldModel(nn.Module, ABC):
     def _rollout(
         self, prime_frames_BTHWC: Tensor, actions: Tensor, decoding: DecodingConfig, generator: torch.Generator | None
     ) -> Tensor:
-        """Predicted frames; as many actions as frames, prime and predicted, less one."""
+        """Predicts frames; there is one action fewer than prime and predicted frames together."""
         primes = prime_frames_BTHWC.shape[1]
         frames = actions.shape[1] + 1 - primes
         check_length(primes + frames, self.dynamics.config.max_frames)
@@ -178,15 +178,15 @@ class GenieReduxG(_WorldModel):
 
     @torch.no_grad()
     def one_step_logits(self, prime_frames_BTHWC: Tensor, actions_BT: Tensor, *, last_only: bool = False) -> Tensor:
-        """Logits of all predicted frames with every token of them masked, [B, T_pred, N, K] (one decoding step).
+        """Logits of all predicted frames with all their tokens masked, [B, T_pred, N, K] (one decoding step).
 
-        `last_only`: those of the last predicted frame, [B, 1, N, K].
+        `last_only`: only those of the last predicted frame, [B, 1, N, K].
         """
         return self.dynamics.to_logits(self.one_step_features(prime_frames_BTHWC, actions_BT, last_only=last_only))
 
     @torch.no_grad()
     def one_step_features(self, prime_frames_BTHWC: Tensor, actions_BT: Tensor, *, last_only: bool = False) -> Tensor:
-        """What the dynamics' last layer makes these logits of, [B, T_pred, N, E]; arguments as in `one_step_logits`."""
+        """Input of the last layer that yields `one_step_logits`, [B, T_pred, N, E]; same arguments."""
         self._check(prime_frames_BTHWC, actions_BT)
         prime_tokens_BTHW = self.tokenizer.encode(prime_frames_BTHWC)
         primes, frames = prime_tokens_BTHW.shape[1], actions_BT.shape[1] + 1
@@ -253,7 +253,7 @@ class GenieRedux(_WorldModel):
     ) -> Tensor:
         """Predicts the uint8 frames that follow the prime frames when the user picks these latent actions.
 
-        `latent_actions_BT` int64 [B, T_prime + T_pred − 1]; those between prime frames: `latent_actions.encode`.
+        `latent_actions_BT` int64 [B, T_prime + T_pred − 1]; `latent_actions.encode` gives those between prime frames.
         """
         self._check(prime_frames_BTHWC, latent_actions_BT)
         return self._rollout(prime_frames_BTHWC, self.action_inputs(latent_actions_BT), decoding, generator)

@@ -1,7 +1,7 @@
-"""LAM: the latent action model of GenieRedux. It finds, without labels, what changes from one frame to the next.
+"""LAM: the latent action model of GenieRedux. It learns, without labels, what changes from one frame to the next.
 
 The encoder reads frames 0..T−1; its output at frame t+1 is quantised to one of a few codes, the action from frame t to
-t+1. The decoder gets frames 0..T−2 and the codes, and has to reconstruct frames 1..T−1.
+t+1. The decoder gets frames 0..T−2 and the codes, and reconstructs frames 1..T−1.
 
 Sources: Genie (Bruce et al., 2024, arXiv 2402.15391, Sec. 2.1), GenieRedux (Kazemi et al., 2024, arXiv 2409.06445,
 Sec. 3.2) and its released implementation.
@@ -22,7 +22,7 @@ from world_model.layers.quantizer import QuantizerConfig, build_quantizer
 
 @dataclass(frozen=True, kw_only=True)
 class LatentActionConfig(AutoencoderConfig):
-    # 7: CoinRun's actions. Moving averages are ours: learned by gradient, as published, one code soon stands for all.
+    # 7: CoinRun's actions. Moving averages are ours: learned by gradient, as published, it soon collapses to one code.
     quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(kind="ema", codes=7))
 
 
@@ -37,7 +37,7 @@ class LatentActionOutput(NamedTuple):
 
 
 class LatentActionModel(Autoencoder):
-    """Frames → one latent action per transition. The module's docstring tells the architecture."""
+    """Frames → one latent action per transition. The module's docstring describes the architecture."""
 
     config: LatentActionConfig
 
@@ -65,7 +65,7 @@ class LatentActionModel(Autoencoder):
 
     @torch.no_grad()
     def encode_to_vectors(self, frames_BTHWC: Tensor) -> Tensor:
-        """As `encode`, but what stands before the codebook: what the encoder saw change, [B, T−1, D]."""
+        """As `encode`, but the encoder's vectors before quantisation, [B, T−1, D]."""
         return self._changes(self.patch_embedding(self._patches(frames_BTHWC)), self.spatial_bias())
 
     def action_vectors(self) -> Tensor:
@@ -79,6 +79,6 @@ class LatentActionModel(Autoencoder):
         return patches_BTHWP
 
     def _changes(self, embedded_BTHWD: Tensor, spatial_bias_hNN: Tensor) -> Tensor:
-        """A vector per transition, of the frame that it leads to: [B, T, H, W, D] → [B, T−1, D]."""
+        """A vector per transition, computed from the frame that it leads to: [B, T, H, W, D] → [B, T−1, D]."""
         encoded_BTHWD = self.encoder(embedded_BTHWD, spatial_bias_hNN)
         return self.to_action(rearrange(encoded_BTHWD, "b t h w d -> b t (h w d)"))[:, 1:]

@@ -1,6 +1,6 @@
-"""MaskGIT decoding: predicted tokens start masked and are revealed over a few steps, the surest first.
+"""MaskGIT decoding: predicted tokens start masked and are revealed over a few steps, the most confident first.
 
-At each step every masked token is sampled, scored by its probability, and the least sure share is masked again. A
+At each step every masked token is sampled, scored by its probability, and the least confident share is masked again. A
 revealed token stays. *One-go* decodes all predicted frames together; *autoregressive* a few frames at a time.
 
 Sources: MaskGIT (Chang et al., 2022, arXiv 2202.04200, Sec. 3.2), GenieRedux-G (Savov et al., CVPR 2025,
@@ -46,7 +46,7 @@ class DecodingConfig:
 
 
 def masked_count(progress: float, tokens: int, schedule: Schedule) -> int:
-    """How many of `tokens` are still masked when the share `progress` in [0, 1] of the steps is done.
+    """How many of `tokens` are still masked after the share `progress` in [0, 1] of the steps.
 
     cosine: ⌊cos(π/2 · progress) · tokens⌋; exp: ⌊(1 − tokens^(progress − 1)) · tokens⌋ (MaskGIT, Sec. 3.3 and App.).
     """
@@ -58,7 +58,7 @@ def masked_count(progress: float, tokens: int, schedule: Schedule) -> int:
 
 
 def gumbel_sample(logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
-    """A class per row of [..., K] drawn from softmax(logits / temperature); the largest where temperature is 0."""
+    """Draws a class per row of [..., K] from softmax(logits / temperature); temperature 0 takes the argmax."""
     if temperature == 0:
         return logits.argmax(dim=-1)
     # −log(−log u) of a uniform u is Gumbel; on a CPU, torch's own exponential noise takes five times as long.

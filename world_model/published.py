@@ -1,8 +1,8 @@
 """Import of checkpoints that the released GenieRedux implementation wrote (.pt files).
 
 The two implementations hold the same parameters under other names; the tables below say which is which. Entries
-that no output depends on (the codebook's unused moving averages, the norm of a context that is never normed) are
-left out. Sizes are read from the tensors' shapes; what no shape tells can be given.
+that no output depends on (the codebook's unused moving averages, the norm of a context that is never normalised) are
+left out. Sizes are read from the tensors' shapes; what no shape shows can be passed in.
 
 Axes: N tokens of a frame, T frames, D width, E width of the dynamics' stream, A actions, K codes, C dimensions of a
 code, P values of a patch.
@@ -30,7 +30,7 @@ from world_model.tokenizer import Tokenizer, TokenizerConfig
 
 FRAME_SIZE, MAX_FRAMES = 64, 16  # of the published models; GenieRedux, Sec. 4
 
-# Published name (a regular expression) → ours. One table per part; the part's own prefix is dealt with by the caller.
+# Published name (a regular expression) → ours. One table per part; the caller handles the part's own prefix.
 TRANSFORMER = {
     r"layers\.(\d+)\.0\.(spatial|temporal)_peg\.dsconv\.(\w+)": r"\2.\1.peg.conv.\3",
     r"layers\.(\d+)\.0\.(spatial|temporal)_attention\.norm\.gamma": r"\2.\1.attention.norm.weight",
@@ -49,7 +49,7 @@ POSITION_BIAS = {
 
 
 def _under(published: str, ours: str, table: Mapping[str, str]) -> dict[str, str]:
-    """The table with a prefix before both names."""
+    """The table with prefixes added to both names."""
     return {rf"{published}\.{name}": rf"{ours}.{renamed}" for name, renamed in table.items()}
 
 
@@ -88,13 +88,13 @@ UNUSED = re.compile(
 
 @dataclass(frozen=True)
 class Part:
-    """The weights of one part of a model under our names, and the file that they are from."""
+    """The weights of one part of a model under our names, and the file they come from."""
 
     state: dict[str, Tensor]
     source: str
 
     def shape(self, name: str, axes: int) -> torch.Size:
-        """Shape of a tensor; ValueError where there is none of that name and number of axes."""
+        """Shape of a tensor; ValueError if there is none with that name and number of axes."""
         if name not in self.state:
             raise ValueError(f"{self.source} does not fit: it lacks {name}")
         shape = self.state[name].shape
@@ -115,18 +115,18 @@ def import_published(
     max_frames: int | None = None,
     token_input_scale: float | None = None,
 ) -> Tokenizer | GenieReduxG | GenieRedux:
-    """Our model with the weights of published .pt files, in evaluation mode.
+    """Loads the weights of published .pt files into our model, in evaluation mode.
 
     Args:
         tokenizer_pt: the tokenizer's file.
         model_pt: file of the dynamics (and latent action model); None for a tokenizer alone.
-        frame_size: pixels; None: what a latent action model's shapes tell, else the published 64.
-        max_frames: longest clip; None: what the dynamics' shapes tell, else the published 16.
-        token_input_scale: no shape tells it; None: as published, 10 for a GenieRedux-G and 0 for a GenieRedux.
+        frame_size: pixels; None: from a latent action model's shapes, else the published 64.
+        max_frames: longest clip; None: from the dynamics' shapes, else the published 16.
+        token_input_scale: no shape shows it; None: as published, 10 for a GenieRedux-G and 0 for a GenieRedux.
 
     Raises:
         ValueError: a file is unreadable, holds anything but the tensors of this model, or does not fit the other file
-            or what was given.
+            or the arguments.
     """
     tokenizer = _part(_read(tokenizer_pt), AUTOENCODER, tokenizer_pt)
     if model_pt is None:
@@ -208,19 +208,19 @@ def _unguided_config(
 def _sizes(
     tokenizer: Part, dynamics: Part, frame_size: int, max_frames: int | None
 ) -> tuple[TokenizerConfig, dict[str, Any]]:
-    """The tokenizer's configuration, and what the shapes tell of the dynamics'."""
+    """The tokenizer's configuration, and the part of the dynamics' that the shapes show."""
     config = _tokenizer_config(tokenizer, frame_size, MAX_FRAMES)
     codes = dynamics.shape("to_logits.weight", 2)[0]
     if codes != config.quantizer.codes:
         raise ValueError(
             f"{dynamics.source} predicts {codes} codes, {tokenizer.source} has {config.quantizer.codes}: "
-            "it is not its tokenizer"
+            "not the tokenizer that it was trained with"
         )
     positions, dim = dynamics.shape("position_embedding.weight", 2)
     frames, rest = divmod(positions, math.prod(config.grid))
     if rest:
         raise ValueError(
-            f"{dynamics.source} has {positions} positions, which is no clip of frames of {frame_size} pixels "
+            f"{dynamics.source} has {positions} positions, which do not fit frames of {frame_size} pixels "
             f"({math.prod(config.grid)} tokens): give frame_size"
         )
     _agree("max_frames", max_frames, frames, dynamics.source)
@@ -257,7 +257,7 @@ def _transformer_sizes(part: Part, stack: str) -> dict[str, int]:
 
 def _agree(name: str, given: int | None, told: int, source: str) -> None:
     if given not in (None, told):
-        raise ValueError(f"{name} is {given}, allowed: {told}, which the shapes in {source} tell")
+        raise ValueError(f"{name} is {given}, allowed: {told}, from the shapes in {source}")
 
 
 def _read(path: str | Path) -> dict[str, Any]:
@@ -268,17 +268,17 @@ def _read(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} is no published checkpoint: it holds something else than tensors and plain values"
+            f"{path} is not a published checkpoint: it holds more than tensors and plain values"
         ) from error
-    except Exception as error:  # bytes that are no pickle can fail in any way
-        raise ValueError(f"{path} is no published checkpoint: it is truncated or no .pt file") from error
+    except Exception as error:  # bytes that are not a pickle can fail in any way
+        raise ValueError(f"{path} is not a published checkpoint: it is truncated or not a .pt file") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise ValueError(f'{path} is no published checkpoint: it holds no weights under "model"')
+        raise ValueError(f'{path} is not a published checkpoint: it holds no weights under "model"')
     return content["model"]
 
 
 def _part(published: Any, table: Mapping[str, str], source: str | Path) -> Part:
-    """A part's weights with our names for the published ones."""
+    """A part's weights, with the published names replaced by ours."""
     if not isinstance(published, dict):
         raise ValueError(f"{source} holds a {type(published).__name__} where the weights of a part should be")
     state = {}
@@ -287,7 +287,7 @@ def _part(published: Any, table: Mapping[str, str], source: str | Path) -> Part:
             continue
         matches = [match.expand(ours) for theirs, ours in table.items() if (match := re.fullmatch(theirs, name))]
         if len(matches) != 1 or not isinstance(tensor, Tensor):
-            raise ValueError(f"{source} holds {name}, which is no parameter of this model")
-        # The library that the published code uses keeps several codebooks, of which there is one.
+            raise ValueError(f"{source} holds {name}, which is not a parameter of this model")
+        # The library that the published code uses has an axis for several codebooks; there is only one.
         state[matches[0]] = tensor.squeeze(0) if name == "vq._codebook.embed" else tensor
     return Part(state, str(source))

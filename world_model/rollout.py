@@ -1,7 +1,7 @@
-"""A world model being played: frame by frame, for as long as one likes, many games at once.
+"""Interactive play in a world model: frame by frame, without end, many games at once.
 
-Past frames are never computed again (see cached.py). When a clip is full, its last frames become the prime frames of
-the next one, so that a rollout has no end.
+Past frames are never recomputed (see cached.py). When a clip is full, its last frames become the prime frames of the
+next one, so a rollout has no end.
 
 Source: interactive generation of Genie (Bruce et al., 2024, arXiv 2402.15391, Sec. 2.2); the cache and the sliding clip
 are ours.
@@ -32,13 +32,13 @@ class Rollout:
 
     Args:
         model: the world model; with a GenieRedux, actions are codes of its latent action model.
-        prime_frames_BTHWC: uint8, the frames that are given, at least one and fewer than the model's longest clip.
+        prime_frames_BTHWC: uint8, at least one frame and fewer than the model's longest clip.
         prime_actions_BT: int64 [B, T−1], the actions between them.
-        decoding: how a frame is decoded; `mode` and `frames_per_step` are not looked at: it is one frame at a time.
-        generator: of the tokens that are drawn.
+        decoding: how a frame is decoded; always one at a time: `mode` and `frames_per_step` are ignored.
+        generator: to sample tokens with.
 
     Raises:
-        ValueError: frames or actions of a wrong size, type or range.
+        ValueError: frames or actions have the wrong size, type or range.
     """
 
     _tokens_BTHW: Tensor  # of the current clip
@@ -68,7 +68,7 @@ class Rollout:
 
     @torch.no_grad()
     def step(self, actions_B: Tensor) -> RolloutStep:
-        """The frame that follows when each game takes its action; int64 [B]."""
+        """The next frame after each game takes its action, int64 [B]."""
         check_actions(actions_B[:, None], (len(self._tokens_BTHW), 1), self._model.num_actions)
         if self._tokens_BTHW.shape[1] == self._longest:
             kept = self._longest // 2

@@ -1,7 +1,7 @@
 """ST-ViViT: the video tokenizer, a VQ-VAE whose encoder and decoder are causal ST transformers.
 
 frames → patches → encoder → codebook → tokens → decoder → patches → frames. Causality in time means that the tokens
-of a clip's first frames do not change when the clip goes on.
+of a clip's first frames do not change when the clip continues.
 
 Sources: GenieRedux (Kazemi et al., 2024, arXiv 2409.06445, Sec. 3.1), GenieRedux-G (Savov et al., CVPR 2025,
 arXiv 2504.02515, Sec. 4), and the released implementation for what they leave open.
@@ -23,16 +23,16 @@ from world_model.layers.patches import from_patches, to_patches, to_uint8
 from world_model.layers.quantizer import QuantizerConfig, build_quantizer
 from world_model.layers.transformer import TransformerCache
 
-DECODER_PARTS = ("decoder", "pixel_head")  # prefixes of the names of all that neither tokens nor their vectors need
+DECODER_PARTS = ("decoder", "pixel_head")  # name prefixes of what tokens and their vectors do not depend on
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig(AutoencoderConfig):
-    # Ours, both: the published codebook, and coding frames without their mean, measured worse at a small size
+    # Both are ours: the published codebook, and coding without a mean frame, scored worse at a small size
     # (experiments/ablations). The published choices are in experiments/published.
     quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(kind="fsq"))
     mean_frame: bool = True  # code how a frame differs from the data's mean frame
-    # Ours: the decoder adds a mean frame of its own, so that it can learn another game's while tokens stay.
+    # Ours: the decoder adds its own mean frame, so that it can learn another game's while tokens stay the same.
     decoder_mean_frame: bool = False
 
     def __post_init__(self) -> None:
@@ -46,12 +46,12 @@ class TokenizerOutput(NamedTuple):
 
     loss: Tensor  # scalar: reconstruction + quantisation, both with weight 1
     metrics: dict[str, Tensor]  # scalars without gradient
-    reconstruction_BTHWC: Tensor  # float pixels, [0, 1] where the model is right, not clipped
+    reconstruction_BTHWC: Tensor  # float pixels, ideally in [0, 1], not clipped
     tokens_BTHW: Tensor
 
 
 class Tokenizer(Autoencoder):
-    """Frames ↔ tokens. The module's docstring tells the architecture."""
+    """Frames ↔ tokens. The module's docstring describes the architecture."""
 
     config: TokenizerConfig
 
@@ -68,10 +68,10 @@ class Tokenizer(Autoencoder):
             self.decoder_mean_patches_HWP = nn.Parameter(torch.zeros(*config.grid, config.patch_values))
 
     def for_decoder_tuning(self) -> "Tokenizer":
-        """A copy of which only decoder, pixel head and the decoder's mean frame learn: the paper's way to a new game.
+        """A copy in which only decoder, pixel head and the decoder's mean frame learn: how the paper adapts to a game.
 
-        Tokens and their vectors stay as they are, bit for bit, so that a dynamics model still understands them. The
-        position bias, which encoder and decoder share, is frozen for that, too.
+        Tokens and their vectors stay the same, bit for bit, so that a dynamics model still understands them. This also
+        freezes the position bias, which encoder and decoder share.
         """
         tuned = Tokenizer(replace(self.config, decoder_mean_frame=self.config.mean_frame))
         state = self.state_dict()
@@ -96,9 +96,9 @@ class Tokenizer(Autoencoder):
 
     @torch.no_grad()
     def initialize_mean_frame(self, frames_BTHWC: Tensor) -> None:
-        """Starts the learned mean frame at the mean of `frames_BTHWC` (uint8; any B and T). Call it before training.
+        """Initialises the learned mean frame to the mean of `frames_BTHWC` (uint8; any B and T). Call before training.
 
-        Raises ValueError where the config has no mean frame.
+        Raises ValueError if the config has no mean frame.
         """
         if not self.config.mean_frame:
             raise ValueError("this tokenizer has no mean frame, allowed: TokenizerConfig(mean_frame=True)")
@@ -152,7 +152,7 @@ class Tokenizer(Autoencoder):
     def decode_vectors(
         self, vectors_BTHWD: Tensor, spatial_bias_hNN: Tensor, *, cache: TransformerCache | None = None, start: int = 0
     ) -> Tensor:
-        """Token vectors of frames `start`.. → patches [B, T, H, W, P]; the frames before are in the decoder's cache."""
+        """Token vectors of frames `start`.. → patches [B, T, H, W, P]; earlier frames are in the decoder's cache."""
         decoded_BTHWD = self.decoder(vectors_BTHWD, spatial_bias_hNN, cache=cache, start=start)
         patches_BTHWP = self.pixel_head(decoded_BTHWD, start=start)
         if self.config.decoder_mean_frame:

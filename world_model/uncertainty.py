@@ -1,4 +1,4 @@
-"""Uncertainty of a world model, of which the exploration reward is made.
+"""Uncertainty of a world model, the basis of the exploration reward.
 
 Source: GenieRedux-G (Savov et al., CVPR 2025, arXiv 2504.02515, eqs. 2–4): the model is given 2 frames and the 4
 actions since; it predicts 3 frames in one decoding step, and the entropies of the last frame's token distributions
@@ -16,7 +16,7 @@ PREDICTED_FRAMES = 3  # the last one is judged, eq. 2
 
 
 def token_entropy(logits_BNK: Tensor) -> Tensor:
-    """Entropy of each token's distribution over log K, in [0, 1]: [B, N, K] → u_BN (eq. 3)."""
+    """Entropy of each token's distribution, divided by log K, in [0, 1]: [B, N, K] → u_BN (eq. 3)."""
     log_probs_BNK = logits_BNK.float().log_softmax(dim=-1)
     entropy_BN = -(log_probs_BNK.exp() * log_probs_BNK).sum(dim=-1)
     return entropy_BN / math.log(logits_BNK.shape[-1])

@@ -1,13 +1,13 @@
-"""Super-resolution of frames: a U-Net that makes 256×256 pictures of a world model's 64×64 frames.
+"""Super-resolution of frames: a U-Net that enlarges a world model's 64×64 frames to 256×256.
 
-A frame is enlarged by bicubic interpolation; the U-Net mends what that blurs. Levels of two 3×3 convolutions, each with
+A frame is enlarged by bicubic interpolation; the U-Net repairs the blur. Levels of two 3×3 convolutions, each with
 batch normalisation and ReLU; max-pooling on the way down, transposed convolutions on the way up, skip connections.
 
 Sources: U-Net (Ronneberger et al., 2015, arXiv 1505.04597); sizes and recipe, GenieRedux-G (Savov et al., CVPR 2025,
-arXiv 2504.02515, supplement). Published is a plain U-Net that predicts the picture; to predict the difference from the
+arXiv 2504.02515, supplement). The published U-Net predicts the image itself; predicting the difference from the
 interpolated frame, as VDSR does (Kim et al., 2016, arXiv 1511.04587), is ours: `UpscalerConfig(residual=True)`.
 
-Axes: B batch, H W C pixels and colour channels (H W of a frame and, `scale` times as many, of a large frame).
+Axes: B batch, H W C pixels and colour channels (H W of a frame, or `scale` times that of a large frame).
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from world_model.layers.checks import CHANNELS, check_positive
 from world_model.layers.patches import to_uint8
 
 FRAMES_AT_ONCE = 8
-"""How many frames `upscale` holds in memory as features: about 100 MB each for the paper's small network."""
+"""Frames whose features `upscale` holds in memory at once: about 100 MB each for the paper's small network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class UpscalerConfig:
     frame_size: int = 64  # pixels; paper
     scale: int = 4  # large frames are 256×256; paper
     channels: tuple[int, ...] = (64, 128, 256, 512)  # of each level; paper: the small network, 31 M parameters.
-    # The large one, 124 M: (128, 256, 512, 1024). Below the last level comes one of twice its channels.
-    residual: bool = False  # ours: predict what bicubic interpolation misses; starts at bicubic and learns far sooner
+    # The large one, 124 M: (128, 256, 512, 1024). The bottleneck has twice the channels of the last level.
+    residual: bool = False  # ours: predict what bicubic interpolation misses; starts at bicubic and learns far faster
 
     def __post_init__(self) -> None:
         check_positive(self, "frame_size", "scale")
@@ -54,11 +54,11 @@ class UpscalerOutput(NamedTuple):
 
     loss: Tensor  # scalar: mean squared error
     metrics: dict[str, Tensor]  # scalars without gradient
-    large_BHWC: Tensor  # float pixels, [0, 1] where the model is right, not clipped
+    large_BHWC: Tensor  # float pixels, ideally in [0, 1], not clipped
 
 
 class Upscaler(nn.Module):
-    """Frames → large frames. The module's docstring tells the architecture."""
+    """Frames → large frames. The module's docstring describes the architecture."""
 
     def __init__(self, config: UpscalerConfig) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Upscaler(nn.Module):
                 nn.init.zeros_(parameter)  # so that the first prediction is the interpolated frame
 
     def forward(self, frames_BHWC: Tensor, large_BHWC: Tensor) -> UpscalerOutput:
-        """Enlarges uint8 frames and returns the loss against uint8 large frames, and bicubic's error beside it."""
+        """Enlarges uint8 frames; returns the loss against uint8 large frames, and bicubic's error for comparison."""
         _check(frames_BHWC, self.config.frame_size, "frames")
         _check(large_BHWC, self.config.large_size, "large frames")
         if frames_BHWC.ndim != 4 or frames_BHWC.shape[:-3] != large_BHWC.shape[:-3]:
@@ -97,7 +97,7 @@ class Upscaler(nn.Module):
     def upscale(self, frames: Tensor) -> Tensor:
         """uint8 frames [..., H, W, C] → uint8 large frames [..., H·scale, W·scale, C], a few at a time.
 
-        Raises ValueError for other frames, and in training mode, where a frame's result would depend on its neighbours.
+        Raises ValueError for other frames, and in training mode, where a frame's result would depend on its batch.
         """
         _check(frames, self.config.frame_size, "frames")
         if self.training:

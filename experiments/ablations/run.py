@@ -1,12 +1,12 @@
-"""Ablations of the world model: trains variants that differ in one choice on the same data and seed, and compares.
+"""Ablations of the world model: trains variants that differ in one choice on the same data and seed, and compares them.
 
-Reads a YAML file with `base` (settings as in any preset) and `variants` (name → what it changes). Variants with the
-same tokenizer settings share one tokenizer, and those with the same dynamics settings one training. Leaves, in
-OUT/seed-N, a checkpoint and metrics of every training, `table.json`, `table.md` and `curves.png`; run again, it
+Reads a YAML file with `base` (settings as in any preset) and `variants` (name → changes). Variants with the same
+tokenizer settings share one tokenizer, and those that also have the same dynamics settings share one training. Writes
+to OUT/seed-N the checkpoint and metrics of every training, `table.json`, `table.md` and `curves.png`; a repeated run
 continues.
 
 Columns: codes used and perplexity of the codebook on the test data, PSNR of the tokenizer alone, PSNR (pooled) and
-SSIM of the prediction, PSNR at frames 4 and 10, ΔPSNR at both, and how long a predicted frame takes (batch 1).
+SSIM of the prediction, PSNR at frames 4 and 10, ΔPSNR at both, and the time per predicted frame (batch 1).
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from genie_ray.training.train import train
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
 
-CODE_WINDOWS = 256  # of the test data, over which the use of codes is counted
+CODE_WINDOWS = 256  # of the test data, to count the use of codes
 TIMINGS = 5  # rollouts timed; the median counts
 
 
 def shared_name(names: Mapping[str, Any], settings: Any) -> str:
-    """The first variant with these settings: the others use what it trained."""
+    """The first variant with these settings: the others share its training."""
     return next(name for name, other in names.items() if other == settings)
 
 
@@ -61,7 +61,7 @@ def codebook_use(model: GenieReduxG, test: ReplayDataset, config: RunConfig) -> 
 
 
 def seconds_per_frame(model: GenieReduxG, test: ReplayDataset, config: RunConfig) -> float:
-    """Median time of a predicted frame of one game."""
+    """Median time per predicted frame of one game."""
     frames = config.evaluation.window
     batch = next(iter_windows(test, split="all", length=frames, stride=frames, batch_size=1))
     device = next(model.parameters()).device
@@ -76,7 +76,7 @@ def seconds_per_frame(model: GenieReduxG, test: ReplayDataset, config: RunConfig
 
 
 def run_variants(configs: Mapping[str, RunConfig], train_data: Path, test_data: Path, out: Path) -> list[Row]:
-    """One row of the table for each variant; what is there already is not done again."""
+    """One row of the table for each variant; existing results are kept."""
     tokenizers = {name: (config.tokenizer, config.train_tokenizer) for name, config in configs.items()}
     models = {name: (*tokenizers[name], config.dynamics, config.train_dynamics) for name, config in configs.items()}
     test = ReplayDataset(test_data)
@@ -112,7 +112,7 @@ def run_variants(configs: Mapping[str, RunConfig], train_data: Path, test_data: 
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as Markdown, below what copying the last frame scores."""
+    """The rows as Markdown, below the scores of copying the last frame."""
     lines = [
         summary(row["variant"], row["prediction"])
         | {
@@ -127,7 +127,7 @@ def table(rows: list[Row]) -> str:
 
 
 def summary(variant: str, scores: Mapping[str, Any]) -> Row:
-    """A line of the table; what only a variant has is left empty."""
+    """A line of the table; columns that only variants have are left empty."""
     curves = scores["curves"]
     delta = [f"{curves['delta_psnr'][frame - 1]:+.2f}" if "delta_psnr" in curves else "" for frame in (4, 10)]
     return {
@@ -146,7 +146,7 @@ def summary(variant: str, scores: Mapping[str, Any]) -> Row:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Loss and validation PSNR against training time, PSNR and ΔPSNR over the horizon."""
+    """Plots loss and validation PSNR against training time, PSNR and ΔPSNR over the horizon."""
     figure = Figure(figsize=(13, 8.5), layout="constrained")
     FigureCanvasAgg(figure)
     (loss, validation), (psnr, delta) = figure.subplots(2, 2)

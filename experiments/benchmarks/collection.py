@@ -1,10 +1,10 @@
-"""How fast play is collected, as a share of what the bare emulators could do, and what it costs in bytes and memory.
+"""How fast play is collected, as a share of the bare emulators' speed, and what it costs in bytes and memory.
 
-Three ways of playing the same games, in a process for each, take turns; the median of several turns counts:
+Three ways of playing the same games, with a process per game, take turns; figures are medians over several turns:
 
     bare emulator   random actions; Stable-Retro's own `step` for each skipped frame, the last one padded and resized
-    environment     random actions; `RetroEnv`, which leaves out the pictures that nobody sees
-    collection      rollout workers that write a replay dataset, shard by shard; their start is not counted
+    environment     random actions; `RetroEnv`, which does not fetch the images of skipped frames
+    collection      rollout workers that write a replay dataset, shard by shard; their start-up is not counted
 
     python experiments/benchmarks/collection.py --json collection.json
     python experiments/benchmarks/collection.py --runs 1 --seconds 600      # memory over ten minutes
@@ -28,7 +28,7 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-sys.path.remove(str(Path(__file__).parent))  # where this file would pass for the module that it measures
+sys.path.remove(str(Path(__file__).parent))  # where this file would shadow a module
 
 from genie_ray.base.frames import fit_frame
 from genie_ray.base.session import RayConfig, ray_session
@@ -43,7 +43,7 @@ from genie_ray.replay.dataset import index_episodes
 
 GAMES = ["Kangaroo-Atari2600-v0", "Hero-Atari2600-v0"]
 WARM_UP = 100  # steps
-LONG_SHARD = 5_000  # steps between two looks at memory
+LONG_SHARD = 5_000  # steps between two memory samples
 ENV = EnvConfig()
 
 
@@ -88,7 +88,7 @@ class Environment:
 
 
 class Worker(RolloutWorker):
-    """A rollout worker that plays one game and tells its memory."""
+    """A rollout worker that plays one game and reports its memory."""
 
     def __init__(self, game: str, collection: Collection) -> None:
         super().__init__(collection)
@@ -98,12 +98,12 @@ class Worker(RolloutWorker):
         super().play(Shard(game=self._plays, number=turn, first=turn * 1_000_000, count=steps, unit="steps"))
 
     def memory(self) -> int:
-        """Bytes resident now."""
+        """Resident bytes now."""
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def rate_of(players: Sequence[Any], steps: int, turn: int) -> float:
-    """Steps per second, together."""
+    """Steps per second of all players together."""
     begin = time.perf_counter()
     ray.get([player.play.remote(steps, turn) for player in players])
     return len(players) * steps / (time.perf_counter() - begin)
@@ -121,7 +121,7 @@ def measure_rates(ways: dict[str, list[Any]], steps: int, runs: int) -> dict[str
 
 
 def measure_memory(workers: list[Any], seconds: float, turn: int) -> list[tuple[int, int]]:
-    """Steps of a worker since the rates were measured, and bytes resident of the largest one, from time to time."""
+    """Samples over time: steps per worker since the rates were measured, and resident bytes of the largest worker."""
     end, played = time.monotonic() + seconds, 0
     samples = [(0, max(ray.get([worker.memory.remote() for worker in workers])))]
     while time.monotonic() < end:
@@ -157,10 +157,10 @@ def start(games: Sequence[str], policy: Policy, directory: Path) -> dict[str, li
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--game", nargs="+", default=GAMES, help="one process each")
-    parser.add_argument("--policy", type=Path, help="agents that are collected from, <directory>/<game>/module")
-    parser.add_argument("--steps", type=int, default=3_000, help="of each process in a turn")
-    parser.add_argument("--runs", type=int, default=5, help="turns, of which the median counts")
-    parser.add_argument("--seconds", type=float, default=0.0, help="then collect on for so long and watch memory")
+    parser.add_argument("--policy", type=Path, help="directory of the agents that play, <directory>/<game>/module")
+    parser.add_argument("--steps", type=int, default=3_000, help="steps per process and turn")
+    parser.add_argument("--runs", type=int, default=5, help="turns to take the median over")
+    parser.add_argument("--seconds", type=float, default=0.0, help="seconds to keep collecting and sample memory")
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     games = [resolve_game(game) for game in arguments.game]
@@ -184,7 +184,7 @@ def main() -> None:
     Console(width=100).print(table)
     print(f"{size:.0f} bytes per frame on disk")
     for played, resident in (memory[0], *memory[1:][-1:]):
-        print(f"memory of a rollout worker, {played:,} steps on: {resident / 1e6:.0f} MB")
+        print(f"memory of a rollout worker after {played:,} steps: {resident / 1e6:.0f} MB")
     if arguments.json:
         document = {"games": games, "cores": os.cpu_count(), "rates": rates, "bytes_per_frame": size}
         document["memory"] = [{"steps": played, "bytes": resident} for played, resident in memory]

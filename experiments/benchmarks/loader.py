@@ -1,9 +1,9 @@
-"""How fast windows are loaded from local disk on one core, beside what else could be done with the same frames.
+"""How fast windows are loaded from local disk on one core, compared with other ways to read the same frames.
 
-Without --data it first plays two games. Then, in turns on a single core, of which every figure is the median: decoding
-all files with bare pyarrow; the loader, at several strides and sizes of its shuffle buffer; and a reader that decodes
-windows from a folder of numbered JPEGs. The files are in the system's cache, as those of a training soon are. Last, the
-peak of memory over an epoch of an eighth of the data and of all of it, each in a process of its own.
+Without --data, it first plays two games. Then it measures, on one core and in several rounds: decoding all files with
+bare pyarrow; the loader, at several strides and shuffle buffer sizes; and decoding windows from folders of numbered
+JPEGs. Figures are medians over the rounds. The files are in the page cache, as those of a training soon are. Finally
+it measures the peak memory of an epoch of an eighth of the data and of all of it, each in its own process.
 
     python experiments/benchmarks/loader.py --steps 50000 --keep data/benchmark
     python experiments/benchmarks/loader.py --data data/benchmark --json loader.json
@@ -43,9 +43,9 @@ GAMES = ("Kangaroo-Atari2600-v0", "Hero-Atari2600-v0")
 LENGTH = 16  # frames of a window
 BATCH = 80  # paper: of the dynamics
 JPEG_QUALITY = 95
-JPEG_FRAMES = 2_000  # at most, in the folder
+JPEG_FRAMES = 2_000  # at most
 MEMORY_BUFFER = 256  # windows
-PARTS = 8  # the small dataset is one of so many
+PARTS = 8  # the small dataset is one of them
 
 
 @dataclass
@@ -53,8 +53,8 @@ class Case:
     """One way to read windows."""
 
     name: str
-    run: Callable[[], int]  # reads, and tells how many windows
-    rates: list[float] = field(default_factory=list)  # windows per second, one of each turn
+    run: Callable[[], int]  # reads windows and returns their number
+    rates: list[float] = field(default_factory=list)  # windows per second, one per turn
 
     @property
     def rate(self) -> float:
@@ -62,7 +62,7 @@ class Case:
 
 
 def play(root: Path, steps: int) -> None:
-    """Random play of the games: so many steps of each, in shards of an eighth."""
+    """Random play of the games: `steps` steps of each, in shards of an eighth."""
     settings = [f"collection.steps_per_shard={-(-steps // PARTS)}", f"games={json.dumps(GAMES)}"]
     command = [sys.executable, "-m", "genie_ray", "collect", str(root), "--steps", str(steps), *settings]
     subprocess.run(command, check=True)
@@ -81,7 +81,7 @@ def an_eighth(dataset: ReplayDataset, root: Path) -> ReplayDataset:
 
 
 def bare(dataset: ReplayDataset) -> Callable[[], int]:
-    """Decodes every row group, from open files; counts the windows that would be, if they were cut without overlap."""
+    """Decodes every row group of open files; counts the windows that the frames would make without overlap."""
     files = {path: pq.ParquetFile(path, memory_map=True) for path in shard_paths(dataset.root)}
 
     def run() -> int:
@@ -95,11 +95,11 @@ def bare(dataset: ReplayDataset) -> Callable[[], int]:
 
 
 def loader(dataset: ReplayDataset, stride: int, shuffle_buffer: int, windows: int) -> Callable[[], int]:
-    """Takes whole batches from where the last run ended."""
+    """Loads whole batches, continuing where the last run ended."""
     batches = WindowLoader(
         dataset, split="all", length=LENGTH, stride=stride, batch_size=BATCH, seed=0, shuffle_buffer=shuffle_buffer
     )
-    next(batches)  # memory is had from the system once
+    next(batches)  # allocates memory once
 
     def run() -> int:
         return sum(len(batch["frames_BTHWC"]) for batch in itertools.islice(batches, windows // BATCH))
@@ -138,7 +138,7 @@ def jpegs(dataset: ReplayDataset, root: Path, windows: int) -> Callable[[], int]
 def measure(cases: list[Case], turns: int) -> None:
     """Fills in the rates, on one core."""
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})  # threads that a loader starts from here on have no other core either
+    os.sched_setaffinity(0, {min(cores)})  # inherited by threads that a loader starts later
     for case in cases:
         case.run()
     for turn in range(turns):
@@ -151,12 +151,12 @@ def measure(cases: list[Case], turns: int) -> None:
 
 
 def peak_memory_mb() -> float:
-    """Of this process, by Linux's count."""
+    """Peak memory of this process, as counted by Linux."""
     return int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1e3
 
 
 def memory_of_an_epoch(root: Path) -> float:
-    """MB by which the peak grows while a process loads an epoch; what Python, PyTorch and the index take is before."""
+    """MB by which peak memory grows while a process loads an epoch, without Python, PyTorch and the index."""
     dataset = ReplayDataset(root)
     batches = WindowLoader(
         dataset, split="all", length=LENGTH, stride=LENGTH, batch_size=1, seed=0, shuffle_buffer=MEMORY_BUFFER
@@ -168,7 +168,7 @@ def memory_of_an_epoch(root: Path) -> float:
 
 
 def describe(dataset: ReplayDataset) -> dict[str, float]:
-    """How much there is of a dataset."""
+    """The size of a dataset."""
     frames = sum(ref.length + 1 for ref in dataset.episodes)
     stored = sum(path.stat().st_size for path in shard_paths(dataset.root))
     pixels = int(np.prod(dataset.metadata.frame_shape))
@@ -225,12 +225,12 @@ def run(dataset: ReplayDataset, scratch: Path, arguments: argparse.Namespace) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, help="replay dataset; without one, games are played")
-    parser.add_argument("--steps", type=int, default=50_000, help="of each game played")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="where to leave what is played")
+    parser.add_argument("--data", type=Path, help="replay dataset; default: play games first")
+    parser.add_argument("--steps", type=int, default=50_000, help="steps to play of each game")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="where to keep the played dataset")
     parser.add_argument("--stride", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--buffer", type=int, nargs="+", default=[512, 2048], help="windows that are shuffled")
-    parser.add_argument("--windows", type=int, default=8_000, help="that a loader reads in a turn")
+    parser.add_argument("--buffer", type=int, nargs="+", default=[512, 2048], help="windows in the shuffle buffer")
+    parser.add_argument("--windows", type=int, default=8_000, help="windows that a loader reads per turn")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()

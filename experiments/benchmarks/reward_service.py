@@ -1,9 +1,9 @@
 """What the reward service costs: windows per second against the bare model, latency, and environment steps per second.
 
 Rates: callers are processes that send fragments as an AutoExplore runner does (8 environments × 25 steps), each with
-`--outstanding` requests on their way. The bare model judges the same windows in a process of its own, as the replica is
-one, in batches of the same size, with as many threads. Play: a rollout worker of AutoExplore on a real game, with
-rewards and without. All are taken in turns; medians of several turns, ratios within a turn.
+`--outstanding` requests in flight. The bare model judges the same windows in its own process, like a replica, with the
+same batch size and number of threads. Play: a rollout worker of AutoExplore on a real game, with and without rewards.
+Measurements alternate over several turns; figures are medians over the turns, ratios are taken within a turn.
 
     python experiments/benchmarks/reward_service.py --world-model runs/demo/dynamics/best --json reward_service.json
     python experiments/benchmarks/reward_service.py --part play --game Kangaroo-Atari2600-v0
@@ -30,7 +30,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-sys.path.remove(str(Path(__file__).parent))  # where world_model.py would pass for the package
+sys.path.remove(str(Path(__file__).parent))  # where world_model.py would shadow the package
 
 from genie_ray.base.precision import Precision
 from genie_ray.base.session import ray_session
@@ -51,13 +51,13 @@ from world_model.genie import GenieReduxG, GenieReduxGConfig
 from world_model.layers.quantizer import QuantizerConfig
 from world_model.tokenizer import TokenizerConfig
 
-ENVIRONMENTS, STEPS = 8, 25  # of a request
+ENVIRONMENTS, STEPS = 8, 25  # per request
 WARM_UP_S = 1.0
 STATS_TIMEOUT_S = 30.0
 
 
 def new_checkpoint(size: str, directory: Path) -> Path:
-    """A world model with random weights: time does not depend on what it has learned."""
+    """A world model with random weights: its speed does not depend on them."""
     if size == "paper":
         config = GenieReduxGConfig()
     else:  # experiments/demo.yaml
@@ -70,7 +70,7 @@ def new_checkpoint(size: str, directory: Path) -> Path:
 
 
 def fragments(model: GenieReduxG, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Noise as one request of a rollout worker."""
+    """Noise in the form of a rollout worker's request."""
     rng, size = np.random.default_rng(seed), model.tokenizer.config.frame_size
     steps = STEPS + LOOKBACK
     frames = [rng.integers(0, 256, (steps + 1, size, size, 3), np.uint8) for _ in range(ENVIRONMENTS)]
@@ -79,7 +79,7 @@ def fragments(model: GenieReduxG, seed: int) -> tuple[list[np.ndarray], list[np.
 
 @ray.remote(num_cpus=0)
 class Bare:
-    """The model without a service, in a thread and with memory as a replica has them."""
+    """The model without a service, with a replica's thread and memory settings."""
 
     def __init__(self, checkpoint: Path, config: RewardConfig) -> None:
         size = config.batch_size
@@ -107,13 +107,13 @@ class Bare:
 
 @ray.remote(num_cpus=0)
 class Caller:
-    """One process that asks for rewards."""
+    """A process that requests rewards."""
 
     def __init__(self, factory: Callable[[], ServeRewardClient], question: Any, outstanding: int) -> None:
         self._client, self._question, self._outstanding = factory(), question, outstanding
 
     def ask(self, seconds: float) -> list[float]:
-        """Seconds that each request took of those sent within a time."""
+        """Sends requests for `seconds`; returns the seconds that each one took."""
         sent: deque[tuple[float, Any]] = deque()
         latencies: list[float] = []
         end = time.perf_counter() + seconds
@@ -137,7 +137,7 @@ def rates(checkpoint: Path, config: RewardConfig, arguments: argparse.Namespace)
     described = describe_checkpoint(checkpoint)
     names = described["action_names"] or [str(action) for action in range(described["num_actions"])]
     if 2 * (config.gpus or 0) > (there := ray.cluster_resources().get("GPU", 0)):
-        raise ValueError(f"--gpus is {config.gpus:g}; allowed: at most {there / 2:g}, as the bare model takes as many")
+        raise ValueError(f"--gpus is {config.gpus:g}; allowed: at most {there / 2:g}, as the bare model takes the same")
     alone = Bare.options(num_gpus=config.gpus).remote(checkpoint, config)
 
     def bare_rate(seconds: float) -> float:
@@ -214,7 +214,7 @@ def play(checkpoint: Path, config: RewardConfig, arguments: argparse.Namespace) 
         def play_with_rewards() -> int:
             fragment = curious.play_fragment(weights=weights, env_steps=0)
             if fragment.dropped_in_a_row:
-                raise RuntimeError("a fragment got no rewards: what is measured is not what it says")
+                raise RuntimeError("a fragment got no rewards: the measurement is invalid")
             return fragment.steps
 
         ways = {"without": play_without_rewards, "with": play_with_rewards}
@@ -242,21 +242,21 @@ def play(checkpoint: Path, config: RewardConfig, arguments: argparse.Namespace) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--world-model", type=Path, help="checkpoint; without one, --size with random weights")
+    parser.add_argument("--world-model", type=Path, help="checkpoint; default: random weights of --size")
     parser.add_argument("--size", choices=("small", "paper"), default="small")
     parser.add_argument("--part", nargs="+", choices=("rates", "play"), default=["rates", "play"])
     parser.add_argument("--callers", nargs="+", type=int, default=[1, 2, 4])
-    parser.add_argument("--outstanding", type=int, default=2, help="requests that a caller has on their way")
+    parser.add_argument("--outstanding", type=int, default=2, help="requests that a caller has in flight")
     parser.add_argument("--batch", type=int, default=64, help="windows per forward pass")
     parser.add_argument("--precision", choices=get_args(Precision), default="auto", help="of the model")
     parser.add_argument(
         "--gpus",
         type=float,
         default=torch.cuda.is_available() / 2,
-        help="of the service, and as many of the bare model",
+        help="GPUs of the service, and the same share for the bare model",
     )
-    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
-    parser.add_argument("--turns", type=int, default=3, help="of which the median counts")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a measurement")
+    parser.add_argument("--turns", type=int, default=3, help="turns to take the median over")
     parser.add_argument("--game", default="Kangaroo-Atari2600-v0")
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
@@ -268,7 +268,7 @@ def main() -> None:
             document["rates"] = measured = rates(checkpoint, config, arguments)
             bare = measured["bare_windows_per_second"]
             table = Table(
-                title=f"{measured['windows_per_request']} windows a request; bare model {bare:,.0f} windows/s"
+                title=f"{measured['windows_per_request']} windows per request; bare model {bare:,.0f} windows/s"
             )
             for column in ("callers", "windows/s", "of the bare model", "p50 ms", "p95 ms"):
                 table.add_column(column, justify="right")

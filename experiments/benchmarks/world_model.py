@@ -1,8 +1,8 @@
-"""How fast the world model is, as a share of what the machine can do: training steps, reward queries, rollouts.
+"""How fast the world model is, as a share of the machine's peak rate: training steps, reward queries, rollouts.
 
-Every figure is the median of several runs, taken in turns, beside the matrix multiplication rate measured in the same
-turns at the same type. FLOPs are those of the matrix products, convolutions and attention that were executed, counted
-by torch.utils.flop_counter; no credit for element-wise work.
+Every figure is the median of several alternating runs; the matrix multiplication rate is measured in the same runs, in
+the same type. FLOPs are those of executed matrix products, convolutions and attention, counted by
+torch.utils.flop_counter; element-wise work does not count.
 
     python experiments/benchmarks/world_model.py --size small paper --json world_model.json
     python experiments/benchmarks/world_model.py --device cuda --batch 80 --compile
@@ -26,7 +26,7 @@ from rich.table import Table
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.remove(str(Path(__file__).parent))  # where this file would pass for the package that it measures
+sys.path.remove(str(Path(__file__).parent))  # where this file would shadow the package that it measures
 
 from world_model import maskgit
 from world_model.dynamics import DynamicsConfig
@@ -46,10 +46,10 @@ ALIGNED = DecodingConfig(steps=STEPS, mode="autoregressive", frames_per_step=1)
 
 @dataclass
 class Case:
-    """One thing that is timed."""
+    """One thing to time."""
 
     name: str
-    frames: int  # that one run processes or makes
+    frames: int  # processed or predicted in one run
     run: Callable[[], object]
     slow: bool = False  # run once, while its FLOPs are counted
     flops: int = 0
@@ -59,7 +59,7 @@ class Case:
 
 
 def build_model(size: str, alignment: str, device: torch.device) -> GenieReduxG:
-    """A world model with random weights: time does not depend on what it has learned."""
+    """A world model with random weights: its speed does not depend on them."""
     if size == "paper":
         published = TokenizerConfig(quantizer=QuantizerConfig(kind="cosine"), mean_frame=False)
         config = GenieReduxGConfig(tokenizer=published, dynamics=DynamicsConfig(alignment=alignment))
@@ -74,7 +74,7 @@ def build_model(size: str, alignment: str, device: torch.device) -> GenieReduxG:
 def cases(
     size: str, batch: int, device: torch.device, dtype: torch.dtype, *, uncached: bool
 ) -> tuple[list[Case], list[nn.Module]]:
-    """Everything that is timed for a model size, and the models that may be compiled for it."""
+    """Everything to time for a model size, and the models that may be compiled for it."""
     shifted, aligned = (build_model(size, alignment, device) for alignment in ("shifted", "aligned"))
     length = shifted.dynamics.config.max_frames
     window = PRIMES + PREDICTED
@@ -93,7 +93,7 @@ def cases(
     tokenizer = build_model(size, "shifted", device).tokenizer.requires_grad_(True)
 
     def training_step(model: nn.Module, *batch: torch.Tensor) -> Callable[[], None]:
-        """Forward, backward, clipping and optimiser; of the dynamics, the frames' tokens, too."""
+        """Forward, backward, clipping and optimiser; for the dynamics, also encoding the frames."""
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
         model.train()
@@ -132,7 +132,7 @@ def cases(
         return run
 
     def rollout_uncached(model: GenieReduxG, decoding: DecodingConfig) -> Callable[[], None]:
-        """The same rollout in fp32, with every frame computed again at each step."""
+        """The same rollout in fp32, with every frame recomputed at each step."""
         pixels, actions = clip(1, window)
 
         @torch.no_grad()
@@ -152,7 +152,7 @@ def cases(
         pixels, actions = clip(1, PRIMES)
         with autocast():
             rollout = Rollout(aligned, pixels, actions, decoding=DecodingConfig(steps=4))
-            for _ in range(PLAYED):  # longer than a clip, so that it slides
+            for _ in range(PLAYED):  # longer than a clip, so that a new one is started
                 rollout.step(torch.zeros(1, dtype=torch.int64, device=device))
 
     listed = [
@@ -224,7 +224,7 @@ def measure(listed: list[Case], runs: int, device: torch.device, dtype: torch.dt
 
 
 def warm_up(listed: list[Case], compiled: list[nn.Module], device: torch.device) -> None:
-    """Runs everything once; counts its FLOPs (before it is compiled: those would not be seen) and its memory."""
+    """Runs everything once; counts its FLOPs (before compilation, which hides them) and its memory."""
     for case in listed:
         print(f"warming up: {case.name}", file=sys.stderr)
         with FlopCounterMode(display=False) as counter:
@@ -247,10 +247,10 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--batch", type=int, default=1, help="clips in a training step")
-    parser.add_argument("--runs", type=int, default=5, help="of which the median counts")
+    parser.add_argument("--runs", type=int, default=5, help="runs to take the median over")
     parser.add_argument("--compile", action="store_true", help="torch.compile the stacks (not in cached rollouts)")
-    parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in their name")
-    parser.add_argument("--no-uncached", action="store_true", help="leave out the slow rollout that caching is held to")
+    parser.add_argument("--only", default="", metavar="TEXT", help="run only cases with TEXT in their name")
+    parser.add_argument("--no-uncached", action="store_true", help="leave out the slow rollout without cache")
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     device, dtype = torch.device(arguments.device), {"fp32": torch.float32, "bf16": torch.bfloat16}[arguments.dtype]

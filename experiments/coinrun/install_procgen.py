@@ -1,8 +1,8 @@
-"""Installs procgen, CoinRun's game, into this environment, where `pip install procgen` refuses.
+"""Installs procgen, the package with CoinRun, into this environment, where `pip install procgen` refuses.
 
-procgen's last wheels are for Python 3.10, but what is compiled in them is a plain shared library that any Python loads
-through cffi. Its Python part asks for NumPy before 2.0 and imports gym, yet runs with NumPy 2 and the last gym. So the
-three packages are installed as they are published, without what they ask for:
+procgen's last wheels are for Python 3.10, but their compiled part is a plain shared library that any Python loads
+through cffi. Its Python part requires NumPy before 2.0 and imports gym, yet runs with NumPy 2 and the last gym. So the
+three packages are installed as published, without their dependencies:
 
     pip install -e .[coinrun]
     python experiments/coinrun/install_procgen.py

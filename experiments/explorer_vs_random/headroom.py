@@ -1,14 +1,14 @@
-"""Can fixed ways of playing see more than random play, and would the reward tell an explorer so?
+"""Can fixed ways of playing see more than random play, and would the reward show it to an explorer?
 
-Plays each game of explorer_vs_random by chance, by chance with every action held for some steps, and by chance with one
-action taken half of the time. Counts distinct cells, and asks a frozen world model for the published reward of the same
-play. Where the widest way of playing is hardly wider than chance, no explorer can be; where it is wider but is not paid
-more, the reward does not lead there; where it is both and an explorer did not find it, learning is at fault.
+Plays each game of explorer_vs_random at random, at random with every action held for some steps, and at random with one
+action taken half of the time. Counts distinct cells, and computes the published reward of the same play with a frozen
+world model. If the widest way of playing is hardly wider than random play, no explorer can be; if it is wider but not
+rewarded more, the reward does not lead there; if both hold and an explorer did not find it, learning is at fault.
 
-The reward is asked for several shares of the tokens that count (eq. 4). A way's reward is told by how many standard
-deviations of a step's reward under random play it is above random play's mean: what a learner can tell apart.
+The reward is computed for several shares of the tokens (eq. 4). It is given in standard deviations of a step's reward
+under random play, above the mean of random play: a measure of what a learner can distinguish.
 
-Prints a Markdown table, all figures relative to random play of the same seed.
+Prints a Markdown table, with all figures relative to random play of the same seed.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ class Way:
 
 
 def ways(names: Sequence[str]) -> list[Way]:
-    """Those that are compared; the first one is random play."""
+    """The ways to compare; the first one is random play."""
     held = [Way(name=f"by chance, held {steps} steps", held=steps) for steps in (5, 10)]
     leaning = [Way(name=f"half {name}, held 5 steps", favourite=index, held=5) for index, name in enumerate(names)]
     return [Way(name="by chance"), *held, *leaning]
 
 
 def play(game: str, config: EnvConfig, way: Way, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Frames uint8 [steps + 1, H, W, C] and actions int64 [steps] of play, and the steps after which it began anew."""
+    """Frames uint8 [steps + 1, H, W, C] and actions int64 [steps] of play, and the steps after which it was reset."""
     env = make_game(game, config)
     actions = way.actions(steps, int(env.action_space.n), np.random.default_rng(seed))
     frames, ends = [env.reset()[0]], []
@@ -87,7 +87,7 @@ def play(game: str, config: EnvConfig, way: Way, steps: int, seed: int) -> tuple
 def rewards_of(
     model: GenieReduxG, shares: Sequence[float], frames: np.ndarray, actions: np.ndarray, ends: Sequence[int]
 ) -> np.ndarray:
-    """Of the windows of every `JUDGED_EVERY`th fragment, where it is within an episode; [shares, windows]."""
+    """Rewards of the windows of every `JUDGED_EVERY`th fragment that lies within an episode; [shares, windows]."""
     starts = range(0, len(actions) - FRAGMENT + 1, JUDGED_EVERY * FRAGMENT)
     windows = join(
         [
@@ -105,11 +105,11 @@ def rewards_of(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("results", type=Path, help="--out of explorer_vs_random's run.py: its world models judge")
-    parser.add_argument("--seeds", type=int, nargs="+", help="some of the YAML file's; all of them if not given")
+    parser.add_argument("results", type=Path, help="--out of explorer_vs_random's run.py, with the world models")
+    parser.add_argument("--seeds", type=int, nargs="+", help="some of the YAML file's; default: all")
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "config.yaml", help="its YAML file")
-    parser.add_argument("--games", nargs="+", help="some of the YAML file's; all of them if not given")
-    parser.add_argument("--top-k", type=float, nargs="+", default=[0.05, 0.25, 1.0], help="shares of tokens that count")
+    parser.add_argument("--games", nargs="+", help="some of the YAML file's; default: all")
+    parser.add_argument("--top-k", type=float, nargs="+", default=[0.05, 0.25, 1.0], help="shares of tokens to average")
     arguments = parser.parse_args()
     described = yaml.safe_load(arguments.config.read_text())
     config, steps = build(RunConfig, described["base"]), described["base"]["collection"]["finetune_steps"]

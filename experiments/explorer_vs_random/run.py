@@ -1,18 +1,18 @@
 """Explorers against random play: distinct cells at equal steps, and how new their play is to the world model (Tab. 6).
 
-Reads a YAML file with `seeds`, `base` (settings as in any preset), `explorers` (name → what it changes; its `games` may
-be fewer than the base's) and `variants` (name → changes of `base` and `seeds`, and other `explorers`). For each seed
-one world model is trained on random play of all games and then judges every explorer's training, game by game. A
-trained explorer plays as many steps as random play; both are counted in cells, and the world model predicts both: the
-lower its PSNR, the newer the play. "While learning" compares what a training saw with the random play that the world
-model learned from, at as many steps as both have.
+Reads a YAML file with `seeds`, `base` (settings as in any preset), `explorers` (name → changes; `games` may be fewer
+than the base's) and `variants` (name → changes of `base` and `seeds`, and other `explorers`). For each seed, one world
+model is trained on random play of all games and then judges every explorer's training, game by game. A trained explorer
+plays the same number of steps as random play. Cells are counted for both, and the world model predicts both: the lower
+its PSNR, the newer the play. "While learning" compares the play in training with the random play that the world model
+learned from, at the largest number of steps that both have.
 
-"Settled" epochs are those that a training warns of, where play narrows to less than a third (`exploring.settling`);
-"breadth kept" is how many distinct cells a step the last epochs of training saw, over how many the widest ones did.
+"Settled" epochs are those that a training warns about, in which play narrows to less than a third
+(`exploring.settling`); "breadth kept" is the distinct cells per step of training's last epochs, relative to its widest.
 
-Leaves, in OUT/seed-N, datasets, checkpoints, and one `result.json` for each explorer and game; in OUT, `results.json`,
-`results.md` and `results.png` (a variant's are named after it), written anew after each. Run again, it continues; what
-has its result is not done again. A variant that leaves the world model as it is may share OUT.
+Writes to OUT/seed-N datasets, checkpoints, and one `result.json` for each explorer and game; to OUT, `results.json`,
+`results.md` and `results.png` (a variant's are named after it), updated after each result. A repeated run continues and
+skips existing results. A variant with an unchanged world model may share OUT.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ from genie_ray.replay.coverage import coverage_curve
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.training.train import train_world_model
 
-CURVE_POINTS = 100  # of a coverage curve, that a result keeps
-CURVE_STEPS = 100  # between two of them, for play that a world model learned from
-BREADTH_EPOCHS = 3  # in a row
+CURVE_POINTS = 100  # of a coverage curve, kept in a result
+CURVE_STEPS = 100  # between two points, for play that a world model learned from
+BREADTH_EPOCHS = 3  # consecutive ones
 COLORS = matplotlib.colormaps["tab10"].colors
 MODEL, RANDOM = "world model", "random"
 
@@ -63,7 +63,7 @@ def base_model(config: RunConfig, directory: Path) -> Path:
 
 
 def train_explorer(config: RunConfig, game: str, world_model: Path, directory: Path) -> Policy:
-    """Trains a game's explorer; the policy it plays by."""
+    """Trains a game's explorer; returns its policy."""
     agents, collection = directory / "agents", config.collection
     for _ in train_explorers(agents, [game], world_model, config):
         pass
@@ -76,7 +76,7 @@ def train_explorer(config: RunConfig, game: str, world_model: Path, directory: P
 
 
 def cells_by_chance(game: str, play: Path) -> list[dict[str, float]]:
-    """Distinct cells after every `CURVE_STEPS` steps of a game's random play, in the form of a training's log."""
+    """Distinct cells after every `CURVE_STEPS` steps of a game's random play, in the format of a training log."""
     dataset = ReplayDataset(play)
     curve = coverage_curve(dataset.read(episode) for episode in dataset.episodes if episode.game == game)
     return [
@@ -85,12 +85,12 @@ def cells_by_chance(game: str, play: Path) -> list[dict[str, float]]:
 
 
 def run_cell(name: str, config: RunConfig, game: str, world_model: Path, training_play: Path, directory: Path) -> Row:
-    """One explorer (or random play) on one game under one seed; at once, if its result is there.
+    """One explorer (or random play) on one game with one seed; returns at once if its result exists.
 
     Raises:
-        ValueError: the result is of other settings.
+        ValueError: the existing result has other settings.
     """
-    # Of random play, the explorer's settings and rewards are no part of the result.
+    # A result of random play does not depend on the explorer's settings and rewards.
     free = ("ray.", "exploration.", "reward.") if name == RANDOM else ("ray.",)
     return kept_row(
         directory / "result.json",
@@ -101,12 +101,12 @@ def run_cell(name: str, config: RunConfig, game: str, world_model: Path, trainin
 
 
 def make_cell(name: str, config: RunConfig, game: str, world_model: Path, training_play: Path, directory: Path) -> Row:
-    """Trains the explorer, lets it play, and measures that play."""
+    """Trains the explorer, has it play, and measures that play."""
     begin = time.perf_counter()
     policy = Policy(name=RANDOM) if name == RANDOM else train_explorer(config, game, world_model, directory)
     trained = time.perf_counter()
     play, steps = directory / "play", config.collection.finetune_steps
-    # Under another seed than the play that the world model learned from.
+    # With a seed other than that of the play the world model learned from.
     collect(play, policy, [game], steps, config.collection, config.env, seed=config.seed + 1)
     models = evaluate({MODEL: world_model}, play, directory / "evaluation", config.evaluation, config.ray)["models"]
     dataset = ReplayDataset(play)
@@ -123,7 +123,7 @@ def make_cell(name: str, config: RunConfig, game: str, world_model: Path, traini
         "psnr": models[MODEL]["all"]["psnr"],
         "delta_psnr": models[MODEL]["all"]["delta_psnr"],
         "copy_psnr": models[COPY]["all"]["psnr"],
-        "settled_epochs": sum(line.get("settled", 0.0) for line in log),  # warned of
+        "settled_epochs": sum(line.get("settled", 0.0) for line in log),  # warned about
         "breadth_kept": breadth_kept(log),
         "training": cells_by_chance(game, training_play) if name == RANDOM else training,
         "training_seconds": trained - begin,
@@ -132,7 +132,7 @@ def make_cell(name: str, config: RunConfig, game: str, world_model: Path, traini
 
 
 def breadth_kept(log: Sequence[Mapping[str, float]]) -> float | None:
-    """Distinct cells a step of a training's last epochs, each counted by itself, over those of its widest ones."""
+    """Distinct cells per step of a training's last epochs, each counted separately, over those of its widest ones."""
     widths = [line["cells_of_epoch_per_step"] for line in log]
     if not widths:
         return None
@@ -141,7 +141,7 @@ def breadth_kept(log: Sequence[Mapping[str, float]]) -> float | None:
 
 
 def learning_ratio(row: Row, random: Row) -> float | None:
-    """Distinct cells that a training saw over those of random play, after the most steps of which both are known."""
+    """Distinct cells seen in training over those of random play, after the most steps for which both are known."""
     steps, cells = (
         [[line[key] for line in each["training"]] for each in (row, random)] for key in ("env_steps", "cells")
     )
@@ -163,7 +163,7 @@ def of(rows: Sequence[Row], **wanted: Any) -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A Markdown table for each game. Ratios are of the same seed's cells, averaged over seeds."""
+    """A Markdown table for each game. Ratios of cells are taken within a seed, then averaged over seeds."""
     names = list(dict.fromkeys(row["explorer"] for row in rows))
     lines = []
     for game in dict.fromkeys(row["game"] for row in rows):
@@ -174,7 +174,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def summary(name: str, found: Sequence[Row], random: Mapping[int, Row]) -> Row:
-    """A line of a game's table: one explorer over all seeds, beside random play of the same seed."""
+    """A line of a game's table: one explorer over all seeds, against random play of the same seed."""
     ratios = [row["cells"] / random[row["seed"]]["cells"] for row in found]
     learning = [ratio for row in found if (ratio := learning_ratio(row, random[row["seed"]])) is not None]
     trained = name != RANDOM
@@ -194,7 +194,7 @@ def summary(name: str, found: Sequence[Row], random: Mapping[int, Row]) -> Row:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Per game: cells by step of the trained policies' play (mean and range over seeds), and by step of learning."""
+    """Plots each game's cells by step of the trained policies' play (mean and range over seeds) and of training."""
     games = list(dict.fromkeys(row["game"] for row in rows))
     names = list(dict.fromkeys(row["explorer"] for row in rows))
     figure = blank_figure(1 + 4.4 * len(games), 7)
@@ -220,7 +220,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 def write_results(rows: Sequence[Row], out: Path, name: str) -> None:
-    """All that is there so far."""
+    """Writes all results so far."""
     write_atomically(out / f"{name}.json", lambda path: path.write_text(json.dumps(rows)))
     write_atomically(out / f"{name}.md", lambda path: path.write_text(table(rows)))
     draw(rows, out / f"{name}.png")
@@ -230,7 +230,7 @@ def read_configs(path: Path, variant: str | None = None) -> dict[int, dict[str, 
     """seed → explorer → settings; random play has the base's.
 
     Raises:
-        ValueError: settings that cannot work.
+        ValueError: the settings cannot work.
     """
     described: Mapping[str, Any] = yaml.safe_load(path.read_text())
     if variant is not None:
@@ -258,7 +258,7 @@ def main() -> None:
     parser.add_argument("config", type=Path, help="YAML file with seeds, base, explorers and variants")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
     parser.add_argument(
-        "--variant", help="of the file's variants; `tiny` shows that every part runs, in a minute or two"
+        "--variant", help="one of the file's variants; `tiny` checks that every part runs, in a minute or two"
     )
     arguments = parser.parse_args()
     configs, out, variant = (

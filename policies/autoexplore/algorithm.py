@@ -1,7 +1,7 @@
 """AutoExplore as an RLlib algorithm (Savov et al. 2025, sections 4 and A.3).
 
-One training iteration is one of the paper's epochs (`AutoExploreLearningConfig`): fragments of play arrive in the
-replay buffer, and the learner makes its updates on sequences from it. Rewards come from outside (`policies.rewards`).
+One training iteration is one epoch of the paper (`AutoExploreLearningConfig`): fragments of play enter the replay
+buffer, and the learner updates on sequences drawn from it. Rewards come from outside (`policies.rewards`).
 """
 
 from typing import Any
@@ -37,12 +37,12 @@ from policies.ray_internals import keep_runner_states
 from policies.replay import SequenceReplayBuffer
 from policies.rewards import LOOKBACK, RewardClientFactory, RewardUnavailableError
 
-EXPLORATION = "exploration"  # where an iteration's result holds the figures about rewards and actions
-MAX_DROPPED_IN_A_ROW = 3  # fragments that a runner may lose before the run is given up
+EXPLORATION = "exploration"  # key of the reward and action statistics in an iteration's result
+MAX_DROPPED_IN_A_ROW = 3  # dropped fragments of one runner that abort the run
 
 
 class AutoExploreConfig(AlgorithmConfig):
-    """RLlib's builder of an AutoExplore run.
+    """RLlib config that builds an AutoExplore run.
 
     `AutoExploreConfig().environment(name, env_config=…).training(learning=…, network=…, reward_client_factory=…)`
     """
@@ -53,20 +53,20 @@ class AutoExploreConfig(AlgorithmConfig):
         self.reward_client_factory: RewardClientFactory | None = None
         self.reward_timeout_s = 60.0
         self.learner_threads = 0
-        self.sample_timeout_s = 300.0  # for a fragment and the rewards of the one before
+        self.sample_timeout_s = 300.0  # for one fragment and the rewards of the previous one
         self.env_runner_cls = CuriosityEnvRunner
         self.gym_env_vectorize_mode = "async"
         self.episode_lookback_horizon = LOOKBACK
         self.grad_clip_by = "global_norm"
-        # A runner that dies is started again, and so are the environments of one that loses an environment.
+        # Restart a runner that dies, and all environments of a runner that loses one.
         self.restart_failed_env_runners = True
         self.restart_failed_sub_environments = True
         self.delay_between_env_runner_restarts_s = 1.0
-        keep_runner_states(self)  # weights travel with the requests to play (`FragmentSource`)
+        keep_runner_states(self)  # weights travel with the play requests (`FragmentSource`)
         self._set_learning(AutoExploreLearningConfig())
 
     def _set_learning(self, learning: AutoExploreLearningConfig) -> None:
-        """Keeps the config and writes what RLlib reads itself into its own fields."""
+        """Stores the config and copies what RLlib reads into RLlib's own fields."""
         self.learning = learning
         self.gamma = learning.gamma
         self.lr = learning.learning_rate
@@ -91,10 +91,11 @@ class AutoExploreConfig(AlgorithmConfig):
         Args:
             learning: schedule, replay, loss and evaluation.
             network: network and acting.
-            reward_client_factory: makes the client that answers with rewards; called once per environment runner.
+            reward_client_factory: makes a client for rewards; called once per environment runner, and each time
+                `old_rewards="ask"` has stored rewards judged again.
             reward_timeout_s: seconds to wait for a fragment's rewards before it is dropped.
-            learner_threads: of PyTorch, in the process of a learner without GPU; 0 leaves them as they are. Threads
-                that wait for a core which emulators or the reward model have are slower than fewer.
+            learner_threads: PyTorch threads of a learner without GPU; 0 keeps PyTorch's default. Fewer threads are
+                faster than threads waiting for cores that emulators or the reward model occupy.
         """
         super().training(**kwargs)
         if learning is not NotProvided:
@@ -133,7 +134,7 @@ class AutoExploreConfig(AlgorithmConfig):
 
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
-        # One row of a batch is one whole sequence: burn-in, learned steps and the bootstrapping frame.
+        # One batch row is one whole sequence: burn-in, learned steps and the frame to bootstrap from.
         row = self.learning.burn_in + self.learning.sequence_length + 1
         return super()._model_config_auto_includes | {"network": self.network, "max_seq_len": row}
 
@@ -141,12 +142,12 @@ class AutoExploreConfig(AlgorithmConfig):
 class AutoExplore(Algorithm):
     """Curiosity-only actor-critic with replay.
 
-    A checkpoint holds weights, optimiser, schedules, the rewards' scales and the replay buffer with its draws: a
-    restored learner makes the same updates from the same replay, bit for bit. Play is not restored: what was under way
-    is lost, episodes start anew, and the runners' random draws are others.
+    A checkpoint holds weights, optimiser, schedules, reward scales and the replay buffer with its random state: a
+    restored learner makes the same updates from the same replay, bit for bit. Play is not restored: fragments in flight
+    are lost, episodes start over, and the runners draw other random numbers.
 
-    `arrived` are the latest epoch's fragments and `evaluated` is the latest evaluation's, for logs; `evaluation_error`
-    says why there was none when one was due.
+    For logs, `arrived` holds the latest epoch's fragments and `evaluated` the latest evaluation's; `evaluation_error`
+    says why an evaluation that was due has none.
     """
 
     config: AutoExploreConfig
@@ -161,16 +162,16 @@ class AutoExplore(Algorithm):
         self.replay = SequenceReplayBuffer(capacity=learning.replay_capacity, seed=config.seed)
         assert config.reward_client_factory is not None
         self.judge = ReplayJudge(self.replay, config.reward_client_factory, learning, config.reward_timeout_s)
-        self.env_steps = 0  # that arrived with rewards, over all environments
+        self.env_steps = 0  # received with rewards, over all environments
         self.updates = 0
         self.arrived: list[JudgedFragment] = []
         self.evaluated: JudgedFragment | None = None
         self.evaluation_error = ""
-        self._weights_ages: list[np.ndarray] = []  # updates, of each step of the latest epoch
+        self._weights_ages: list[np.ndarray] = []  # in updates, for each step of the latest epoch
         self._source = FragmentSource(self.env_runner_group, self.learner_group, config.sample_timeout_s)
 
     def training_step(self) -> None:
-        """One epoch: its steps arrive, and for each step as many updates are made as is its share, exactly."""
+        """Runs one epoch: receives its steps and makes exactly the share of updates that each step is due."""
         learning, epoch_steps = self.config.learning, self.config.epoch_steps
         self.arrived, self._weights_ages, end = [], [], (self.iteration + 1) * epoch_steps
         while True:
@@ -184,12 +185,12 @@ class AutoExplore(Algorithm):
         self._log_epoch()
 
     def _weights_may_change(self) -> bool:
-        """Whether all play that is under way would still be fresh enough after one more update."""
+        """Whether all play in flight would still be fresh enough after one more update."""
         oldest = self._source.oldest_weights
         return oldest is None or self.updates + 1 - oldest <= self.config.learning.max_weights_age
 
     def _receive(self) -> None:
-        """Waits for fragments, takes them in, and so lets their runners play the next ones.
+        """Waits for fragments and stores them; their runners start on the next ones.
 
         Raises:
             RewardUnavailableError: a runner got no rewards several times in a row.
@@ -204,7 +205,7 @@ class AutoExplore(Algorithm):
             self.metrics.aggregate([fragment.metrics], key=ENV_RUNNER_RESULTS)
             if fragment.dropped_in_a_row >= MAX_DROPPED_IN_A_ROW:
                 raise RewardUnavailableError(
-                    f"the latest {MAX_DROPPED_IN_A_ROW} fragments got no rewards; is the reward service running?"
+                    f"the last {MAX_DROPPED_IN_A_ROW} fragments got no rewards; is the reward service running?"
                 )
             if fragment.episodes:
                 games = [str(infos[0].get("game", "")) for infos in fragment.infos]
@@ -225,7 +226,7 @@ class AutoExplore(Algorithm):
         self.updates += 1
 
     def sample_sequences(self) -> list[SingleAgentEpisode]:
-        """Draws an update's sequences, with normalised rewards; the replay buffer keeps them as they came."""
+        """Draws the sequences of an update, with normalised rewards; the replay buffer keeps the raw ones."""
         learning = self.config.learning
         sequences = self.replay.sample_sequences(
             learning.sequences_per_update, length=learning.sequence_length, burn_in=learning.burn_in
@@ -237,7 +238,7 @@ class AutoExplore(Algorithm):
         return sequences
 
     def _log_epoch(self) -> None:
-        """Logs how the epoch's rewards and actions are distributed."""
+        """Logs the distributions of the epoch's rewards and actions, and the counters."""
         episodes = [episode for fragment in self.arrived for episode in fragment.episodes]
         figures: dict[str, Any] = {
             "env_steps": self.env_steps,
@@ -264,7 +265,7 @@ class AutoExplore(Algorithm):
         super().cleanup()
 
     def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
-        # `FragmentSource` brings back those that it plays with.
+        # `FragmentSource` restores the runners that it plays with.
         return [] if env_runner_group is self.env_runner_group else super().restore_env_runners(env_runner_group)
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -283,7 +284,7 @@ class AutoExplore(Algorithm):
 
 
 def evaluate(algorithm: AutoExplore, runners: EnvRunnerGroup) -> tuple[dict[str, Any], int, int]:
-    """RLlib's hook: lets an evaluation runner play, and takes in its figures. Keeps what was played, or why nothing."""
+    """RLlib's evaluation hook: has a runner play and logs its metrics. Keeps the fragment, or why there is none."""
     config = algorithm.config
     played = play_evaluation(runners, config.learning, fragment_timeout_s=config.sample_timeout_s)
     algorithm.evaluation_error = played.error

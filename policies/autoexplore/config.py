@@ -1,4 +1,4 @@
-"""AutoExplore as numbers: network, acting, schedule, replay, loss and evaluation (Savov et al. 2025, section A.3)."""
+"""AutoExplore's settings: network, acting, schedule, replay, loss and evaluation (Savov et al. 2025, section A.3)."""
 
 import math
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ class AutoExploreModuleConfig:
         if self.epsilon_end > self.epsilon_start:
             raise ValueError(
                 f"epsilon_end is {self.epsilon_end}; allowed: at most epsilon_start ({self.epsilon_start}), "
-                "as exploration falls"
+                "as exploration decays"
             )
 
     def epsilon(self, env_steps: int) -> float:
-        """ε after that many environment steps, over all environments."""
+        """ε after `env_steps` environment steps, over all environments."""
         progress = min(env_steps / self.epsilon_steps, 1.0)
         return self.epsilon_start + progress * (self.epsilon_end - self.epsilon_start)
 
@@ -43,23 +43,23 @@ class AutoExploreLearningConfig:
     """Schedule, replay and loss. Defaults: Savov et al. 2025, section A.3, unless a comment says otherwise.
 
     An epoch is `steps_per_epoch` steps of every environment of every runner, and `updates_per_epoch` updates. The two
-    overlap: each fragment that arrives allows its share of the updates, after the first epoch's steps are there.
+    overlap: once the first epoch's steps are in, each new fragment releases its share of the updates.
     """
 
     # Schedule of an epoch.
-    num_envs: int = 8  # environments of one runner, each in a process of its own
+    num_envs: int = 8  # environments per runner, each in its own process
     steps_per_epoch: int = 200  # per environment
     updates_per_epoch: int = 200
     fragment_length: int = 25  # steps per reward request; ours: a request should overlap with play
-    max_weights_age: int = 200  # updates; ours: an epoch's, the age at which turn-taking would renew the weights
+    max_weights_age: int = 200  # updates; ours: one epoch's, as if play and learning took turns
     # Replay.
     sequences_per_update: int = 128
     sequence_length: int = 20
     # Steps before each sequence that only warm up the stored LSTM state (Kapturowski et al. 2019); the number is ours.
     burn_in: int = 4
     replay_capacity: int = 100_000  # steps; ours: about 1.6 GB at 64×64 with an LSTM of 512
-    # What becomes of stored rewards when a new judge takes over (a world model that was trained on): "mark" keeps them
-    # and scales each by the mean and spread of its own judge's, "ask" has them judged again. Ours.
+    # What happens to stored rewards when a new judge (a further trained world model) takes over: "mark" keeps them and
+    # scales each by the mean and spread of its own judge's rewards, "ask" has them judged again. Ours.
     old_rewards: Literal["mark", "ask"] = "mark"
     # Loss.
     gamma: float = 0.995
@@ -67,10 +67,10 @@ class AutoExploreLearningConfig:
     rho_clip: float = 1.0  # Espeholt et al. 2018
     value_weight: float = 0.5  # Espeholt et al. 2018
     entropy_weight: float = 0.001
-    prior_weight: float = 0.0  # of KL(mean policy ‖ uniform), against settling on one action everywhere; ours: off
+    prior_weight: float = 0.0  # of KL(mean policy ‖ uniform), against collapse onto one action; ours: off
     learning_rate: float = 1e-4
     gradient_norm: float = 10.0
-    reward_horizon: int = 100_000  # ours: rewards that the running mean and spread are taken over
+    reward_horizon: int = 100_000  # ours: number of rewards in the running mean and spread
     # Evaluation: the policy with the highest return per step is kept.
     evaluation_every: int = 20  # epochs
     evaluation_steps: int = 200  # per environment; ours: as many as in an epoch
@@ -91,8 +91,8 @@ class AutoExploreLearningConfig:
                 f"steps_per_epoch is {self.steps_per_epoch}; "
                 f"allowed: multiples of fragment_length ({self.fragment_length})"
             )
-        # Under way are a fragment that is played and one that waits for its rewards. With no more than the updates of
-        # these two, updates that are overdue would never be caught up.
+        # Two fragments are in flight: one being played, one waiting for rewards. A limit of only their updates would
+        # never let the learner catch up on overdue ones.
         fewest = 3 * math.ceil(self.updates_per_epoch * self.fragment_length / self.steps_per_epoch)
         if self.max_weights_age < fewest:
             raise ValueError(
@@ -100,19 +100,19 @@ class AutoExploreLearningConfig:
             )
 
     def check_capacity(self, *, num_env_runners: int, episode_steps: int) -> None:
-        """The replay holds every unfinished episode, so that none is evicted while it grows.
+        """Checks that the replay holds every unfinished episode, so that none is evicted while it grows.
 
         Args:
             num_env_runners: runners, each with `num_envs` environments.
             episode_steps: the longest episode.
 
         Raises:
-            ValueError: it does not.
+            ValueError: it is too small.
         """
         environments = max(num_env_runners, 1) * self.num_envs
         needed = environments * (episode_steps + self.fragment_length)
         if self.replay_capacity <= needed:
             raise ValueError(
                 f"replay_capacity is {self.replay_capacity}; allowed: more than {needed}, that is {environments} "
-                f"environments × ({episode_steps} steps of an episode + {self.fragment_length} of a fragment)"
+                f"environments × ({episode_steps} steps per episode + {self.fragment_length} per fragment)"
             )

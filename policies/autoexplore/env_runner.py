@@ -1,8 +1,8 @@
-"""Playing with delayed rewards: fragments are judged elsewhere while the environments step on.
+"""Play with delayed rewards: fragments are judged elsewhere while the environments keep stepping.
 
-Each `play_fragment()` plays one in all environments, asks for its rewards in one request and hands on the *previous*
-fragment, whose rewards have arrived meanwhile. The learner sees these rewards only: the game's own and its info
-variables are recorded as metrics and for logs, and left out of the episodes that are handed on.
+Each `play_fragment()` plays a fragment in all environments, asks for its rewards in one request and returns the
+*previous* fragment, whose rewards have arrived meanwhile. The learner sees only these rewards: the game's own rewards
+and info variables are kept for metrics and logs, and left out of the returned episodes.
 """
 
 import copy
@@ -26,16 +26,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedFragment(PlayedFragment):
-    """Pieces of episodes with their rewards; none at first, or if there were no rewards."""
+    """Pieces of episodes with their rewards; none for a runner's first fragment, or if rewards are missing."""
 
-    version: str = ""  # of the rewards' judge
-    statistics: dict[str, float] = field(default_factory=dict)  # means of what the rewards are made of
-    dropped_in_a_row: int = 0  # fragments without rewards, up to this one
+    version: str = ""  # of the judge
+    statistics: dict[str, float] = field(default_factory=dict)  # means of the rewards' components
+    dropped_in_a_row: int = 0  # consecutive fragments without rewards, up to this one
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Waiting:
-    """Pieces of episodes that wait for their rewards."""
+    """Pieces of episodes waiting for their rewards."""
 
     episodes: list[SingleAgentEpisode]
     future: RewardFuture
@@ -52,7 +52,7 @@ class CuriosityEnvRunner(FragmentEnvRunner):
         self._dropped_in_a_row = 0
 
     def hand_on(self, episodes: list[SingleAgentEpisode]) -> JudgedFragment:
-        """The fragment before this one, whose rewards have arrived meanwhile."""
+        """Returns the previous fragment, whose rewards have arrived meanwhile."""
         arriving, self._waiting = self._waiting, self._ask(episodes)
         answer = self._receive(arriving) if arriving else None
         common: dict[str, Any] = {"metrics": self.get_metrics(), "dropped_in_a_row": self._dropped_in_a_row}
@@ -65,10 +65,10 @@ class CuriosityEnvRunner(FragmentEnvRunner):
         return fragment
 
     def evaluate(self, *, steps: int, temperature: float) -> JudgedFragment:
-        """Plays that many steps in each environment from its start, without random actions, and waits for the rewards.
+        """Plays `steps` steps in each environment from a reset, without random actions, and waits for the rewards.
 
-        The environments start by the same seed each time. `reward_mean` among the metrics is the return per step, by
-        which policies are compared: long episodes don't win by their length. Without rewards there is an `error`.
+        Every evaluation resets with the same seed. Policies are compared by the metric `reward_mean`, the return per
+        step, so that long episodes don't win by length alone. Without rewards, the fragment has an `error`.
         """
         assert isinstance(self.module, Explorer)
         self.module.set_exploration(epsilon=0.0, temperature=temperature)
@@ -82,7 +82,7 @@ class CuriosityEnvRunner(FragmentEnvRunner):
         return self._judged(episodes, answer, metrics=self.get_metrics())
 
     def _ask(self, episodes: list[SingleAgentEpisode], *, remember: bool = True) -> _Waiting:
-        # `data` includes the lookback steps, so windows reach back over the fragment's start.
+        # `data` includes the lookback steps, so windows reach back past the fragment's start.
         future = self._client.submit(
             [episode.observations.data for episode in episodes],
             [np.asarray(episode.actions.data, np.int64) for episode in episodes],
@@ -92,14 +92,14 @@ class CuriosityEnvRunner(FragmentEnvRunner):
         return _Waiting(episodes=episodes, future=future)
 
     def _receive(self, fragment: _Waiting) -> RewardAnswer | None:
-        """The fragment's rewards, or None if there are none to be had now."""
+        """The fragment's rewards, or None if they are unavailable."""
         start = time.perf_counter()
         answer = None
         try:
             answer = self._answer(fragment)
             self._dropped_in_a_row = 0
         except RewardUnavailableError as error:
-            logger.warning("no rewards for a fragment, which is dropped: %s", error)
+            logger.warning("dropped a fragment without rewards: %s", error)
             self.metrics.log_value("fragments_dropped", 1, reduce="lifetime_sum")
             self._gaps.update(episode.id_ for episode in fragment.episodes)
             self._dropped_in_a_row += 1
@@ -133,7 +133,7 @@ class CuriosityEnvRunner(FragmentEnvRunner):
         judged = copy.copy(episode)
         judged.rewards = InfiniteLookbackBuffer(np.asarray(rewards, np.float32), lookback=episode.actions.lookback)
         judged.infos = InfiniteLookbackBuffer([{}] * len(episode.infos.data), lookback=episode.infos.lookback)
-        # What follows a dropped fragment cannot be joined to what preceded it: it counts as an episode of its own.
+        # Play after a dropped fragment cannot be joined to play before it: it counts as a separate episode.
         if self._gaps[episode.id_]:
             judged.id_ = f"{episode.id_}+{self._gaps[episode.id_]}"
         return judged

@@ -12,7 +12,7 @@ from policies.ray_internals import end_remote_runner, mark_unhealthy
 def play_evaluation(
     runners: EnvRunnerGroup, learning: AutoExploreLearningConfig, *, fragment_timeout_s: float
 ) -> JudgedFragment:
-    """Lets an evaluation runner play. Where it dies or hangs, what is returned has an `error`."""
+    """Has an evaluation runner play. If it dies or hangs, the returned fragment has an `error`."""
     timeout_s = fragment_timeout_s * -(-learning.evaluation_steps // learning.fragment_length)
     begin = time.monotonic()
     played = runners.foreach_env_runner(
@@ -22,7 +22,7 @@ def play_evaluation(
     )
     if played:
         return played[0]
-    # A runner that died, or is ended here, is started again by RLlib for the next time.
+    # RLlib restarts a runner that died or is killed here before the next evaluation.
     if time.monotonic() - begin >= timeout_s:
         for runner in runners.healthy_env_runner_ids():
             end_remote_runner(runners, runner)

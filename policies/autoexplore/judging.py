@@ -1,7 +1,7 @@
-"""Whose rewards the replay buffer holds, and what they are worth to the learner.
+"""Which judge gave each reward in the replay buffer, and how the learner scales it.
 
-A fragment's rewards are marked with the scale of their judge. When a new judge takes over, earlier ones' rewards stay,
-each scaled by the moments of its own judge, or everything that is stored is judged anew (`old_rewards`).
+A fragment's rewards are marked with their judge's scale. When a new judge takes over, older rewards either stay, each
+scaled by its own judge's moments, or everything stored is judged again (`old_rewards`).
 """
 
 import logging
@@ -19,12 +19,12 @@ from policies.rewards import RewardClientFactory, RewardUnavailableError
 
 logger = logging.getLogger(__name__)
 
-SCALE = "scale"  # column of an episode: the number of each reward's scale
-REQUEST_STEPS = 500  # that one request asks about; more only if one episode is longer
+SCALE = "scale"  # column of an episode: index of each reward's scale
+REQUEST_STEPS = 500  # per request to judge again; more only if a single episode is longer
 
 
 class ReplayJudge:
-    """Marks rewards with their scales, and keeps those."""
+    """Marks rewards with their scales and keeps the scales."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class ReplayJudge:
         self.scale = RewardScale(learning.reward_horizon)
 
     def mark(self, episodes: list[SingleAgentEpisode], version: str, games: Sequence[str] | None = None) -> None:
-        """Marks new rewards, and takes them into their judge's scales; `games` are the episodes', if of several."""
+        """Marks new rewards and adds them to their judge's scales; `games`: each episode's, if there are several."""
         judges = self.scale.judges
         self._mark(episodes, version, games or [""] * len(episodes))
         if self._asks_again and 0 < judges < self.scale.judges:
             try:
                 self._ask_again()
             except RewardUnavailableError as error:
-                logger.warning("stored rewards stay as their own judges gave them: %s", error)
+                logger.warning("not all stored rewards were judged again: %s", error)
 
     def _ask_again(self) -> None:
         client = self._clients()
@@ -74,7 +74,7 @@ class ReplayJudge:
                 episode.extra_model_outputs[SCALE] = InfiniteLookbackBuffer(numbers, lookback=episode.actions.lookback)
 
     def _requests(self) -> Iterator[list[SingleAgentEpisode]]:
-        """The stored episodes, as many at a time as are asked about at once."""
+        """The stored episodes, in batches of one request each."""
         batch: list[SingleAgentEpisode] = []
         for episode in self._replay.episodes:
             if batch and sum(map(len, batch)) + len(episode) > REQUEST_STEPS:

@@ -24,7 +24,7 @@ class AutoExploreLearner(TorchLearner):
             keep_freed_memory()
             if self.config.learner_threads:
                 torch.set_num_threads(self.config.learner_threads)
-        self._earlier_weights: dict[str, Tensor] | None = None  # those of an epoch ago
+        self._earlier_weights: dict[str, Tensor] | None = None  # from one epoch ago
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
@@ -40,7 +40,7 @@ class AutoExploreLearner(TorchLearner):
             log_probs_BT=log_probs_BTA.gather(-1, actions_BT.unsqueeze(-1)).squeeze(-1),
             behaviour_log_probs_BT=batch[Columns.ACTION_LOGP][:, :-1],
             rewards_BT=batch[Columns.REWARDS][:, :-1],
-            # Rewards are centred: after an end, worth 0, average play is expected.
+            # Rewards are centred: the value 0 after the end of an episode stands for average play.
             discounts_BT=learning.gamma * (1 - batch[Columns.TERMINATEDS][:, :-1].float()),
             values_BS=values_BS,
             mask_BT=mask_BT,
@@ -68,7 +68,7 @@ class AutoExploreLearner(TorchLearner):
     def _log(
         self, module_id: str, window: int, terms: LossTerms, returns: VTrace, values_BT: Tensor, mask_BT: Tensor
     ) -> None:
-        """Logs the loss and the importance ratios: far from 1, replay is too old to learn from."""
+        """Logs the loss and the importance ratios; ratios far from 1 mean the replay is too old to learn from."""
         log_rhos_BT = returns.rhos_BT.log()
         self.metrics.log_dict(
             {
@@ -87,7 +87,7 @@ class AutoExploreLearner(TorchLearner):
 
     @torch.no_grad()
     def _log_change(self, module_id: str, batch: dict[str, Any], logits_BTA: Tensor, mask_BT: Tensor) -> None:
-        """Logs how far the policy has moved since an epoch ago, on this batch's states: KL(now ‖ then), nats."""
+        """Logs how far the policy has moved in the last epoch, on this batch's states: KL(now ‖ then) in nats."""
         module = self.module[module_id].unwrapped()
         if self._earlier_weights is not None:
             then = torch.func.functional_call(module, self._earlier_weights, (batch,))

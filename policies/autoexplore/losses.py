@@ -36,14 +36,14 @@ def vtrace(
     """V-trace(λ) targets of the value function and advantages of the policy.
 
     Args:
-        log_probs_BT: log π(a_t | x_t) of the actions taken, under the policy that learns.
+        log_probs_BT: log π(a_t | x_t) of the actions taken, under the current policy.
         behaviour_log_probs_BT: log μ(a_t | x_t), under the policy that acted.
         rewards_BT: r_t, of the transition from x_t to x_{t+1}.
         discounts_BT: γ, or 0 where the transition ended the episode.
-        values_BS: V(x_0) … V(x_T). Where a row is shorter than T its valid part is followed by its own bootstrap value.
-        mask_BT: True on valid steps; a row's valid steps come first. What stands elsewhere has no effect, be it NaN.
+        values_BS: V(x_0) … V(x_T). In a row shorter than T, its bootstrap value follows its valid part.
+        mask_BT: True on valid steps; a row's valid steps come first. Values elsewhere have no effect, not even NaN.
         lambda_: λ in [0, 1]; 1 is plain V-trace.
-        rho_clip: ρ̄, the largest importance ratio that counts in full; traces are cut at 1.
+        rho_clip: ρ̄, at which importance ratios are clipped; those in the traces are clipped at 1.
     """
 
     def valid(x_BT: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def vtrace(
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of x over the places where the mask is True; padding counts for nothing. 0 if there is none."""
+    """Mean of x where the mask is True, so that padding has no effect; 0 if it is True nowhere."""
     return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)
 
 
@@ -83,15 +83,15 @@ class LossTerms(NamedTuple):
 def actor_critic_terms(
     *, logits_BTA: Tensor, actions_BT: Tensor, values_BT: Tensor, returns: VTrace, mask_BT: Tensor
 ) -> LossTerms:
-    """The terms of the loss, in nats where they are about probabilities.
+    """The terms of the loss; those of probabilities are in nats.
 
     Returns:
         policy: minus the log-probabilities of the actions *taken*, times their advantages.
         value: half the squared error.
         entropy: of the policy in each state.
-        prior: KL divergence of the policy's mean over the states from the uniform policy. Each state's own divergence
-            from it is the entropy's term already; this one alone lets a policy be sure of itself in every state, as
-            long as it does not do the same in all of them.
+        prior: KL divergence of the policy averaged over the states from the uniform policy. The entropy already
+            covers each state's own divergence; this term lets a policy be certain in every state, as long as it does
+            not choose the same action in all of them.
     """
     log_probs_BTA = torch.log_softmax(logits_BTA, dim=-1)
     log_probs_BT = log_probs_BTA.gather(-1, actions_BT.unsqueeze(-1)).squeeze(-1)

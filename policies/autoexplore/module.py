@@ -27,12 +27,12 @@ class AutoExploreModule(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
         self.lstm = nn.LSTM(embedded, self.settings.lstm_size, batch_first=True)
         self.policy = nn.Linear(self.settings.lstm_size, int(self.action_space.n))
         self.value = nn.Linear(self.settings.lstm_size, 1)
-        # The first policy is close to uniform: nothing is preferred before anything was learned.
+        # The initial policy is close to uniform: it prefers no action before it has learned.
         nn.init.orthogonal_(self.policy.weight, gain=0.01)
         nn.init.zeros_(self.policy.bias)
 
     def set_exploration(self, *, epsilon: float, temperature: float) -> None:
-        """Fixes ε and the temperature, whatever the schedule said."""
+        """Fixes ε and the temperature, overriding the schedule."""
         self.settings = replace(self.settings, temperature=temperature, epsilon_start=epsilon, epsilon_end=epsilon)
 
     def get_initial_state(self) -> dict[str, np.ndarray]:
@@ -57,7 +57,7 @@ class AutoExploreModule(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
 
     @torch.no_grad()
     def _forward_exploration(self, batch: dict[str, Any], t: int = 0, **kwargs: Any) -> dict[str, Any]:
-        """Acts by the ε-mixture and reports the exact log-probability of what was drawn."""
+        """Samples actions from the ε-mixture and returns their exact log-probabilities."""
         features_BTD, state = self._features(batch)
         log_probs_BTA = mixture_log_probs(
             self.policy(features_BTD), epsilon=self.settings.epsilon(t), temperature=self.settings.temperature

@@ -1,11 +1,11 @@
 """Running mean and spread of the rewards, to centre and scale them before the loss.
 
-A world model's uncertainty varies little around a large mean (0.23 ± 0.02, say); what an agent can learn from is the
-difference. Moments are merged batch by batch (Chan, Golub & LeVeque 1979); beyond a horizon the old ones fade, since
-the rewards drift as policy and world model change.
+A world model's uncertainty varies little around a large mean (say, 0.23 ± 0.02), and an agent learns only from the
+differences. Moments are merged batch by batch (Chan, Golub & LeVeque 1979); beyond a horizon old ones fade, since
+rewards drift as policy and world model change.
 
-A world model that was trained on is another *judge*: it is surer of everything. Rewards are therefore marked with their
-judge and compared with that one's only.
+A further trained world model is a new *judge*: it is more certain of everything. So rewards are marked with their
+judge and compared only with other rewards of that judge.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-# Rewards closer together than this are equal: their differences are rounding, not signal.
+# Smaller differences between rewards are rounding errors, not signal.
 MIN_STD = 1e-5
 
 
 def reward_figures(rewards: np.ndarray) -> dict[str, float]:
-    """How rewards are distributed; nothing where none is defined."""
+    """Summary statistics of rewards; empty if all are undefined."""
     if np.isnan(rewards).all():
         return {}
     return {
@@ -34,7 +34,7 @@ class RunningMoments:
 
     def __init__(self, horizon: int) -> None:
         """Args:
-        horizon: number of latest values that count in full, ≥ 1; older ones fade out geometrically.
+        horizon: number of values from which on old ones fade geometrically, ≥ 1.
         """
         if horizon < 1:
             raise ValueError(f"horizon is {horizon}; allowed: 1 or more")
@@ -49,7 +49,7 @@ class RunningMoments:
         return max(float(np.sqrt(self.squares / self.count)), MIN_STD) if self.count else MIN_STD
 
     def update(self, values: np.ndarray) -> None:
-        """Takes new values in; NaN are left out."""
+        """Adds new values; NaNs are ignored."""
         known = values[~np.isnan(values)].astype(np.float64)
         if not known.size:
             return
@@ -63,7 +63,7 @@ class RunningMoments:
             self.count = float(self.horizon)
 
     def normalize(self, values: np.ndarray) -> np.ndarray:
-        """(values − mean) / std as float32; NaN becomes 0, which favours and disfavours nothing."""
+        """(values − mean) / std as float32; NaN becomes 0, which is neutral."""
         return np.nan_to_num((values - self.mean) / self.std, nan=0.0).astype(np.float32)
 
     def get_state(self) -> dict[str, Any]:
@@ -74,12 +74,12 @@ class RunningMoments:
 
 
 class RewardScale:
-    """By what rewards are scaled.
+    """Moments to scale rewards by, per judge and game.
 
-    A judge is known by the version that answers carry. Its rewards are scaled by the moments of all that it gave for
-    the same game: a world model is surer of one game than of another, which says nothing of what to do in either. A
-    judge that learns, or counts all play, counts its steps behind a "+", and its rewards shrink meanwhile: those that
-    it gave together are scaled by their own moments, or in the replay the first ones would drown all others.
+    A judge is identified by the version in its answers. Its rewards are scaled by the moments of all its rewards for
+    the same game: a world model is more certain of one game than of another, which says nothing about what to do in
+    either. A judge that learns, or counts all play, appends its step count after a "+", and its rewards shrink over
+    time: each answer's rewards get a scale of their own, or the first ones would swamp all later ones in the replay.
     """
 
     def __init__(self, horizon: int) -> None:
@@ -89,10 +89,10 @@ class RewardScale:
         self._horizon = horizon
         self._scales: list[RunningMoments] = []
         self._games: list[str] = []  # of each scale
-        self._latest: dict[tuple[str, str], int] = {}  # number of the latest scale of each judge and game
+        self._latest: dict[tuple[str, str], int] = {}  # index of the latest scale of each judge and game
 
     def add(self, version: str, rewards: Sequence[np.ndarray], game: str = "") -> int:
-        """Takes in rewards that a judge gave together for play of one game; the number of their scale."""
+        """Adds the rewards of one answer for one game; returns the index of their scale."""
         name, learns, _ = version.partition("+")
         if learns or (name, game) not in self._latest:
             self._latest[name, game] = len(self._scales)
@@ -105,7 +105,7 @@ class RewardScale:
 
     @property
     def judges(self) -> int:
-        """How many judges there have been."""
+        """Number of judges so far."""
         return len({name for name, _ in self._latest})
 
     def game(self, number: int) -> str:
@@ -113,7 +113,7 @@ class RewardScale:
         return self._games[number]
 
     def normalize(self, values: np.ndarray, scales: np.ndarray) -> np.ndarray:
-        """Rewards [T], each by the scale of its number [T] (`RunningMoments.normalize`)."""
+        """Normalises rewards [T], each by the scale whose index is given, [T] (`RunningMoments.normalize`)."""
         normalized = np.zeros(len(values), np.float32)
         for number in np.unique(scales):
             given = scales == number

@@ -1,4 +1,4 @@
-"""The baselines as numbers: PPO, curiosity in a feature space, curiosity by disagreement."""
+"""Settings of the baselines: PPO, curiosity in a feature space, curiosity by disagreement."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from policies.checks import check_at_least, check_positive, check_unit_interval
 class PPOSettings:
     """Sizes of a PPO run. Defaults: the Atari column of Schulman et al. 2017, table 5, except where noted."""
 
-    num_envs: int = 8  # environments of one runner, each in a process of its own
+    num_envs: int = 8  # environments per runner, each in its own process
     fragment_length: int = 128  # steps per environment between updates
     minibatch_size: int = 256
     epochs: int = 3  # passes over a fragment
@@ -18,9 +18,9 @@ class PPOSettings:
     lambda_: float = 0.95
     clip: float = 0.1
     entropy_weight: float = 0.01
-    gradient_norm: float = 0.5  # as in the implementation that the paper's figures come from
-    epsilon: float = 0.01  # ours: share of random actions while training
-    # Convolutions (channels, kernel, stride) of Mnih et al. 2015, on 64×64 frames, and the hidden layer behind them.
+    gradient_norm: float = 0.5  # as in the implementation behind the paper's results
+    epsilon: float = 0.01  # ours: share of random actions in training
+    # Convolutions (channels, kernel, stride) of Mnih et al. 2015, on 64×64 frames, and the hidden layer after them.
     filters: tuple[tuple[int, int, int], ...] = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
     hidden: int = 512
 
@@ -35,13 +35,13 @@ class PPOSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CuriosityConfig:
-    """Sizes and learning of the features' predictor (and of the VAE). Defaults: Burda et al. 2018."""
+    """Sizes and learning rate of the feature predictor (and of the VAE). Defaults: Burda et al. 2018."""
 
     features: int = 512
     hidden: int = 512
     residual_blocks: int = 4
     learning_rate: float = 1e-4
-    seed: int = 0  # of the initial weights, which for "rf" are the features
+    seed: int = 0  # of the initial weights, which define the features of "rf"
 
     def __post_init__(self) -> None:
         check_at_least(1, self, "features", "hidden")
@@ -51,10 +51,10 @@ class CuriosityConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DisagreementConfig:
-    """The ensemble's sizes and learning."""
+    """Sizes and learning rate of the ensemble."""
 
     heads: int = 5  # Pathak et al. 2019
-    hidden: int = 128  # ours: per place of a frame, where Plan2Explore's 400 predict a frame at once
+    hidden: int = 128  # ours: per position in a frame; Plan2Explore's 400 predict a whole frame
     learning_rate: float = 3e-4  # Sekar et al. 2020
     seed: int = 0  # of the initial weights
 

@@ -1,14 +1,13 @@
 """Curiosity by prediction error in a feature space: the explorers that the paper compares with.
 
-Reward of the transition from x_{t−1} to x_t: ‖f(φ(x_{t−1}), a_{t−1}) − φ(x_t)‖² / F, where f learns online from the
-transitions that come (Burda et al. 2018, 1808.04355; baselines of Savov et al. 2025, Tab. 6). The features φ are
+Reward of the transition from x_{t−1} to x_t: ‖f(φ(x_{t−1}), a_{t−1}) − φ(x_t)‖² / F, where f learns online from
+incoming transitions (Burda et al. 2018, 1808.04355; baselines of Savov et al. 2025, Tab. 6). The features φ are
 
     rf   those of a convolutional network with fixed random weights
     vae  the means of a variational autoencoder that learns from the same frames
 
-Sizes are those of Burda et al.'s implementation; its whitening of the pixels by the statistics of random play is
-replaced by a fixed scaling to [−½, ½]. The bounds of gradients and log variances are ours: one strange frame must not
-ruin a learner that nobody watches.
+Sizes are those of Burda et al.'s implementation; instead of whitening pixels by the statistics of random play, they are
+scaled to [−½, ½]. The bounds on gradients and log variances are ours: one odd frame must not ruin unattended learning.
 
 Axis letters: M transitions, F features, A actions, H W C frame.
 """
@@ -22,9 +21,9 @@ from torch import Tensor, nn
 from policies.baselines.config import CuriosityConfig
 from policies.baselines.online import OnlineLearner
 
-STRIDE = 8  # of the convolutions taken together
+STRIDE = 8  # of all convolutions together
 MAX_GRADIENT_NORM = 10.0
-MAX_LOG_VARIANCE = 10.0  # and at least its negative
+MAX_LOG_VARIANCE = 10.0  # in absolute value
 
 
 class CuriosityLosses(NamedTuple):
@@ -35,7 +34,7 @@ class CuriosityLosses(NamedTuple):
 
 
 class FeatureEncoder(nn.Module):
-    """Frame → features: three convolutions (8×8 by 4, 4×4 by 2, 3×3) and a linear layer."""
+    """Frame → features: three convolutions (8×8 stride 4, 4×4 stride 2, 3×3) and a linear layer."""
 
     def __init__(self, frame_size: int, features: int) -> None:
         super().__init__()
@@ -58,7 +57,7 @@ class FeatureEncoder(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """Features → pixels: the encoder backwards."""
+    """Features → pixels: the encoder mirrored."""
 
     def __init__(self, frame_size: int, features: int) -> None:
         super().__init__()
@@ -105,10 +104,10 @@ class FeaturePredictor(nn.Module):
 
 
 class FeatureCuriosity(OnlineLearner):
-    """Prediction errors as rewards, and the learning that makes them fall where play has been.
+    """Prediction errors as rewards; learning lowers them where the agent has been.
 
     Args:
-        kind: what the features are.
+        kind: of features.
         frame_size: height and width of the frames, a multiple of 8.
         num_actions: A.
     """
@@ -133,7 +132,7 @@ class FeatureCuriosity(OnlineLearner):
 
     @torch.no_grad()
     def errors(self, frames_M2HWC: Tensor, actions_M: Tensor) -> Tensor:
-        """Squared prediction error per feature, [M]: of φ(x_t) from φ(x_{t−1}) and the action between.
+        """Squared error per feature, [M], of predicting φ(x_t) from φ(x_{t−1}) and the action between.
 
         Args:
             frames_M2HWC: uint8, the frames before and after.
@@ -143,10 +142,10 @@ class FeatureCuriosity(OnlineLearner):
         return (self.predictor(before_MF, actions_M) - after_MF).square().mean(dim=-1)
 
     def learn(self, frames_M2HWC: Tensor, actions_M: Tensor) -> CuriosityLosses:
-        """One step of Adam on these transitions. Features are targets: the predictor does not move them.
+        """One Adam step on these transitions. Features are fixed targets: the prediction loss does not move them.
 
         Raises:
-            RuntimeError: gradients that are not finite; the weights stay as they were.
+            RuntimeError: the gradients are not finite; the weights are unchanged.
         """
         before_MCHW, after_MCHW = _pixels(frames_M2HWC)
         with torch.no_grad():
@@ -169,7 +168,7 @@ class FeatureCuriosity(OnlineLearner):
         return self.encoder(pixels_MCHW)[:, : self.config.features]
 
     def _negative_evidence(self, pixels_MCHW: Tensor) -> Tensor:
-        """Of the frames under the VAE: unit-variance Gaussian likelihood and KL from N(0, 1), per pixel value."""
+        """The VAE's negative ELBO per pixel value: unit-variance Gaussian likelihood and KL from N(0, 1)."""
         assert self.decoder is not None
         means_MF, log_variances_MF = self.encoder(pixels_MCHW).chunk(2, dim=-1)
         log_variances_MF = log_variances_MF.clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)

@@ -1,10 +1,10 @@
-"""Curiosity by disagreement: the variance of what an ensemble predicts.
+"""Curiosity by disagreement: the variance of an ensemble's predictions.
 
-Heads with different initial weights learn online, from the same data, to predict what followed. Where data was seen
-they agree, also on the mean of what is noise; where not, they differ (Pathak et al. 2019, 1906.04161; Sekar et al.
-2020, Plan2Explore, 2005.05960, whose ensemble stands on a world model's features, as this one does).
+Heads with different initial weights learn online, from the same data, to predict what follows. On familiar data they
+agree, even on the mean of noise; elsewhere they differ (Pathak et al. 2019, 1906.04161; Sekar et al. 2020,
+Plan2Explore, 2005.05960, whose ensemble predicts from a world model's features, as this one does).
 
-Axis letters: S heads, B batch, N places of a frame, E features, C dimensions of a target.
+Axis letters: S heads, B batch, N positions in a frame, E features, C dimensions of a target.
 """
 
 import torch
@@ -41,7 +41,7 @@ class DisagreementEnsemble(OnlineLearner):
         return self(features_BNE).var(dim=0).mean(dim=-1)
 
     def learn(self, features_BNE: Tensor, targets_BNC: Tensor) -> float:
-        """One step of Adam towards the targets; returns the mean squared error before it."""
+        """One Adam step towards the targets; returns the mean squared error before it."""
         predictions_SBNC = self(features_BNE)
         loss = F.mse_loss(predictions_SBNC, targets_BNC.float().expand_as(predictions_SBNC))
         self.optimizer.zero_grad(set_to_none=True)

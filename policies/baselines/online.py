@@ -1,4 +1,4 @@
-"""What models that learn online have in common: a restart goes on where they were."""
+"""Base of models that learn online and resume after a restart."""
 
 from typing import Any
 
@@ -7,17 +7,17 @@ from torch import nn
 
 
 class OnlineLearner(nn.Module):
-    """A model with its optimiser and the number of updates that it made."""
+    """A model with its optimiser and its number of updates."""
 
     optimizer: torch.optim.Optimizer
     updates: int
 
     def get_state(self) -> dict[str, Any]:
-        """All that a restart needs to continue: weights, optimiser, number of updates."""
+        """Everything needed to resume: weights, optimiser, number of updates."""
         return {"model": self.state_dict(), "optimizer": self.optimizer.state_dict(), "updates": self.updates}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes up a state of `get_state`."""
+        """Restores a state from `get_state`."""
         self.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates = state["updates"]

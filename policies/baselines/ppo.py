@@ -1,7 +1,7 @@
-"""PPO for the game's own reward: RLlib's stock algorithm and network, acting by an ε-mixture.
+"""PPO on the game's own reward: RLlib's stock algorithm and network, acting with an ε-mixture.
 
-It makes test sets: play that gets further than random, mixed with random actions (Savov et al. 2025, section 5, with
-Agent57 in this place). PPO: Schulman et al. 2017 (1707.06347).
+It makes test sets: play that gets further than random, mixed with random actions (Savov et al. 2025, section 5, who use
+Agent57 instead). PPO: Schulman et al. 2017 (1707.06347).
 
 Axis letters: B batch, H W C frame, A actions.
 """
@@ -25,8 +25,8 @@ from policies.exploration import mixture_log_probs
 class EpsilonPPOModule(DefaultPPOTorchRLModule):
     """PPO's default module on uint8 frames, whose exploration is an exact ε-mixture.
 
-    `model_config["epsilon"]` is the share of random actions. What acts is reported as `ACTION_DIST_INPUTS`, so RLlib
-    samples from the mixture and records its log-probabilities.
+    `model_config["epsilon"]` is the share of random actions. The mixture is returned as `ACTION_DIST_INPUTS`, so RLlib
+    samples from it and records its log-probabilities.
     """
 
     def setup(self) -> None:
@@ -34,7 +34,7 @@ class EpsilonPPOModule(DefaultPPOTorchRLModule):
         self.set_exploration(epsilon=self.model_config["epsilon"], temperature=1.0)
 
     def set_exploration(self, *, epsilon: float, temperature: float) -> None:
-        """Fixes ε and the temperature to act with."""
+        """Sets ε and the temperature to act with."""
         self.epsilon, self.temperature = epsilon, temperature
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def ppo_config(env_name: str, env_config: dict[str, Any], settings: PPOSettings 
 
     Args:
         env_name: name under which the environment is registered with Ray Tune.
-        env_config: what its creator is given.
+        env_config: passed to its creator.
         settings: sizes; the defaults take hours, a preset may be smaller.
     """
     settings = settings or PPOSettings()

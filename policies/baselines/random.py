@@ -14,7 +14,7 @@ class RandomModule(TorchRLModule):
     """Draws actions from torch's global generator (seed it for reproducible play) and reports their log-probability."""
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """That many actions [count] int64 and their log-probabilities [count]; no frame is needed for them."""
+        """Draws actions [count] int64 and their log-probabilities [count], without any frame."""
         actions = int(self.action_space.n)
         return sample_actions(torch.full((count, actions), 1 / actions).log())
 

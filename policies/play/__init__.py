@@ -1,1 +1,1 @@
-"""Playing by what others train or trained: fragments for a learner, whole episodes of a policy that is done."""
+"""Play: fragments for a learner, and acting with a trained policy."""

@@ -1,4 +1,4 @@
-"""Acting by a trained policy, one frame at a time, without RLlib's pipelines.
+"""Acting with a trained policy, one frame at a time, without RLlib's pipelines.
 
 Axis letters: B = 1 game, H W C frame.
 """
@@ -13,11 +13,11 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule
 
 Act = Callable[[NDArray[np.uint8]], tuple[int, float]]
-"""Chooses an action on a frame; returns it with its log-probability."""
+"""Chooses an action for a frame; returns it with its log-probability."""
 
 
 def learned(module: RLModule) -> Act:
-    """A trained policy's acting over one episode, from its initial state on."""
+    """Acts with a trained policy over one episode, from its initial state."""
     state = {key: torch.as_tensor(value)[None] for key, value in module.get_initial_state().items()}
     recurrent = bool(state)
 

@@ -1,12 +1,11 @@
-"""Fragments from many runners, while the learner learns.
+"""Collects fragments from many runners while the learner learns.
 
-A runner is asked for the next fragment as soon as one is taken from it. The request carries the newest weights, and
-what is played comes back with the request after it, when its rewards are there. So emulators, reward service and
-learner work at the same time; runners never play ahead by more than that, and `oldest_weights` tells how old is what is
-still out there.
+A runner is asked for its next fragment as soon as one has arrived. The request carries the newest weights; the fragment
+comes back with the following request, once its rewards are there. So emulators, reward service and learner work in
+parallel, runners never play further ahead than that, and `oldest_weights` tells how old the play in flight is.
 
-A runner that dies loses what it had under way, is started again by Ray, and asked anew. One that does not answer within
-RLlib's `sample_timeout_s` is taken for dead.
+A runner that dies loses its play in flight, is restarted by Ray and asked again. One that does not answer within
+RLlib's `sample_timeout_s` is killed.
 """
 
 import time
@@ -23,37 +22,37 @@ from policies.ray_internals import end_remote_runner, end_remote_runners
 
 TAG = "play"
 POLL_S = 0.02
-PROBE_EVERY_S, PROBE_TIMEOUT_S = 1.0, 0.1  # attempts to bring dead runners back
+PROBE_EVERY_S, PROBE_TIMEOUT_S = 1.0, 0.1  # attempts to restore dead runners
 STOP_TIMEOUT_S = 5.0
-MAX_DEATHS_IN_A_ROW = 5  # of each runner, without play in between
+MAX_DEATHS_IN_A_ROW = 5  # per runner, without play in between
 
 
 class FragmentSource:
-    """Where an algorithm's play comes from: its remote runners, or its local one if there are none."""
+    """Source of an algorithm's play: its remote runners, or its local one if there are none."""
 
     def __init__(self, runners: EnvRunnerGroup, learners: LearnerGroup, timeout_s: float) -> None:
         self._runners, self._learners, self._timeout_s = runners, learners, timeout_s
-        self._weights: tuple[int, Any] | None = None  # their version and where they are
-        # The versions of the weights that each runner plays by: of what waits for its rewards, then of what it plays.
+        self._weights: tuple[int, Any] | None = None  # their version and object reference
+        # Weight versions of each runner: of the fragment waiting for rewards, then of the one being played.
         self._played_by: dict[int, list[int]] = {}
-        self._asked_at: dict[int, float] = {}  # when each runner was asked for what it plays
+        self._asked_at: dict[int, float] = {}  # when each runner got its current request
         self._idle = set(runners.healthy_env_runner_ids())
         self._deaths_in_a_row = 0
         self._probed_at = 0.0
 
     @property
     def oldest_weights(self) -> int | None:
-        """The version of the weights of the oldest play that has not come back; None if none is under way."""
+        """The weight version of the oldest play in flight; None if there is none."""
         return min((versions[0] for versions in self._played_by.values() if versions), default=None)
 
     def fetch(self, env_steps: int) -> list[PlayedFragment]:
-        """Waits until fragments have come back, at least one; their runners play on by the newest weights.
+        """Waits for at least one fragment; the runners that return one play on with the newest weights.
 
         Args:
             env_steps: steps of all environments so far.
 
         Raises:
-            RuntimeError: the runners die again and again.
+            RuntimeError: the runners keep dying.
         """
         if not self._runners.num_remote_env_runners():
             return [self._play_here(env_steps)]
@@ -63,14 +62,14 @@ class FragmentSource:
             for runner, fragment in ready:
                 self._idle.add(runner)
                 del self._asked_at[runner]
-                if fragment.episodes:  # a runner's first fragment has none: it may die in its second every time
+                if fragment.episodes:  # a first fragment has none and proves nothing: its runner may always die next
                     self._deaths_in_a_row = 0
             self._end_the_stuck()
             self._bring_back_the_dead()
             self._ask_the_idle(env_steps)
             if ready:
                 return [fragment for _, fragment in ready]
-            if not self._asked_at:  # all are dead, and nobody was waited for
+            if not self._asked_at:  # all runners are dead: the call above did not wait
                 time.sleep(POLL_S)
 
     def _play_here(self, env_steps: int) -> PlayedFragment:
@@ -79,7 +78,7 @@ class FragmentSource:
         return self._runners.local_env_runner.play_fragment(**self._request(weights, env_steps))
 
     def _ask_the_idle(self, env_steps: int) -> None:
-        """Lets idle runners play."""
+        """Requests a fragment from each idle runner."""
         if not self._idle:
             return
         weights = self._newest_weights()
@@ -95,7 +94,7 @@ class FragmentSource:
         self._idle.clear()
 
     def _request(self, weights: Any, env_steps: int) -> dict[str, Any]:
-        """What a runner's `play_fragment` is given."""
+        """Arguments of a runner's `play_fragment`."""
         return {"weights": weights, "env_steps": env_steps}
 
     def _note_request(self, runner: int, version: int) -> None:
@@ -108,7 +107,7 @@ class FragmentSource:
         return {key: state[key] for key in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)}
 
     def stop(self) -> None:
-        """Ends the runners. One may wait for rewards that don't come: RLlib would wait for it."""
+        """Ends the runners. RLlib would wait for one that waits for rewards in vain."""
         self._runners.foreach_env_runner("stop", local_env_runner=False, timeout_seconds=STOP_TIMEOUT_S)
         end_remote_runners(self._runners)
 

@@ -1,7 +1,7 @@
-"""An environment runner that plays fragment by fragment, each by the weights that come with the request for it.
+"""An environment runner that plays fragment by fragment, each with the weights sent with its request.
 
-What the agents that play so have in common: environments that are started again when they fail, draws that a restarted
-runner does not repeat, and errors that reach the algorithm. What becomes of the steps played is a subclass's
+Shared by all agents that play this way: failed environments are restarted, a restarted runner does not repeat its
+random draws, and errors reach the algorithm. A subclass decides what happens to the steps played
 (`FragmentEnvRunner.hand_on`).
 """
 
@@ -22,17 +22,17 @@ MAX_STARTS = 3  # attempts to start the environments
 
 
 class PlayError(RuntimeError):
-    """There can be no play or no rewards, and asking again would not help: one line that says why."""
+    """Play or rewards are impossible, and retrying would not help; the message is one line that says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlayedFragment:
-    """What a runner hands on: pieces of episodes, none where it has nothing to hand on yet."""
+    """What a runner returns: pieces of episodes, none if nothing is ready yet."""
 
     episodes: list[SingleAgentEpisode] = field(default_factory=list)
     infos: list[list[dict[str, Any]]] = field(default_factory=list)  # of each episode's frames; not for the learner
     metrics: dict[str, Any] = field(default_factory=dict)  # RLlib's, of the runner
-    error: str = ""  # why there will be no more; RLlib would start a runner that raises again and again, silently
+    error: str = ""  # why no more will come; had the runner raised, RLlib would silently restart it, forever
 
     @property
     def steps(self) -> int:
@@ -51,18 +51,18 @@ class FragmentEnvRunner(SingleAgentEnvRunner, abc.ABC):
 
     @abc.abstractmethod
     def hand_on(self, episodes: list[SingleAgentEpisode]) -> PlayedFragment:
-        """What is handed on now that these pieces of episodes were played, be it these or earlier ones.
+        """Takes the pieces of episodes just played; returns those that are ready, be it these or earlier ones.
 
         Raises:
-            PlayError: nothing can be, now or later.
+            PlayError: none will be ready, now or later.
         """
 
     def play_fragment(self, *, weights: dict[str, Any], env_steps: int) -> PlayedFragment:
         """Plays a fragment in all environments.
 
         Args:
-            weights: of the policy to play by, as `Learner.get_state` gives them.
-            env_steps: steps of all environments so far, which the schedule of ε goes by.
+            weights: of the policy to play with, as returned by `Learner.get_state`.
+            env_steps: steps of all environments so far, for the schedule of ε.
         """
         if not self._begun:
             self._seed_draws(env_steps)
@@ -74,15 +74,15 @@ class FragmentEnvRunner(SingleAgentEnvRunner, abc.ABC):
             return PlayedFragment(error=str(error))
 
     def make_env(self) -> None:
-        # The processes of environments that failed are ended, not asked to: gymnasium would wait for the answers of
-        # those that answered before another one died.
+        # Kill the processes of failed environments instead of closing them: gymnasium would wait for answers that it
+        # already received before another environment died.
         self._end_processes()
         super().make_env()
 
     def _try_env_reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        # RLlib's own tries without end, one call deeper each time.
+        # RLlib's own version retries forever, one call deeper each time.
         failures = 0
         while True:
             try:
@@ -94,7 +94,7 @@ class FragmentEnvRunner(SingleAgentEnvRunner, abc.ABC):
                     given = self.config.env_config
                     what = given.get("game", given.get("games", self.config.env))
                     raise PlayError(f"{what} does not start: {one_line(error)}") from error
-                logger.warning("the environments do not start, and are made anew: %s", one_line(error))
+                logger.warning("the environments do not start and are created again: %s", one_line(error))
                 self.make_env()
 
     def _end_processes(self) -> None:
@@ -105,7 +105,7 @@ class FragmentEnvRunner(SingleAgentEnvRunner, abc.ABC):
             self.env = None
 
     def _seed_draws(self, env_steps: int) -> None:
-        """By what was played so far, too: a runner that was started again would repeat its first draws."""
+        """Seeds also by the steps so far; otherwise a restarted runner would repeat its first draws."""
         if self.config.seed is not None:
             seeds = np.random.SeedSequence([self.config.seed, self.worker_index or 0, env_steps])
             self._seed = int(seeds.generate_state(1)[0])
@@ -113,6 +113,6 @@ class FragmentEnvRunner(SingleAgentEnvRunner, abc.ABC):
 
 
 def one_line(error: Exception) -> str:
-    """An exception's type and the last line of its message that says something."""
+    """An exception's type and the last non-empty line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""A Ray cluster of several nodes on this machine, kept by a process of its own; node by node, it can be told to grow.
+"""A Ray cluster of several nodes on this machine, run by its own process; nodes can be added and removed.
 
-Prints the cluster's address. A line on its standard input is answered by one: `add` starts a node with one CPU and
-tells the process id of its raylet; `remove PID` kills that node.
+Prints the cluster's address. Answers each line on its standard input with one line: `add` starts a node with one CPU
+and prints the process id of its raylet; `remove PID` kills that node.
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 
 os.environ |= {
     "RAY_AUTH_MODE": "disabled",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or Ray takes loopback for the machine's outward address
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or Ray replaces loopback by the machine's external address
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "500",

@@ -1,4 +1,4 @@
-"""A collection on nodes that come and go: every episode is there, once, byte for byte as if nothing had happened."""
+"""Collection on nodes that come and go: every episode exists once, byte for byte as if nothing had happened."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.verify import verify
 
 GAMES = ["Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"]
-EPISODES, PER_SHARD, LENGTH = 24, 2, 100  # of each game; steps of an episode at most
+EPISODES, PER_SHARD, LENGTH = 24, 2, 100  # EPISODES per game; LENGTH: most steps of an episode
 SHARDS = len(GAMES) * EPISODES // PER_SHARD
 DEADLINE_S = 120
 pytestmark = pytest.mark.slow
@@ -73,7 +73,7 @@ def nodes() -> Iterator[Nodes]:
 
 @pytest.fixture(scope="module")
 def peaceful(roms: list[str], ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of an undisturbed collection."""
+    """Files of an undisturbed collection."""
     directory = tmp_path_factory.mktemp("collections") / "peaceful"
     config = CollectionConfig(steps_per_shard=PER_SHARD * LENGTH)
     env = EnvConfig(max_episode_steps=LENGTH)
@@ -85,7 +85,7 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 def start(output: Path, nodes: Nodes) -> subprocess.Popen[str]:
-    """The command, in a process that may be killed."""
+    """The command in a process that may be killed."""
     command = [sys.executable, "-m", "genie_ray", "collect", str(output), "--address", nodes.address]
     command += ["--episodes", str(EPISODES), "--max-steps", str(LENGTH), *(f"--game={game}" for game in GAMES)]
     command.append(f"collection.steps_per_shard={PER_SHARD * LENGTH}")
@@ -111,7 +111,7 @@ def workers(raylet: int) -> list[psutil.Process]:
 
 
 def test_workers_and_nodes_come_and_go(nodes: Nodes, peaceful: dict[str, bytes], tmp_path: Path) -> None:
-    """While one worker stands still, another on a new node plays on; then its node goes; then the first is killed."""
+    """While one worker is suspended, another on a new node plays on; then its node dies; then the first is killed."""
     output = tmp_path / "disturbed"
     first = nodes.add()
     driver = start(output, nodes)

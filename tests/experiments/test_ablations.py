@@ -1,4 +1,4 @@
-"""The ablations: every variant is a valid run that differs from the base in what its name says, and nothing else."""
+"""The ablations: every variant is a valid run that differs from the base only in what its name says."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The benchmarks run and count what they say; how fast anything is, is theirs to tell."""
+"""The benchmarks run and count what they say; speeds are not tested."""
 
 import json
 import subprocess
@@ -24,9 +24,7 @@ def test_the_world_model_is_measured(tmp_path: Path) -> None:
     cases = {case["name"]: case for case in size["cases"]}
     assert all(0 < case["share"] < 1 for case in cases.values())
     step, forward = (cases[f"dynamics: {name}, 1 × 16 frames"]["flops"] for name in ("training step", "forward"))
-    assert (
-        2 < step / forward < 6
-    )  # a backward pass is about two forward passes; a CPU's attention is counted in one only
+    assert 2 < step / forward < 6  # a backward pass is about two forward passes; a CPU's attention counts in only one
     assert cases["reward query, 64 windows"]["flops"] == pytest.approx(
         8 * cases["reward query, 8 windows"]["flops"], rel=0.01
     )
@@ -76,5 +74,5 @@ def test_the_reward_service_is_measured(roms: list[str], tmp_path: Path) -> None
     assert measured["rates"]["service"][0]["windows_per_second"] > 0
     assert measured["play"]["steps_per_second_without_rewards"] > 0
     assert measured["play"]["steps_per_second"] > 0
-    # Of eight episodes' first 25 steps, the first three have no window; what follows may still be under way.
+    # Of eight episodes' first 25 steps, the first three have no window; later steps may still be in flight.
     assert measured["play"]["windows_judged"] >= 8 * 22

@@ -1,4 +1,4 @@
-"""Explorers against random play: what is compared differs in what its name says; a small one runs through."""
+"""Explorers against random play: explorers differ only in what their names say; a small comparison runs through."""
 
 import importlib.util
 import json
@@ -141,7 +141,7 @@ def test_fixed_ways_of_playing_do_what_they_are_called() -> None:
             assert names[way.favourite] in way.name
             expected[:], expected[way.favourite] = 0.125, 0.5
         np.testing.assert_allclose(shares, expected, atol=0.05)
-        # A held action is followed by another one when it is let go and the next draw differs.
+        # A held action is followed by another one if it is released and the next draw differs.
         changes = np.count_nonzero(np.diff(actions)) / (len(actions) - 1)
         assert changes == pytest.approx((1 - np.square(expected).sum()) / way.held, abs=0.02)
 

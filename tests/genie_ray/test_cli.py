@@ -122,10 +122,10 @@ def test_damaged_dataset_is_named(refuse: Refuse, replay: ReplayDataset, tmp_pat
 def test_wrong_checkpoints_are_named(refuse: Refuse, replay: ReplayDataset, world_model: Path, tmp_path: Path) -> None:
     data = ["--data", replay.root, "-c", SMOKE]
     assert "give either --tokenizer" in refuse("train", "dynamics", "out", *data)
-    assert "is no checkpoint" in refuse("train", "dynamics", "out", *data, "--init", tmp_path)
-    assert "a Tokenizer is needed" in refuse("train", "dynamics", "out", *data, "--tokenizer", world_model)
+    assert "is not a checkpoint" in refuse("train", "dynamics", "out", *data, "--init", tmp_path)
+    assert "needed: Tokenizer" in refuse("train", "dynamics", "out", *data, "--tokenizer", world_model)
     assert "expected LABEL=CHECKPOINT" in refuse("evaluate", "out", *data, "--model", world_model)
-    assert "is no checkpoint" in refuse("evaluate", "out", *data, "--model", f"base={tmp_path}")
+    assert "is not a checkpoint" in refuse("evaluate", "out", *data, "--model", f"base={tmp_path}")
     other = ["-c", SMOKE, "env.frame_size=32", "tokenizer.frame_size=32"]
     line = refuse("explore", "out", "--world-model", world_model, *other)
     assert "has frame_size 64; the environments have 32" in line
@@ -168,17 +168,17 @@ def test_wrong_checkpoint_operations_are_told(
 ) -> None:
     from world_model import checkpoint
 
-    assert "is no checkpoint" in refuse("checkpoint", "info", tmp_path)
+    assert "is not a checkpoint" in refuse("checkpoint", "info", tmp_path)
     (tmp_path / "cut.pt").write_bytes(b"")
     assert "it is truncated or no .pt file" in refuse("checkpoint", "import", "out", "--tokenizer", tmp_path / "cut.pt")
     checkpoint.save(checkpoint.load_as(checkpoint.WorldModel, genie_redux).tokenizer, tmp_path / "other", provenance={})
     line = refuse("checkpoint", "with-tokenizer", "out", "--model", world_model, "--tokenizer", tmp_path / "other")
-    assert "the tokenizer is another than the dynamics' own" in line
+    assert "the tokenizer does not match the dynamics" in line
     data = ["--data", replay.root, "-c", SMOKE]
     assert "latent_actions.dim is 512" in refuse(
         "train", "genie-redux", "out", *data, "--tokenizer", tmp_path / "other"
     )
-    assert "a Tokenizer is needed" in refuse("train", "decoder", "out", *data, "--tokenizer", world_model)
+    assert "needed: Tokenizer" in refuse("train", "decoder", "out", *data, "--tokenizer", world_model)
     assert not Path("out").exists()
 
 

@@ -1,4 +1,4 @@
-"""Episodes whose steps can be told from each other."""
+"""Episodes whose steps can be told apart."""
 
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -7,7 +7,7 @@ from policies.rewards import LOOKBACK
 
 
 def fragment(name: str, start: int, steps: int, *, done: bool = False) -> SingleAgentEpisode:
-    """Of an episode whose observations and actions show the step."""
+    """A fragment of an episode whose observations and actions show the step."""
     lookback = min(start, LOOKBACK)
     first, stop = start - lookback, start + steps
     return SingleAgentEpisode(

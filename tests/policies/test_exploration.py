@@ -1,4 +1,4 @@
-"""The ε-mixture that agents act by."""
+"""The ε-mixture that agents act with."""
 
 import math
 

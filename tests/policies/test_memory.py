@@ -1,4 +1,4 @@
-"""Freed memory is kept: seen in the pages that the kernel has to hand out."""
+"""Freed memory is kept, as shown by the pages that the kernel has to hand out."""
 
 import subprocess
 import sys

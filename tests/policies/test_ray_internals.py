@@ -1,4 +1,4 @@
-"""Ray still has what we use of it without its promise, and one file has all of that."""
+"""Ray still has the internals that we use, and one file lists all of them."""
 
 import ast
 import importlib
@@ -61,7 +61,7 @@ def find(dotted: str) -> Any:
 
 
 def assigned(cls: type) -> set[str]:
-    """What a class's methods, or its bases', assign to on `self`."""
+    """The attributes of `self` that a class's methods, or its bases', assign."""
     names = set()
     for base in cls.__mro__[:-1]:
         for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(base)))):
@@ -75,27 +75,27 @@ def assigned(cls: type) -> set[str]:
 
 
 def has(owner: Any, name: str) -> bool:
-    """Whether a module has a name, a class a method or attribute, or a function an argument."""
+    """Whether `owner` has it: a module a name, a class a method or attribute, a function an argument."""
     if inspect.ismodule(owner):
         return hasattr(owner, name)
     if inspect.isclass(owner):
         return hasattr(owner, name) or name in assigned(owner)
     taken = ast.walk(ast.parse(textwrap.dedent(inspect.getsource(owner))))
-    return name in inspect.signature(owner).parameters or any(  # or one of **kwargs, taken out of it by its name
+    return name in inspect.signature(owner).parameters or any(  # or one popped from **kwargs by name
         isinstance(node, ast.Call) and ast.unparse(node.func) == "kwargs.pop" and ast.literal_eval(node.args[0]) == name
         for node in taken
     )
 
 
 def require(internal: Internal) -> None:
-    """Fails where the installed Ray does not have it."""
+    """Fails if the installed Ray does not have it."""
     try:
         there = has(find(internal.owner), internal.name)
     except (ImportError, AttributeError):
         there = False
     if not there:
         pytest.fail(
-            f"Ray {ray.__version__} has no {internal.owner} with {internal.name} any more: see {HERE}, by which "
+            f"Ray {ray.__version__} no longer has {internal.owner} with {internal.name}: see {HERE}; "
             f"{internal.user} uses it for: {internal.why}"
         )
 
@@ -122,7 +122,7 @@ def test_what_is_gone_is_named(owner: str, name: str) -> None:
 
 
 def names_in(source: str) -> Iterator[str]:
-    """Names in a file by which it may reach into Ray: of attributes, methods, keywords, and imports from Ray."""
+    """Names by which a file may reach into Ray: attributes, methods, keywords, and imports from Ray."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute):
             yield node.attr
@@ -151,7 +151,7 @@ def test_nothing_else_reaches_into_ray() -> None:
 
 @pytest.mark.parametrize("internal", USED, ids=lambda internal: internal.name)
 def test_what_is_listed_is_used(internal: Internal) -> None:
-    """By the file that is named, and besides the list itself."""
+    """Each by the file named, outside the list itself."""
     source = OURS[internal.user]
     if internal.user == HERE:
         source = source[source.index("def start_local_ray") :]
@@ -159,7 +159,7 @@ def test_what_is_listed_is_used(internal: Internal) -> None:
 
 
 def test_setup_admits_the_installed_ray_and_none_that_is_newer() -> None:
-    """So what passes here passes with every Ray that pip may install."""
+    """So what passes here passes with every Ray version that pip may install."""
     (requirement,) = (
         Requirement(node.value)
         for node in ast.walk(ast.parse((ROOT / "setup.py").read_text()))

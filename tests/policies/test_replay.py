@@ -7,7 +7,7 @@ from tests.policies.episodes import fragment
 
 
 def test_what_is_stored_stays_consistent_while_the_oldest_goes() -> None:
-    """Episodes of uneven runners: the oldest one may be evicted by the very fragment that it grew by."""
+    """Episodes of uneven runners: the oldest one may be evicted by the very fragment that extended it."""
     rng = np.random.default_rng(0)
     replay = SequenceReplayBuffer(capacity=100, seed=0)
     at = {f"0-{lane}": 0 for lane in range(3)}
@@ -34,4 +34,4 @@ def test_what_is_stored_stays_consistent_while_the_oldest_goes() -> None:
             np.testing.assert_array_equal(shown, sequence.t_started + np.arange(len(shown)))
             np.testing.assert_array_equal(sequence.get_actions(), shown[:-1])
             assert sequence.get_extra_model_outputs(LEARNED).any()
-    assert restarted  # an unfinished episode was evicted and went on
+    assert restarted  # an unfinished episode was evicted and continued

@@ -1,4 +1,4 @@
-"""What the networks see of a frame."""
+"""Scaling and embedding of frames."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Tiny environments and reward clients whose right answers are known."""
+"""Tiny environments and reward clients with known right answers."""
 
 import os
 import signal
@@ -17,10 +17,10 @@ SIZE = 16
 
 
 class ShowsAction(gym.Env[np.ndarray, np.int64]):
-    """Its frame shows the action that led to it (red, 0 at the start) and the step of the episode (green).
+    """Its frames show the action that led to them (red, 0 at the start) and the step of the episode (green).
 
-    `env_config`: `length` of an episode, `game_reward` per step, `terminates` (or else truncates), `sleep_s` in each
-    step, `hangs`: a file without which the first step, which writes it, never ends; `damaged`: no episode can start.
+    `env_config`: `length` of an episode, `game_reward` per step, `terminates` (otherwise truncates), `sleep_s` in each
+    step, `hangs`: a file; if it is missing, a step creates it and never ends; `damaged`: no episode can start.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ class ShowsAction(gym.Env[np.ndarray, np.int64]):
 
 
 class Ready:
-    """Rewards that are there at once."""
+    """Rewards that are available at once."""
 
     def __init__(self, rewards: list[np.ndarray], version: str = "first") -> None:
         self.rewards, self.version = rewards, version
@@ -71,7 +71,7 @@ class Ready:
 
 
 class ActionClient:
-    """Rewards action 2 and nothing else; refuses fragments whose frames and actions don't belong together."""
+    """Rewards only action 2; rejects fragments whose frames and actions don't belong together."""
 
     def submit(
         self,
@@ -96,7 +96,7 @@ class ActionClient:
 
 
 class Dies(ActionClient):
-    """Takes the runner along, the second time that it is asked."""
+    """Kills its runner on the second request."""
 
     asked = 0
 
@@ -108,7 +108,7 @@ class Dies(ActionClient):
 
 
 class Outage:
-    """Whoever waits for an answer waits as long as he will, in vain."""
+    """Never answers: every wait lasts until its timeout."""
 
     def submit(self, *args: Any, **kwargs: Any) -> "Outage":
         return self
@@ -119,7 +119,7 @@ class Outage:
 
 
 class Judges(ActionClient):
-    """From one request on, another judge answers, whose rewards are ten times as large."""
+    """After some requests, another judge answers, whose rewards are ten times as large."""
 
     def __init__(self, second_from: int) -> None:
         self.second_from = second_from

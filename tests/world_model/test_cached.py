@@ -1,4 +1,4 @@
-"""Cached decoding against the slow way: every frame through the model again at each step."""
+"""Cached decoding against recomputing every frame at each step."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def random_tokens(dynamics: Dynamics, batch: int, frames: int = FRAMES) -> Tenso
 def test_the_logits_are_those_of_the_whole_clip(
     alignment: str, actions_at: str, batch: int, frames_per_step: int
 ) -> None:
-    """At every refinement step of every frame, also when the tokens under refinement change."""
+    """At every refinement step of every frame, even when the tokens being refined change."""
     model = guided_model(alignment=alignment, actions_at=actions_at)
     dynamics, vectors_KD = model.dynamics, model.tokenizer.token_vectors()
     _, actions_BT = random_clip(batch)
@@ -51,7 +51,7 @@ def test_the_logits_are_those_of_the_whole_clip(
 def test_decoding_gives_the_same_tokens(alignment: str, mode: str) -> None:
     model = guided_model(alignment=alignment)
     dynamics, vectors_KD = model.dynamics, model.tokenizer.token_vectors()
-    torch.nn.init.normal_(dynamics.to_logits.weight, std=3)  # distributions that are sure of something
+    torch.nn.init.normal_(dynamics.to_logits.weight, std=3)  # confident distributions
     _, actions_BT = random_clip(batch=4)
     primes_BTHW = random_tokens(dynamics, 4, frames=2)
     decoding = DecodingConfig(steps=5, mode=mode, frames_per_step=2)
@@ -85,7 +85,7 @@ def test_latent_actions_are_cached_too() -> None:
 def test_a_refinement_step_computes_only_what_is_refined(
     alignment: str, frames_per_step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Frames that pass the transformer: all final ones once, and those refined once a step."""
+    """Frames that go through the transformer: all final ones once, and those being refined once per step."""
     model = guided_model(alignment=alignment)
     dynamics, vectors_KD = model.dynamics, model.tokenizer.token_vectors()
     _, actions_BT = random_clip(batch=1)
@@ -116,7 +116,7 @@ def test_bf16_stays_close(alignment: str, kind: str) -> None:
     slow = uncached(dynamics, model.tokenizer.token_vectors(), actions_BT)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         fast = CachedPredictor(dynamics, model.tokenizer.token_vectors(), actions_BT)
-    assert dynamics.to_logits.weight.dtype == torch.float32  # the model itself is left as it is
+    assert dynamics.to_logits.weight.dtype == torch.float32  # the model itself is unchanged
     tokens_BTHW = random_tokens(dynamics, 2)
     for first in range(2, FRAMES):
         rounded, logits = (predict(tokens_BTHW[:, : first + 1], first) for predict in (fast, slow))

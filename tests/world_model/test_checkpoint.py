@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, and nothing else does."""
+"""Checkpoints: what was saved is loaded, and nothing else is."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_a_tokenizer_comes_back(kind: str, tmp_path: Path) -> None:
     tokenizer = Tokenizer(tokenizer_config(kind, mean_frame=True))
     frames_BTHWC, _ = random_clip()
     tokenizer.initialize_mean_frame(frames_BTHWC)
-    tokenizer(frames_BTHWC)  # starts an "ema" codebook
+    tokenizer(frames_BTHWC)  # initialises an "ema" codebook
     checkpoint.save(tokenizer.eval(), tmp_path / "tokenizer", provenance={"step": 7})
     loaded = checkpoint.load(tmp_path / "tokenizer")
     assert isinstance(loaded, Tokenizer)
@@ -117,7 +117,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(failing: str, tmp_path: Path, m
 
 
 def leave(killed: str, tmp_path: Path) -> None:
-    """What lies beside a saved checkpoint "tokenizer" after a save that was killed at that point."""
+    """Leaves beside a saved checkpoint "tokenizer" what a save killed at that point would."""
     staging = tmp_path / ".tokenizer.saving"
     checkpoint.save(Tokenizer(tokenizer_config()), staging / "new", provenance={})
     if killed == "while writing":
@@ -156,10 +156,10 @@ def test_damaged_and_foreign_directories_are_refused_in_one_line(tmp_path: Path)
         assert "\n" not in str(error.value)
         assert str(directory) in str(error.value)
 
-    refused("is no checkpoint: it has no config.json")
+    refused("is not a checkpoint: it has no config.json")
     directory.mkdir()
     (directory / "config.json").write_text("{")
-    refused("is no JSON file")
+    refused("is not a JSON file")
     (directory / "config.json").write_text('{"model": "other"}')
     refused("does not describe a checkpoint")
 
@@ -172,7 +172,7 @@ def test_damaged_and_foreign_directories_are_refused_in_one_line(tmp_path: Path)
     (directory / "model.safetensors").unlink()
     refused("is damaged")
     (directory / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
-    refused("is damaged: model.safetensors is not what config.json was written for")
+    refused("is damaged: model.safetensors does not match config.json")
     (directory / "model.safetensors").write_bytes(weights)
     edit_description(directory, config={**config, "dim": 48})
     refused(r"does not fit: .* has shape \[.*\], allowed: \[.*\]")
@@ -213,15 +213,13 @@ def test_a_world_model_takes_its_tokenizer_with_a_tuned_decoder(kind: str, tmp_p
 def test_a_tokenizer_with_other_tokens_is_refused() -> None:
     model = guided_model("fsq")
     other = Tokenizer(tokenizer_config("fsq"))
-    with pytest.raises(
-        ValueError, match=r"the tokenizer is another than the dynamics' own: its tokens are \w{12}, needed"
-    ):
+    with pytest.raises(ValueError, match=r"the tokenizer does not match the dynamics: its tokens are \w{12}, needed"):
         checkpoint.with_tokenizer(model, other)
-    # The same weights under other levels: 4·3·3 codes as well, but they stand for other vectors.
+    # The same weights with other levels: also 4·3·3 codes, but they stand for other vectors.
     quantizer = QuantizerConfig(kind="fsq", codes=32, code_dim=8, levels=(3, 4, 3))
     other = Tokenizer(tokenizer_config("fsq", quantizer=quantizer))
     other.load_state_dict(model.tokenizer.state_dict())
-    with pytest.raises(ValueError, match="is another than the dynamics' own"):
+    with pytest.raises(ValueError, match="does not match the dynamics"):
         checkpoint.with_tokenizer(model, other)
 
 
@@ -235,7 +233,7 @@ def test_a_description_tells_parts_and_tokens(tmp_path: Path) -> None:
     assert told["parameters"]["all"] == sum(list(told["parameters"].values())[1:])
     assert told["provenance"] == {"iteration": 3}
     assert told["tokens_sha256"] == checkpoint.describe(tmp_path / "tokenizer")["tokens_sha256"]
-    with pytest.raises(ValueError, match="holds a Tokenizer, a GenieReduxG or GenieRedux is needed"):
+    with pytest.raises(ValueError, match="holds Tokenizer, needed: GenieReduxG or GenieRedux"):
         checkpoint.load_as(checkpoint.WorldModel, tmp_path / "tokenizer")
 
 
@@ -247,5 +245,5 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     save_file(state, tmp_path / "genie" / "model.safetensors")
     model.load_state_dict(state)
     edit_description(tmp_path / "genie", weights_sha256=checkpoint.weights_hash(model))
-    with pytest.raises(ValueError, match="holds another tokenizer than the one that it was trained with"):
+    with pytest.raises(ValueError, match="does not hold the tokenizer that it was trained with"):
         checkpoint.load(tmp_path / "genie")

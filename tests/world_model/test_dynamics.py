@@ -1,4 +1,4 @@
-"""The dynamics: sizes, what may influence what, losses by hand, learning."""
+"""The dynamics: sizes, causality, hand-calculated losses, learning."""
 
 import math
 

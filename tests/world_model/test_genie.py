@@ -1,4 +1,4 @@
-"""The parts put together: rollouts, the frozen tokenizer, uncertainty, refusals."""
+"""The parts combined: rollouts, the frozen tokenizer, uncertainty, rejected inputs."""
 
 import subprocess
 import sys
@@ -67,7 +67,7 @@ def test_rollouts_show_an_action_from_the_next_frame_on(alignment: str) -> None:
 
 @pytest.mark.parametrize("alignment", ALIGNMENTS)
 def test_a_model_that_knows_the_game_predicts_it(alignment: str) -> None:
-    """Tokenizer and dynamics learn a moving square; rollouts then follow the actions that they are given."""
+    """Tokenizer and dynamics learn a moving square; rollouts then follow the given actions."""
     frames_BTHWC, actions_BT = moving_square(batch=8)
     model = GenieReduxG(
         GenieReduxGConfig(

@@ -1,4 +1,4 @@
-"""GenieRedux: a latent action model and a dynamics that learn together."""
+"""GenieRedux: a latent action model and a dynamics model that learn together."""
 
 import dataclasses
 from pathlib import Path

@@ -49,7 +49,7 @@ def test_reveal_keeps_known_tokens_and_masks_the_least_sure() -> None:
 
 
 class RandomPredictor:
-    """Gives random logits and keeps every grid of tokens that it was shown."""
+    """Returns random logits and keeps every token grid that it was given."""
 
     def __init__(self) -> None:
         self.seen: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Agreement with the published implementation, on tiny checkpoints that it wrote and what it computes from them."""
+"""Agreement with the published implementation, on tiny checkpoints that it wrote and its outputs for them."""
 
 import os
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def unguided() -> GenieRedux:
 
 
 def masked_clip(expected: dict[str, Tensor], mask_token: int) -> Tensor:
-    """The pack's input: frames 0..4 with its mask, then frame 5, which a shifted model does not look at."""
+    """The pack's input: frames 0..4 with its mask, then frame 5, which a shifted model ignores."""
     tokens_BTHW = expected["tokens_BTHW"].long()
     visible_BTHW = tokens_BTHW[:, :-1].masked_fill(expected["mask_BTHW"], mask_token)
     return torch.cat([visible_BTHW, tokens_BTHW[:, -1:]], dim=1)
@@ -110,7 +110,7 @@ def test_latent_actions_and_unguided_logits(unguided: GenieRedux, expected: dict
 
 
 def test_the_shapes_tell_the_sizes(guided: GenieReduxG, unguided: GenieRedux) -> None:
-    """What they do not tell of a guided model is the frames' size; its latent action model tells a GenieRedux's."""
+    """All but a guided model's frame size; a GenieRedux shows it in its latent action model."""
     dynamics = DynamicsConfig(
         **SIZES,
         num_actions=5,
@@ -137,7 +137,7 @@ def test_an_imported_model_comes_back_from_a_checkpoint(unguided: GenieRedux, tm
 @pytest.mark.parametrize(
     ("model", "given", "message"),
     [
-        ("genie_redux_guided.pt", {}, r"216 positions, which is no clip of frames of 64 pixels \(256 tokens\)"),
+        ("genie_redux_guided.pt", {}, r"216 positions, which do not fit frames of 64 pixels \(256 tokens\)"),
         ("genie_redux_guided.pt", {"frame_size": 26}, "frame_size is 26, allowed: multiples of patch_size 4"),
         ("genie_redux_guided.pt", {"frame_size": 24, "max_frames": 16}, "max_frames is 16, allowed: 6"),
         ("genie_redux.pt", {"frame_size": 64}, "frame_size is 64, allowed: 24"),
@@ -181,10 +181,10 @@ def no_weights(weights: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "edit", "message"),
     [
-        ("tokenizer.pt", fewer_codes, r"predicts 64 codes, .* has 32: it is not its tokenizer"),
+        ("tokenizer.pt", fewer_codes, r"predicts 64 codes, .* has 32: not the tokenizer that it was trained with"),
         ("tokenizer.pt", an_axis_less, r"codebook_KC has shape \[32\], allowed: 2 axes"),
         ("tokenizer.pt", no_patch_embedding, r"does not fit: it lacks patch_embedding\.first_frame\.1\.weight"),
-        ("tokenizer.pt", a_text, r"holds vq\.project_in\.bias, which is no parameter of this model"),
+        ("tokenizer.pt", a_text, r"holds vq\.project_in\.bias, which is not a parameter of this model"),
         ("genie_redux_guided.pt", embedded_actions, r"takes actions as embeddings of width 48"),
         ("genie_redux_guided.pt", no_actions, r"has neither actions in its stream nor a latent action model"),
         ("genie_redux_guided.pt", no_weights, r"holds a NoneType where the weights of a part should be"),

@@ -1,4 +1,4 @@
-"""Files that are no published checkpoint: each is refused in one line, and nothing in it is executed."""
+"""Files that are not published checkpoints: each is rejected in one line, and nothing in it is executed."""
 
 import argparse
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def refused(path: Path) -> str:
 
 
 class Trap:
-    """Unpickled by an ordinary reader, this would leave a file behind."""
+    """Unpickling this with an ordinary reader would leave a file behind."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,12 +33,12 @@ class Trap:
 def test_anything_but_tensors_is_refused(content: object, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.pt"
     torch.save({"model": {}, "arguments": content}, path)
-    assert "it holds something else than tensors and plain values" in refused(path)
+    assert "it holds more than tensors and plain values" in refused(path)
 
 
 def test_nothing_is_executed(tmp_path: Path) -> None:
     torch.save({"model": {"weight": Trap(tmp_path / "sprung")}}, tmp_path / "tokenizer.pt")
-    assert "it holds something else than tensors and plain values" in refused(tmp_path / "tokenizer.pt")
+    assert "it holds more than tensors and plain values" in refused(tmp_path / "tokenizer.pt")
     assert not (tmp_path / "sprung").exists()
 
 
@@ -51,9 +51,9 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
         assert "it is truncated or no .pt file" in refused(path)
     for nonsense in (b"", b"hello, world", bytes(range(256))):
         path.write_bytes(nonsense)
-        assert "is no published checkpoint" in refused(path)
+        assert "is not a published checkpoint" in refused(path)
     for content in (torch.zeros(3), {"weights": {}}, {"model": torch.zeros(3)}):
         torch.save(content, path)
         assert 'it holds no weights under "model"' in refused(path)
     torch.save({"model": {"w": torch.zeros(3)}}, path)
-    assert "holds w, which is no parameter of this model" in refused(path)
+    assert "holds w, which is not a parameter of this model" in refused(path)

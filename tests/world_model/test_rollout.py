@@ -34,7 +34,7 @@ def test_a_full_clip_goes_on_from_its_last_frames() -> None:
     actions_BT = torch.randint(0, ACTIONS, (2, 12))
     played = Rollout(model, frames_BTHWC[:, :2], actions_BT[:, :1], decoding=GREEDY)
     shown = [*frames_BTHWC[:, :2].unbind(1)] + [played.step(actions_BT[:, 1 + i]).frames_BHWC for i in range(8)]
-    # A clip holds six frames: it is full after frame 5 and goes on from frames 3, 4 and 5; and again after frame 8.
+    # A clip holds six frames: it is full after frame 5 and continues from frames 3, 4 and 5; again after frame 8.
     for first in (3, 6):
         again = Rollout(
             model, torch.stack(shown[first : first + 3], dim=1), actions_BT[:, first : first + 2], decoding=GREEDY

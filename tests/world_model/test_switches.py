@@ -15,7 +15,7 @@ NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.c
 
 
 def training_pass(model: GenieReduxG) -> tuple[Tensor, list[Tensor], int]:
-    """Loss, gradients, and the bytes that were kept for the backward pass."""
+    """Loss, gradients, and the bytes kept for the backward pass."""
     kept = 0
 
     def count(tensor: Tensor) -> Tensor:

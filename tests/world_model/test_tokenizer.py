@@ -1,4 +1,4 @@
-"""The tokenizer: sizes, causality, mean frame, learning, refusals."""
+"""The tokenizer: sizes, causality, mean frame, learning, rejected inputs."""
 
 import pytest
 import torch

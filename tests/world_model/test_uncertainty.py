@@ -1,4 +1,4 @@
-"""Entropy and top-k mean against numbers worked out by hand."""
+"""Entropy and top-k mean against hand-calculated numbers."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The upscaler: sizes, what it starts from and learns, frames of any leading shape, checkpoints, refusals."""
+"""The upscaler: sizes, initial output, learning, frames of any leading shape, checkpoints, rejected inputs."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def small_upscaler(residual: bool = False) -> Upscaler:
 
 
 def random_pictures(count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames and large frames that have nothing to do with each other."""
+    """Unrelated frames and large frames."""
     generator = torch.Generator().manual_seed(1)
     return tuple(
         torch.randint(256, (count, size, size, 3), dtype=torch.uint8, generator=generator) for size in (SIZE, LARGE)
@@ -72,7 +72,7 @@ def test_the_residual_form_starts_at_bicubic_interpolation() -> None:
 
 
 def test_every_level_reaches_the_picture() -> None:
-    """Each skip connection and the bottleneck: without what one level adds, the picture is another."""
+    """Each skip connection and the bottleneck: the image changes without what one level adds."""
     upscaler, (frames_BHWC, _) = small_upscaler().eval(), random_pictures()
     whole = upscaler.upscale(frames_BHWC)
     for part in (*upscaler.down, upscaler.bottleneck):
@@ -92,7 +92,7 @@ def test_learns_one_batch_by_heart(residual: bool, learning_rate: float) -> None
         output.loss.backward()
         optimizer.step()
     assert output.loss < 1e-3 < output.metrics["bicubic_mse"] / 3
-    upscaled = upscaler.eval().upscale(frames_BHWC)  # the running statistics have come to those of the batch
+    upscaled = upscaler.eval().upscale(frames_BHWC)  # the running statistics have reached those of the batch
     assert F.mse_loss(upscaled.float(), large_BHWC.float()) / 255**2 < 2e-3
 
 
@@ -104,7 +104,7 @@ def test_frames_of_any_leading_shape_are_upscaled_one_by_one() -> None:
     assert one_by_one.dtype == torch.uint8
 
     def same(upscaled: torch.Tensor, expected: torch.Tensor) -> bool:
-        """Convolutions of other batch sizes may round otherwise."""
+        """Convolutions may round differently at other batch sizes."""
         return upscaled.shape == expected.shape and bool((upscaled.int() - expected.int()).abs().max() <= 1)
 
     assert same(upscaler.upscale(frames_NHWC), one_by_one)

@@ -1,4 +1,4 @@
-"""What the tokenizer and the latent action model share: a causal ST encoder and decoder between pixels and pixels.
+"""Base of the tokenizer and the latent action model: a causal ST encoder and decoder, from pixels to pixels.
 
 Source: GenieRedux (Kazemi et al., 2024, arXiv 2409.06445, Secs. 3 and 4) and its released implementation.
 
@@ -21,11 +21,11 @@ from world_model.layers.transformer import Order, SpatioTemporalTransformer
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    frame_size: int = 64  # pixels; GenieRedux, Sec. 4; so are all of these
+    frame_size: int = 64  # pixels; all defaults: GenieRedux, Sec. 4
     patch_size: int = 4  # pixels
     max_frames: int = 16  # longest clip
     dim: int = 512
-    blocks: int = 8  # of the encoder and of the decoder each
+    blocks: int = 8  # in each of encoder and decoder
     heads: int = 8
     head_dim: int = 64
 
@@ -45,12 +45,12 @@ class AutoencoderConfig:
 
     @property
     def patch_values(self) -> int:
-        """P, the number of values of one patch."""
+        """P, the number of values in a patch."""
         return CHANNELS * self.patch_size**2
 
 
 class Autoencoder(nn.Module):
-    """The parts on either side of a quantizer. Encoder and decoder share one spatial position bias, as published."""
+    """The parts before and after a quantizer. Encoder and decoder share one spatial position bias, as published."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Autoencoder(nn.Module):
     def _outcome(
         self, patches_BTHWP: Tensor, reconstruction_BTHWP: Tensor, quantized: Quantized
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Of a training pass: loss, metrics, and the reconstruction as pixels [B, T, H, W, C]."""
+        """Loss, metrics and reconstructed pixels [B, T, H, W, C] of a training pass."""
         reconstruction_loss = F.mse_loss(reconstruction_BTHWP, patches_BTHWP)
         loss = reconstruction_loss + quantized.loss
         metrics = {

@@ -1,4 +1,4 @@
-"""Checks of what a caller hands in: configuration values, frames, actions. Each raises a one-line ValueError."""
+"""Checks of a caller's inputs: configuration values, frames, actions, tokens. Each raises a one-line ValueError."""
 
 from collections.abc import Sequence
 
@@ -41,7 +41,7 @@ def check_actions(actions_BT: Tensor, shape: Sequence[int], num_actions: int) ->
         raise ValueError(f"actions are {actions_BT.dtype}, allowed: torch.int64")
     if list(actions_BT.shape) != list(shape):
         raise ValueError(
-            f"actions have shape {list(actions_BT.shape)}, allowed: {list(shape)} (one from each frame to its next)"
+            f"actions have shape {list(actions_BT.shape)}, allowed: {list(shape)} (one between consecutive frames)"
         )
     if actions_BT.numel():
         low, high = actions_BT.aminmax()

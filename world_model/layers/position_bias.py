@@ -1,9 +1,9 @@
-"""What attention is told of positions: an additive bias per head, learned within a frame, fixed along time.
+"""Position biases of attention: added to the scores of each head, learned within a frame, fixed along time.
 
 Sources: continuous position bias from Liu et al., 2022 (arXiv 2111.09883); ALiBi from Press et al., 2022
 (arXiv 2108.12409).
 
-Axes: T frames, H W token grid, N = H·W, LL the (2H−1)·(2W−1) offsets between its places, h heads.
+Axes: T frames, H W token grid, N = H·W, LL the (2H−1)·(2W−1) offsets between its positions, h heads.
 """
 
 import math
@@ -33,7 +33,7 @@ class ContinuousPositionBias(nn.Module):
             nn.Linear(hidden, heads),
         )
         height, width = grid
-        # Only (2H−1)·(2W−1) offsets occur among N² pairs: the MLP sees each once, then pairs look theirs up.
+        # Only (2H−1)·(2W−1) offsets occur among N² pairs: the MLP sees each once, then every pair looks up its own.
         dy, dx = torch.meshgrid(torch.arange(1 - height, height), torch.arange(1 - width, width), indexing="ij")
         offsets = torch.stack([dy, dx], dim=-1).flatten(0, 1).float()
         y, x = (axis.flatten() for axis in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))

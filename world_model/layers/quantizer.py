@@ -35,7 +35,7 @@ class QuantizerConfig:
         if not self.commitment >= 0:
             raise ValueError(f"quantizer commitment is {self.commitment}, allowed: 0 or more")
         if not self.levels or min(self.levels) < 3:
-            raise ValueError(f"quantizer levels are {self.levels}, allowed: one or more integers from 3 on")
+            raise ValueError(f"quantizer levels are {self.levels}, allowed: one or more integers, 3 or more each")
 
     @property
     def size(self) -> int:
@@ -44,7 +44,7 @@ class QuantizerConfig:
 
 
 class Quantized(NamedTuple):
-    """What a quantizer makes of vectors [..., D]."""
+    """A quantizer's output for vectors [..., D]."""
 
     vectors: Tensor  # [..., D], the codes projected back; gradients pass straight through
     tokens: Tensor  # [...] int64
@@ -52,7 +52,7 @@ class Quantized(NamedTuple):
 
 
 class Quantizer(nn.Module, ABC):
-    """Interface of the three codebooks. Vectors of width D are projected to C dimensions, looked up, and back."""
+    """Interface of the three codebooks. Vectors of width D are projected to C, looked up, and projected back."""
 
     @abstractmethod
     def forward(self, vectors: Tensor) -> Quantized:
@@ -83,7 +83,7 @@ class CosineQuantizer(Quantizer):
 
     def forward(self, vectors: Tensor) -> Quantized:
         z = self.to_code(vectors)
-        with torch.autocast(z.device.type, enabled=False):  # in bf16, neighbouring codes would be mistaken
+        with torch.autocast(z.device.type, enabled=False):  # bf16 would confuse neighbouring codes
             z = F.normalize(z.float(), dim=-1)
             tokens = (z @ self.codebook_KC.t()).argmax(dim=-1)
             codes = F.embedding(tokens, self.codebook_KC)
@@ -115,7 +115,7 @@ class EMAQuantizer(Quantizer):
         )
 
     def forward(self, vectors: Tensor) -> Quantized:
-        if not self.training and not self.vq._codebook.initted:  # the library would start it, even in evaluation
+        if not self.training and not self.vq._codebook.initted:  # the library would initialise it even in evaluation
             raise ValueError('an "ema" codebook has no codes before its first training batch')
         quantized, tokens, loss = self.vq(vectors.flatten(0, -2)[None])
         return Quantized(quantized.view_as(vectors), tokens.view(vectors.shape[:-1]).long(), loss.sum())

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from world_model.layers.position_bias import causal_alibi_bias
 
 ATTENTION_SCALE = 8.0  # cosine similarities lie in [−1, 1]; the fixed factor lets the softmax become sharp
-PACKED_LENGTH = 32  # up to which short sequences are packed into one attention problem on a CPU
+PACKED_LENGTH = 32  # up to this, short sequences are packed into one attention problem on a CPU
 FEED_FORWARD_MULTIPLE = 4  # × 2/3, since a gated unit has two input projections
 
 Order = Literal["st", "ts"]
@@ -31,7 +31,7 @@ Order = Literal["st", "ts"]
 class PositionEncodingGenerator(nn.Module):
     """Depthwise 3×3×3 convolution over (T, H, W), zero-padded, causal in time: [B, T, H, W, D] → the same.
 
-    `before_BTHWD`: the up to two frames that came before, where the clip is fed in pieces.
+    `before_BTHWD`: up to two preceding frames, if the clip is fed in pieces.
     """
 
     def __init__(self, dim: int) -> None:
@@ -39,8 +39,8 @@ class PositionEncodingGenerator(nn.Module):
         self.conv = nn.Conv3d(dim, dim, kernel_size=3, groups=dim)
 
     def forward(self, x_BTHWD: Tensor, before_BTHWD: Tensor | None = None) -> Tensor:
-        # One 2-D convolution of all frames per time tap, added to the frames that it belongs to: the same sum as the
-        # 3-D convolution, and on a CPU almost three times as fast (channels stay last, so nothing is transposed).
+        # One 2-D convolution of all frames per time tap, added to the frames it contributes to: the same sum as the
+        # 3-D convolution, but almost three times as fast on a CPU (channels stay last, so nothing is transposed).
         weight, bias = self.conv.weight, self.conv.bias
         frames = x_BTHWD.shape[1]
         if before_BTHWD is not None:
@@ -62,7 +62,7 @@ class PositionEncodingGenerator(nn.Module):
 
 
 class Attention(nn.Module):
-    """Cosine-similarity attention over the last-but-one axis: [..., S, D] → the same.
+    """Cosine-similarity attention over the second-to-last axis: [..., S, D] → the same.
 
     Queries and keys are L2-normalised and scaled per dimension. As published, only the queries see the pre-norm;
     keys and values are projected from the un-normalised input.
@@ -81,7 +81,7 @@ class Attention(nn.Module):
     def forward(self, x_MSD: Tensor, bias_hSS: Tensor, cache: "HalfBlockCache | None" = None, start: int = 0) -> Tensor:
         projections = self.to_q(self.norm(x_MSD)), *self.to_kv(x_MSD).chunk(2, dim=-1)
         q, k, v = (rearrange(z, "m s (h c) -> m h s c", h=self.heads) for z in projections)
-        # Scores are Σ_c q_c · k_c, so that both scales may go to the queries.
+        # Scores are Σ_c q_c · k_c, so both scales can be applied to the queries.
         q, k = _unit(q) * (self.q_scale * self.k_scale * ATTENTION_SCALE).to(q.dtype), _unit(k)
         if cache is not None:
             k, v = cache.extend(k, v, start)
@@ -91,15 +91,15 @@ class Attention(nn.Module):
 def attend(q_MhSC: Tensor, k_MhSC: Tensor, v_MhSC: Tensor, bias_hSS: Tensor) -> Tensor:
     """softmax(q·k + bias) · v, [M, h, S, C]."""
     if q_MhSC.device.type == "cpu" and (torch.is_grad_enabled() or q_MhSC.shape[-2] < k_MhSC.shape[-2]):
-        # PyTorch's fused kernel for CPUs has no gradient of the bias, a very slow one for short sequences, and takes
-        # twice as long for the few queries of cached decoding.
+        # PyTorch's fused CPU kernel has no gradient for the bias, a very slow backward pass for short sequences, and
+        # takes twice as long for the few queries of cached decoding.
         scores_MhSS = torch.matmul(q_MhSC, k_MhSC.transpose(-1, -2)) + bias_hSS
         return torch.matmul(scores_MhSS.softmax(dim=-1).to(v_MhSC.dtype), v_MhSC)
     rows, _, length, _ = k_MhSC.shape
     packed = PACKED_LENGTH // length
     if q_MhSC.device.type != "cpu" or packed < 2 or rows % packed:
         return F.scaled_dot_product_attention(q_MhSC, k_MhSC, v_MhSC, attn_mask=bias_hSS[None], scale=1.0)
-    # Many short sequences: several as one, blind to each other, are up to four times as fast.
+    # Packing several short sequences into one, masked from each other, is up to four times as fast.
     apart = torch.eye(packed, dtype=torch.bool, device=bias_hSS.device).logical_not()[:, None, :, None]
     bias_hPSPS = bias_hSS[:, None, :, None].expand(-1, packed, -1, packed, -1).masked_fill(apart, -torch.inf)
     q, k, v = (rearrange(z, "(m p) h s c -> m h (p s) c", p=packed) for z in (q_MhSC, k_MhSC, v_MhSC))
@@ -130,10 +130,10 @@ class FeedForward(nn.Module):
 
 
 class HalfBlockCache:
-    """What a half block keeps of past frames: PEG inputs of the last two, and all keys and values along time.
+    """A half block's cache of past frames: PEG inputs of the last two, and all keys and values along time.
 
-    Frames are fed from position `start` on and replace whatever was kept from there on, so that a frame may be fed
-    again and again until it is final.
+    Frames fed from position `start` on replace everything cached from there on, so a frame may be fed repeatedly until
+    it is final.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -144,7 +144,7 @@ class HalfBlockCache:
         self._values_MhTC: Tensor | None = None
 
     def before(self, x_BTHWD: Tensor, start: int) -> Tensor:
-        """The up to two PEG inputs before position `start`; keeps those of x."""
+        """Up to two PEG inputs before position `start`; caches those of x."""
         before_BTHWD = x_BTHWD[:, :0]
         if self._inputs_BTHWD is not None:
             end = start - self._inputs_start
@@ -186,7 +186,7 @@ class HalfBlock(nn.Module):
 
 
 class TransformerCache:
-    """What a stack keeps of up to `capacity` past frames, so that a frame after them costs no more than itself."""
+    """A stack's cache of up to `capacity` past frames, so that a later frame does not recompute them."""
 
     def __init__(self, transformer: "SpatioTemporalTransformer", capacity: int) -> None:
         self.spatial, self.temporal = ([HalfBlockCache(capacity) for _ in transformer.spatial] for _ in range(2))
@@ -205,7 +205,7 @@ class SpatioTemporalTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.order = order
-        self.checkpoint_activations = False  # recompute in the backward pass what a half block computed: less memory
+        self.checkpoint_activations = False  # recompute half blocks in the backward pass to save memory
         self.spatial = nn.ModuleList(HalfBlock(dim, heads, head_dim, "space") for _ in range(blocks))
         self.temporal = nn.ModuleList(HalfBlock(dim, heads, head_dim, "time") for _ in range(blocks))
         self.norm = nn.LayerNorm(dim, bias=False)
@@ -220,7 +220,7 @@ class SpatioTemporalTransformer(nn.Module):
         cache: TransformerCache | None = None,
         start: int = 0,
     ) -> Tensor:
-        """Frames `start`.. of a clip; those before them are in the cache.
+        """Processes frames `start`.. of a clip; earlier ones are in the cache.
 
         Args:
             x_BTHWD: the frames, [B, T, H, W, D].
@@ -232,7 +232,7 @@ class SpatioTemporalTransformer(nn.Module):
         end = start + x_BTHWD.shape[1]
         temporal_bias_hTS = self.temporal_bias_hTT[:, start:end, :end]
         x = x_BTHWD
-        if torch.is_autocast_enabled(x.device.type):  # the stream, too: else every layer would cast it anew
+        if torch.is_autocast_enabled(x.device.type):  # the stream, too, or every layer would cast it again
             dtype = torch.get_autocast_dtype(x.device.type)
             x, spatial_bias_hNN, temporal_bias_hTS = (z.to(dtype) for z in (x, spatial_bias_hNN, temporal_bias_hTS))
         for index, (spatial, temporal) in enumerate(zip(self.spatial, self.temporal, strict=True)):
@@ -246,15 +246,15 @@ class SpatioTemporalTransformer(nn.Module):
                 if self.checkpoint_activations and torch.is_grad_enabled():
                     x = checkpoint(half, x, bias, use_reentrant=False)
                 else:
-                    # Every length of a cached clip would be compiled anew: those run as they are.
+                    # A cached clip runs uncompiled: each of its lengths would need its own compilation.
                     x = (half if kept is None else half.forward)(x, bias, kept, start)
         return self.norm(x)
 
     def compile_halves(self) -> None:
-        """Lets torch.compile fuse each half block, except in cached decoding; all of a kind share a program."""
+        """Has torch.compile fuse each half block, except in cached decoding; all of a kind share a program."""
         for half in (*self.spatial, *self.temporal):
             half.compile()
-        # Space and time, training and validation, whole and last batches each are a program.
+        # Space and time, training and validation, whole and last batches each need their own program.
         torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)
 
 

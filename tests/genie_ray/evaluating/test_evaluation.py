@@ -117,7 +117,7 @@ def test_what_cannot_be_scored_is_refused(replay: ReplayDataset, genie_redux: Pa
     long = dataclasses.replace(CONFIG, predicted_frames=15)
     papers = dataclasses.replace(CONFIG, published_figures="absent.csv")
     for model, config, told in (
-        (tmp_path / "tokenizer", CONFIG, "holds a Tokenizer, a GenieReduxG or GenieRedux is needed"),
+        (tmp_path / "tokenizer", CONFIG, "holds Tokenizer, needed: GenieReduxG or GenieRedux"),
         (genie_redux, long, r"prime_frames \+ predicted_frames = 17: .* takes at most 16 frames"),
         (genie_redux, papers, r"published_figures = 'absent\.csv': no such file"),
     ):

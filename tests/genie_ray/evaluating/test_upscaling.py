@@ -131,7 +131,7 @@ def test_film_strips_are_enlarged(run: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_enlarged_is_refused(run: Path, tmp_path: Path, world_model: Path) -> None:
     assert upscaling_section(run / "evaluation", ["base model"]) is None
-    with pytest.raises(ValueError, match="holds a GenieReduxG, a Upscaler is needed"):
+    with pytest.raises(ValueError, match="holds GenieReduxG, needed: Upscaler"):
         upscale_run(run, world_model)
     with pytest.raises(ValueError, match=r"film_strips\.npz is missing"):
         upscale_run(tmp_path / "elsewhere", world_model)

@@ -33,7 +33,7 @@ def test_checkpoints_that_do_not_fit_are_refused(
     with pytest.raises(ValueError, match="has max_frames 4; allowed: 5 or more"):
         check_checkpoint(tmp_path / "short", **FITS)
     save(models[0].tokenizer, tmp_path / "tokenizer", provenance={})
-    with pytest.raises(ValueError, match="holds a Tokenizer, a GenieReduxG is needed"):
+    with pytest.raises(ValueError, match="holds Tokenizer, needed: GenieReduxG"):
         check_checkpoint(tmp_path / "tokenizer", **FITS)
 
 

@@ -153,7 +153,7 @@ def test_a_service_comes_changes_its_weights_and_goes(
         assert answer.version == weights_hash(models[1])
         assert_rewards(answer.rewards, models[1], *fragments(10))
         assert stats(client)["pid"] == before
-        with pytest.raises(ValueError, match="is no checkpoint"):
+        with pytest.raises(ValueError, match="is not a checkpoint"):
             service.swap(checkpoints[0] / "absent")
         # A checkpoint that the replica cannot load is refused: its current weights stay.
         broken = shutil.copytree(checkpoints[0], tmp_path / "broken")

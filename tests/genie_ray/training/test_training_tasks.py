@@ -115,8 +115,8 @@ def test_what_does_not_fit_is_refused(replay: ReplayDataset, tokenizer: Path, wo
         dataclasses.replace(job, latent_actions=short),
     )
     refused(
-        "holds a GenieReduxG, a GenieRedux is needed",
+        "holds GenieReduxG, needed: GenieRedux",
         dataclasses.replace(job, model=None, tokenizer=None, init=world_model),
     )
-    with pytest.raises(ValueError, match="holds a GenieReduxG, a Tokenizer is needed"):
+    with pytest.raises(ValueError, match="holds GenieReduxG, needed: Tokenizer"):
         DecoderTask(dataclasses.replace(job, kind="decoder", tokenizer=world_model)).check(replay)

@@ -23,7 +23,7 @@ LEARNING = AutoExploreLearningConfig(
     learning_rate=3e-3,
     evaluation_every=2,
     evaluation_steps=10,
-    entropy_weight=0.3,  # or noise alone would let an action take over
+    entropy_weight=0.3,  # with less, noise alone would let one action take over
 )
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def share_of_best_action(algorithm: AutoExplore) -> float:
-    """How often the policy takes the rewarded action after a short training: the mean of the rewards."""
+    """The mean reward after a short training: how often the policy takes the rewarded action."""
     for _ in range(4):
         result = algorithm.train()
     algorithm.stop()
@@ -43,7 +43,7 @@ def test_finds_the_rewarded_action() -> None:
 
 
 class ForgetsActions(CuriosityEnvRunner):
-    """Hands on freshly drawn actions in place of those that earned the rewards: then nothing can be learned."""
+    """Replaces the actions that earned the rewards by newly drawn ones, so that nothing can be learned."""
 
     rng = np.random.default_rng(0)
 
@@ -110,7 +110,7 @@ def test_game_rewards_are_recorded_and_never_learned_from() -> None:
 
 
 class Unreliable(ActionClient):
-    """Fails at those requests, counted from 0."""
+    """Fails on the given requests, counted from 0."""
 
     def __init__(self, failing: set[int]) -> None:
         self.failing = failing
@@ -128,7 +128,7 @@ def test_a_fragment_without_rewards_is_dropped_whole_and_made_up_for() -> None:
     algorithm.stop()
     assert result["env_runners"]["fragments_dropped"] == 1
     assert result["exploration"]["env_steps"] == 2 * 80
-    # All four episodes last through the fragments played; the hole splits them.
+    # All four episodes span all fragments played; the gap splits them.
     lengths = [(episode.t_started, len(episode)) for episode in algorithm.replay.episodes]
     assert lengths == 4 * [(0, 20)] + 4 * [(40, 20)]
     for episode in algorithm.replay.episodes:
@@ -196,7 +196,7 @@ def test_a_runner_that_starts_again_draws_other_actions(trained: AutoExplore) ->
 
 
 def test_an_environment_that_dies_in_the_middle_of_a_step_is_replaced() -> None:
-    """The last one: the others have answered by then, and would never answer again."""
+    """The last environment dies: the others have answered by then and would never answer again."""
     algorithm = config(updates=1, sleep_s=0.05).build_algo()
     processes = algorithm.env_runner.env.unwrapped.processes
     threading.Timer(1.0, processes[-1].kill).start()

@@ -1,4 +1,4 @@
-"""What becomes of stored rewards under a new judge."""
+"""What happens to stored rewards under a new judge."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from tests.policies.toys import Ready
 
 
 class Asked:
-    """A judge whose rewards are all 5; it fails after so many requests."""
+    """A judge whose rewards are all 5; it fails after a number of requests."""
 
     def __init__(self, answers: int) -> None:
         self.answers = answers
@@ -64,4 +64,4 @@ def test_rewards_that_cannot_be_asked_for_stay_and_keep_their_judge(
         new = number < answers
         np.testing.assert_array_equal(episode.get_rewards(), np.full(300, 5.0) if new else np.arange(300))
         assert (episode.get_extra_model_outputs(SCALE) == int(new)).all()
-    assert "stored rewards stay as their own judges gave them" in caplog.text
+    assert "not all stored rewards were judged again" in caplog.text

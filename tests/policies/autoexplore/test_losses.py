@@ -1,4 +1,4 @@
-"""V-trace(λ) and the actor-critic loss against slow loops, RLlib and numbers worked out by hand."""
+"""V-trace(λ) and the actor-critic loss against slow loops, RLlib and hand-calculated numbers."""
 
 import math
 
@@ -161,7 +161,7 @@ def test_kl_divergence_is_its_definition_on_valid_steps() -> None:
 
 @pytest.mark.parametrize("own_actions", [True, False])
 def test_policy_gradient_needs_the_actions_that_earned_the_rewards(own_actions: bool) -> None:
-    """A bandit that pays for action 2: the gradient points to it, and to nothing if the actions are drawn anew."""
+    """A bandit that rewards action 2: the gradient points to it, and nowhere if the actions are redrawn."""
     generator = torch.Generator().manual_seed(0)
     shape = (2000, 1)
     taken_BT, drawn_BT = (torch.randint(4, shape, generator=generator) for _ in range(2))

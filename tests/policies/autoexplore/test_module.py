@@ -1,4 +1,4 @@
-"""AutoExplore's network: acting by the ε-mixture, and learning on what it acted on."""
+"""AutoExplore's network: acting with the ε-mixture, and learning on the same frames that it acted on."""
 
 import math
 from typing import Any
@@ -35,7 +35,7 @@ def inputs(batch: int, steps: int) -> dict[str, Any]:
 
 
 def test_epsilon_is_drawn_per_environment_and_step() -> None:
-    """With a policy that is sure of one action, half of the *environments* deviate at each step, not all or none."""
+    """If the policy is certain of one action, half of the *environments* deviate at each step, not all or none."""
     module = autoexplore(epsilon_start=0.5, epsilon_end=0.5)
     with torch.no_grad():
         module.policy.bias.copy_(torch.tensor([100.0, 0, 0, 0]))

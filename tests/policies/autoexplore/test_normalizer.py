@@ -72,11 +72,11 @@ def test_each_judges_rewards_are_scaled_by_its_own() -> None:
     np.testing.assert_allclose(normalized[:500], (large - large.mean()) / large.std(), atol=1e-4)
     np.testing.assert_allclose(normalized[500:], (small - small.mean()) / small.std(), atol=1e-4)
     assert again.add("sha-a", [large]) == 0
-    assert abs(again.normalize(large, np.zeros(500, int)).mean()) < 2  # the restored judge goes on with it
+    assert abs(again.normalize(large, np.zeros(500, int)).mean()) < 2  # the restored judge continues with it
 
 
 def test_rewards_of_a_judge_that_learns_are_scaled_by_those_of_their_time() -> None:
-    """They shrink: by one scale for all, the first would be enormous and the last without any difference."""
+    """The rewards shrink: on one common scale, the first would be enormous and the last all alike."""
     scale, rng = RewardScale(100_000), np.random.default_rng(0)
     parts = [rng.normal(size, size / 10, 200).astype(np.float32) for size in 0.925 ** np.arange(60)]
     numbers = [scale.add(f"rf+0.{step}", [part[:50], part[50:]]) for step, part in enumerate(parts)]
@@ -91,7 +91,7 @@ def test_rewards_of_a_judge_that_learns_are_scaled_by_those_of_their_time() -> N
 
 
 def test_each_games_rewards_are_scaled_by_its_own() -> None:
-    """What a world model is less sure of throughout is no reason to prefer one action to another."""
+    """A game that a world model is less certain of throughout is no reason to prefer one action over another."""
     scale, rng = RewardScale(1_000), np.random.default_rng(0)
     sure, unsure = rng.normal(0.2, 0.01, 500).astype(np.float32), rng.normal(0.6, 0.1, 500).astype(np.float32)
     assert [scale.add("sha", [sure], "Kangaroo"), scale.add("sha", [unsure], "Hero")] == [0, 1]

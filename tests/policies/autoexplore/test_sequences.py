@@ -1,4 +1,4 @@
-"""What the learner gets out of the replay buffer, and that it is the same after a restart."""
+"""What the learner gets from the replay buffer; it is the same after a restart."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -68,7 +68,7 @@ def test_columns_fit_each_other(trained: AutoExplore) -> None:
 
 
 def test_every_step_is_learned_from(trained: AutoExplore) -> None:
-    """Also an episode's first and last ones; each step is as likely as any other to be a sequence's first."""
+    """Including an episode's first and last steps; every step is equally likely to be a sequence's first."""
     firsts = np.zeros(30)
     for _ in range(300):
         for sequence in trained.replay.sample_sequences(16, length=10, burn_in=2):
@@ -84,7 +84,7 @@ def test_undefined_rewards_are_neutral(trained: AutoExplore) -> None:
     for sequence in starts:
         assert not sequence.get_rewards()[:3].any()
         assert sequence.get_rewards()[3:].all()
-    # The replay buffer keeps them as they came.
+    # The replay buffer keeps the raw rewards.
     assert all(np.isnan(episode.get_rewards()[0]) for episode in trained.replay.episodes)
 
 
@@ -103,7 +103,7 @@ def test_garbage_in_the_padding_changes_neither_loss_nor_gradients(trained: Auto
     loss, gradients = loss_and_gradients(trained, batch)
     padding = ~batch[Columns.LOSS_MASK]
     assert padding[:, -2].any()
-    if column == "obs":  # the frame after the last step is no padding: its value bootstraps
+    if column == "obs":  # the frame after the last step is not padding: its value bootstraps
         padding = padding & torch.cat([torch.zeros(ROWS, 1, dtype=torch.bool), padding[:, :-1]], dim=1)
     spoilt = batch | {column: batch[column].clone()}
     garbage = {"obs": 77, "actions": 3, "rewards": np.nan, "action_logp": -np.inf, "terminateds": True, "learned": True}
@@ -116,7 +116,7 @@ def test_garbage_in_the_padding_changes_neither_loss_nor_gradients(trained: Auto
 
 
 def test_burn_in_warms_up_the_state_and_is_not_learned_from(trained: AutoExplore) -> None:
-    """Rewards there change nothing that is learned later; frames there do, through the state."""
+    """Rewards in the burn-in change nothing that is learned later; frames do, through the state."""
     sequences = [s for _ in range(5) for s in trained.sample_sequences() if s.t_started]
     batch = batch_of(trained, sequences[:ROWS])
     loss, _ = loss_and_gradients(trained, batch)
@@ -167,7 +167,7 @@ def test_a_restored_algorithm_makes_the_same_updates_bit_for_bit(trained: AutoEx
 
 @pytest.mark.parametrize("old_rewards", ["mark", "ask"])
 def test_rewards_of_an_earlier_judge(old_rewards: str) -> None:
-    """A second judge's rewards are ten times as large. Marked, each judge's have a scale; asked again, all are new."""
+    """A second judge's rewards are ten times as large. "mark" gives each judge a scale, "ask" renews all rewards."""
     judges = Judges(second_from=2)
     algorithm_config = config(updates=1, client=lambda: judges, length=200)
     algorithm_config.training(learning=replace(LEARNING, updates_per_epoch=1, old_rewards=old_rewards))
@@ -178,11 +178,11 @@ def test_rewards_of_an_earlier_judge(old_rewards: str) -> None:
     rewards = np.concatenate([episode.get_rewards() for episode in algorithm.replay.episodes])
     known = rewards[~np.isnan(rewards)]
     assert set(known) == ({0.0, 10.0} if old_rewards == "ask" else {0.0, 1.0, 10.0})
-    # Of those that a judge gave a share p was rewarded: 0 and a reward have mean p and spread √(p(1 − p)) of it.
+    # If a judge rewarded a share p of the steps, 0 and its reward have mean p and spread √(p(1 − p)), times the reward.
     scales = np.concatenate([episode.get_extra_model_outputs(SCALE) for episode in algorithm.replay.episodes])
     shares = [(known[scales[~np.isnan(rewards)] == scale] > 0).mean() for scale in np.unique(scales)]
     normalised = np.concatenate([sequence.get_rewards() for sequence in algorithm.sample_sequences()])
     highest = max(np.sqrt((1 - share) / share) for share in shares)
-    # What is asked again was counted once before, in part.
+    # Part of what is judged again was already counted once.
     assert normalised.max() == pytest.approx(highest, rel=0.01 if old_rewards == "mark" else 0.2)
     assert algorithm.judge.scale.judges == 2

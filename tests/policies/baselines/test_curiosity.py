@@ -1,4 +1,4 @@
-"""Learned curiosity: errors fall for what was seen, not for what was not; states are taken up exactly."""
+"""Learned curiosity: errors fall for what was seen and for nothing else; states are restored exactly."""
 
 import copy
 from typing import Literal
@@ -43,7 +43,7 @@ def test_errors_fall_where_it_has_been(kind: Literal["rf", "vae"]) -> None:
 
 
 def test_errors_by_hand() -> None:
-    """A predictor of zeros errs by the mean square of the features."""
+    """A predictor of zeros has the mean square of the features as its error."""
     learner = curiosity("rf")
     with torch.no_grad():
         learner.predictor.outward.weight.zero_()
@@ -85,7 +85,7 @@ def test_a_restored_state_continues_exactly(kind: Literal["rf", "vae"]) -> None:
 def test_one_strange_frame_does_not_ruin_a_vae() -> None:
     learner, (frames_M2HWC, actions_M) = curiosity("vae"), transitions(0, dark=True)
     with torch.no_grad():
-        learner.encoder.convolutions[-1].bias[SMALL.features :] = 500.0  # log variances, of which exp is infinite
+        learner.encoder.convolutions[-1].bias[SMALL.features :] = 500.0  # log variances whose exp is infinite
     losses = learner.learn(frames_M2HWC, actions_M)
     assert losses.reconstruction is not None
     assert np.isfinite(losses.reconstruction)

@@ -1,4 +1,4 @@
-"""Curiosity by disagreement: heads agree where they have been."""
+"""Curiosity by disagreement: heads agree on what they have seen."""
 
 import torch
 
@@ -7,7 +7,7 @@ from policies.baselines.disagreement import DisagreementEnsemble
 
 
 def test_disagreement_by_hand() -> None:
-    """Heads that say 0 and 2 whatever they see have an (unbiased) variance of 2."""
+    """Heads that always predict 0 and 2 have an (unbiased) variance of 2."""
     ensemble = DisagreementEnsemble(DisagreementConfig(heads=2, hidden=4), features=3, targets=5)
     with torch.no_grad():
         for head, says in zip(ensemble.heads, (0.0, 2.0), strict=True):
@@ -22,7 +22,7 @@ def test_heads_agree_where_they_have_been_also_about_noise() -> None:
     seen, unseen = torch.randn(64, 4, 8) + torch.tensor([3.0] + [0.0] * 7), -torch.randn(64, 4, 8).abs() * 3
     before = ensemble.disagreement(seen).mean()
     for _ in range(300):
-        loss = ensemble.learn(seen, torch.randn(64, 4, 4))  # targets that nobody can predict
+        loss = ensemble.learn(seen, torch.randn(64, 4, 4))  # unpredictable targets
     assert loss > 0.8
     assert ensemble.disagreement(seen).mean() < before / 4
     assert ensemble.disagreement(unseen).mean() > 4 * ensemble.disagreement(seen).mean()

@@ -1,4 +1,4 @@
-"""The PPO baseline: exact ε-mixture, frames scaled, and learning the game's own reward."""
+"""The PPO baseline: exact ε-mixture, scaled frames, and learning from the game's own reward."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ SMALL = PPOSettings(
 
 
 class Pays(ShowsAction):
-    """Pays 100 points for action 2."""
+    """Gives 100 points for action 2."""
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict]:
         frame, _, terminated, truncated, info = super().step(action)

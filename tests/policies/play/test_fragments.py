@@ -1,4 +1,4 @@
-"""Play and learning at the same time, on real Ray runners, one of which is killed."""
+"""Play and learning in parallel, on real Ray runners, one of which is killed."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ def test_weights_are_never_older_than_allowed_and_the_ratio_is_exact(algorithm: 
         assert algorithm.updates == updates_of(algorithm) == explored["updates"]
         assert explored["weights_age_max"] <= BOUND
     versions = np.concatenate([e.get_extra_model_outputs(WEIGHTS_SEQ_NO) for e in algorithm.replay.episodes])
-    assert len(np.unique(versions)) >= 3  # newer weights did reach the runners
+    assert len(np.unique(versions)) >= 3  # newer weights reached the runners
 
 
 def test_the_learner_outlives_a_killed_runner_and_a_killed_emulator(algorithm: AutoExplore) -> None:
@@ -62,9 +62,9 @@ def test_the_learner_outlives_a_killed_runner_and_a_killed_emulator(algorithm: A
     assert len(now) == 2
     assert runners[0] not in now
     assert algorithm.updates == updates_of(algorithm)
-    for episode in algorithm.replay.episodes:  # nothing that came back is out of place
+    for episode in algorithm.replay.episodes:  # everything that came back is in order
         np.testing.assert_array_equal(episode.get_observations()[1:, 0, 0, 0], 50 * (episode.get_actions() + 1))
-    # ε goes on falling with the steps of all environments: a restarted runner does not begin anew.
+    # ε keeps falling with the steps of all environments: a restarted runner does not start over.
     steps = algorithm.env_runner_group.foreach_env_runner(
         lambda runner: runner.num_env_steps_sampled_lifetime, local_env_runner=False
     )
@@ -72,7 +72,7 @@ def test_the_learner_outlives_a_killed_runner_and_a_killed_emulator(algorithm: A
 
 
 def test_runners_that_only_die_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also those that hand on a first fragment, which is empty."""
+    """Including runners that return a first fragment, which is empty."""
     monkeypatch.setattr(fragments, "MAX_DEATHS_IN_A_ROW", 1)
     algorithm = remote_config().env_runners(num_env_runners=1).training(reward_client_factory=Dies).build_algo()
     with pytest.raises(RuntimeError, match="died 2 times in a row"):
@@ -102,7 +102,7 @@ def test_an_evaluation_that_hangs_is_given_up_and_the_next_one_plays(tmp_path: P
     assert algorithm.evaluation_error.startswith("the runner died, or took more than")
     assert algorithm.evaluated is None
     end = time.monotonic() + 120
-    while algorithm.evaluated is None:  # the runner is there again after a while
+    while algorithm.evaluated is None:  # the runner is back after a while
         assert time.monotonic() < end
         algorithm.train()
     assert algorithm.evaluation_error == ""
