@@ -11,7 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from genie_ray.base.errors import IncompleteError
 from genie_ray.base.files import write_atomically
@@ -26,9 +26,6 @@ from genie_ray.games.roms import add_integrations, require_rom, resolve_game
 from genie_ray.replay import writer
 from genie_ray.replay.dataset import count_episodes, index_episodes
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata, MissingPlay
-
-if TYPE_CHECKING:
-    pass
 
 PLAN_FILE = "_plan.json"
 """What an unfinished collection will hold; the dataset's own metadata replaces it."""

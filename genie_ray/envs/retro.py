@@ -9,7 +9,7 @@ environment made only for its spaces costs nothing and blocks no other.
 """
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -20,9 +20,6 @@ from genie_ray.base.frames import fit_frame
 from genie_ray.envs.config import EnvConfig
 from genie_ray.games.actions import button_table
 from genie_ray.games.roms import INTEGRATIONS, add_integrations, require_rom, resolve_game
-
-if TYPE_CHECKING:
-    pass
 
 
 class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,15 @@ class Loader(Protocol):
     def close(self) -> None: ...
 
 
+class BatchOptions(TypedDict, total=False):
+    """How a train worker reads its batches; the rest is the job's. See `ShuffledLoader`."""
+
+    batch_size: Required[int]
+    rank: Required[int]
+    world_size: Required[int]
+    pin_memory: bool
+
+
 class Task(ABC):
     """Training on windows of replay; subclasses define the model and its loss."""
 
@@ -80,9 +89,7 @@ class Task(ABC):
         """Further metrics of a held-out batch, averaged over it."""
         return {}
 
-    def batches(
-        self, replay: Replay, *, batch_size: int, rank: int, world_size: int, pin_memory: bool = False
-    ) -> Loader:
+    def batches(self, replay: Replay, **options: Unpack[BatchOptions]) -> Loader:
         """This rank's training batches."""
         config = self.job.config
         return WindowLoader(
@@ -90,12 +97,9 @@ class Task(ABC):
             split="train",
             length=config.window,
             stride=config.stride,
-            batch_size=batch_size,
             seed=self.job.seed,
-            rank=rank,
-            world_size=world_size,
             shuffle_buffer=config.shuffle_buffer,
-            pin_memory=pin_memory,
+            **options,
         )
 
     def validation_batches(self, replay: Replay, *, batch_size: int) -> Iterator[Mapping[str, Any]]:
@@ -249,19 +253,14 @@ class UpscalerTask(Task):
     def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
         return model(batch["frames_BHWC"], batch["large_BHWC"])
 
-    def batches(
-        self, replay: Replay, *, batch_size: int, rank: int, world_size: int, pin_memory: bool = False
-    ) -> Loader:
+    def batches(self, replay: Replay, **options: Unpack[BatchOptions]) -> Loader:
         config = self.job.config
         return PictureLoader(
             replay,
             split="train",
-            batch_size=batch_size,
             seed=self.job.seed,
-            rank=rank,
-            world_size=world_size,
             shuffle_buffer=config.shuffle_buffer,
-            pin_memory=pin_memory,
+            **options,
         )
 
     def validation_batches(self, replay: Replay, *, batch_size: int) -> Iterator[Mapping[str, Any]]:

@@ -6,7 +6,7 @@ Axis letters: B pictures of a batch, M pictures of an episode, H, W and C of a f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from genie_ray.replay.dataset import ReplayDataset, Split
 from genie_ray.replay.loading.batches import Examples
 from genie_ray.replay.loading.mixture import ReplayMix, mix_of
 from genie_ray.replay.loading.order import Supply
-from genie_ray.replay.loading.shuffled import ShuffledLoader, ordered_batches
+from genie_ray.replay.loading.shuffled import LoaderOptions, ShuffledLoader, ordered_batches
 from genie_ray.replay.schema import LargeFrameLayout
 
 
@@ -37,8 +37,7 @@ class PictureLoader(ShuffledLoader[PictureBatch]):
     Args:
         replay: the replay dataset, or several mixed.
         split: which of its episodes.
-        batch_size, seed, rank, world_size, shuffle_buffer, pin_memory: as for `ShuffledLoader`, whose examples are
-            pictures.
+        options: as for `ShuffledLoader`, whose examples are pictures.
 
     Raises:
         ValueError: an invalid argument, a dataset without large frames, or a split with too few for one batch on
@@ -50,22 +49,9 @@ class PictureLoader(ShuffledLoader[PictureBatch]):
         replay: ReplayDataset | ReplayMix,
         *,
         split: Split,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        shuffle_buffer: int = 512,
-        pin_memory: bool = False,
+        **options: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            _pictures(mix_of(replay), split),
-            batch_size=batch_size,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-            shuffle_buffer=shuffle_buffer,
-            pin_memory=pin_memory,
-        )
+        super().__init__(_pictures(mix_of(replay), split), **options)
 
 
 def iter_pictures(

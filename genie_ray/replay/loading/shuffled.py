@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Required, TypedDict, TypeVar
 
 import numpy as np
 
@@ -53,6 +53,17 @@ class Plan(Generic[B]):
             epoch, first_batch = epoch + 1, 0
 
 
+class LoaderOptions(TypedDict, total=False):
+    """What every loader takes: see `ShuffledLoader`."""
+
+    batch_size: Required[int]
+    seed: Required[int]
+    rank: int
+    world_size: int
+    shuffle_buffer: int
+    pin_memory: bool
+
+
 class ShuffledLoader(Generic[B]):
     """An endless iterator over shuffled batches of examples.
 
@@ -79,10 +90,10 @@ class ShuffledLoader(Generic[B]):
         *,
         batch_size: int,
         seed: int,
-        rank: int,
-        world_size: int,
-        shuffle_buffer: int,
-        pin_memory: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle_buffer: int = 512,
+        pin_memory: bool = False,
     ) -> None:
         require_positive(batch_size=batch_size, world_size=world_size, shuffle_buffer=shuffle_buffer)
         if not 0 <= rank < world_size:

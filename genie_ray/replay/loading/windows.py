@@ -9,7 +9,7 @@ Axis letters: B windows of a batch, T frames of a window, H, W and C of a frame.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from genie_ray.replay.dataset import EpisodeRef, ReplayDataset, Split
 from genie_ray.replay.loading.batches import Column, Examples, OpenFiles
 from genie_ray.replay.loading.mixture import ReplayMix, mix_of
 from genie_ray.replay.loading.order import Supply
-from genie_ray.replay.loading.shuffled import ShuffledLoader, ordered_batches, require_positive
+from genie_ray.replay.loading.shuffled import LoaderOptions, ShuffledLoader, ordered_batches, require_positive
 from genie_ray.replay.schema import frames_of
 
 
@@ -44,8 +44,7 @@ class WindowLoader(ShuffledLoader[Batch]):
         split: which of its episodes.
         length: T, frames per window.
         stride: frames between the starts of successive windows of an episode.
-        batch_size, seed, rank, world_size, shuffle_buffer, pin_memory: as for `ShuffledLoader`, whose examples are
-            windows.
+        options: as for `ShuffledLoader`, whose examples are windows.
 
     Raises:
         ValueError: an invalid argument, or a split with too few windows for one batch on every rank.
@@ -58,22 +57,9 @@ class WindowLoader(ShuffledLoader[Batch]):
         split: Split,
         length: int = 16,
         stride: int,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        shuffle_buffer: int = 512,
-        pin_memory: bool = False,
+        **options: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            _windows(mix_of(replay), split, length, stride),
-            batch_size=batch_size,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-            shuffle_buffer=shuffle_buffer,
-            pin_memory=pin_memory,
-        )
+        super().__init__(_windows(mix_of(replay), split, length, stride), **options)
 
 
 def iter_windows(

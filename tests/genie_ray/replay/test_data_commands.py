@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from genie_ray import cli
+from genie_ray.replay.card import CARD_FILE
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.film import choose_episodes, show_episodes
 from genie_ray.replay.schema import episode_id
@@ -55,7 +56,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 def test_summary_counts_right(dataset: ReplayDataset) -> None:
     document = summarize(dataset)
     assert (document["episodes"], document["frames"], document["files"]) == (4, 104, 3)
-    assert document["bytes"] == sum(path.stat().st_size for path in dataset.root.rglob("*") if path.is_file())
+    files = [path for path in dataset.root.rglob("*") if path.is_file() and path.name != CARD_FILE]
+    assert document["bytes"] == sum(path.stat().st_size for path in files)
     player, random, kangaroo = document["groups"]
     assert [(group["game"], group["policy"]) for group in document["groups"]] == [
         (HERO, "player"),
