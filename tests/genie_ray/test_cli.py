@@ -170,7 +170,7 @@ def test_wrong_checkpoint_operations_are_told(
 
     assert "is not a checkpoint" in refuse("checkpoint", "info", tmp_path)
     (tmp_path / "cut.pt").write_bytes(b"")
-    assert "it is truncated or no .pt file" in refuse("checkpoint", "import", "out", "--tokenizer", tmp_path / "cut.pt")
+    assert "truncated or not a .pt file" in refuse("checkpoint", "import", "out", "--tokenizer", tmp_path / "cut.pt")
     checkpoint.save(checkpoint.load_as(checkpoint.WorldModel, genie_redux).tokenizer, tmp_path / "other", provenance={})
     line = refuse("checkpoint", "with-tokenizer", "out", "--model", world_model, "--tokenizer", tmp_path / "other")
     assert "the tokenizer does not match the dynamics" in line

@@ -116,7 +116,7 @@ def test_ray_still_has_it(internal: Internal) -> None:
     ],
 )
 def test_what_is_gone_is_named(owner: str, name: str) -> None:
-    message = f"Ray {ray.__version__} has no {owner} with {name} any more: see policies/ray_internals.py"
+    message = f"Ray {ray.__version__} no longer has {owner} with {name}: see policies/ray_internals.py"
     with pytest.raises(pytest.fail.Exception, match=re.escape(message)):
         require(Internal(owner=owner, name=name, why="a test"))
 

@@ -48,7 +48,7 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
     for legacy in (False, True):
         torch.save({"model": {"w": torch.zeros(99)}}, path, _use_new_zipfile_serialization=not legacy)
         path.write_bytes(path.read_bytes()[:-200])
-        assert "it is truncated or no .pt file" in refused(path)
+        assert "it is truncated or not a .pt file" in refused(path)
     for nonsense in (b"", b"hello, world", bytes(range(256))):
         path.write_bytes(nonsense)
         assert "is not a published checkpoint" in refused(path)
