@@ -99,6 +99,6 @@ class ExplorersConfig:
             raise ValueError(f"exploration.learning.{error}") from None
         if exploration.learning.old_rewards == "ask" and self.reward.remembers:
             raise ValueError(
-                "exploration.learning.old_rewards = 'ask': reward.kind or reward.novelty is of a judge that "
-                "remembers what it was asked, so it must be asked once: use 'mark'"
+                "exploration.learning.old_rewards = 'ask': with this reward.kind or reward.novelty the judge remembers "
+                "play, so it must see it only once: use 'mark'"
             )

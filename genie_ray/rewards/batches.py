@@ -1,4 +1,4 @@
-"""Requests on their way through a replica, and the batches that are made of their windows."""
+"""Requests inside a replica, and the batches formed from their windows."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from policies.rewards import WINDOW_ACTIONS, RewardAnswer
 
 @dataclass(kw_only=True, eq=False)
 class Request:
-    """A caller's fragments on their way through the batches."""
+    """A caller's fragments, judged batch by batch."""
 
     judge: Judge
     lengths: list[int]  # actions of each fragment
     waiting: deque[Windows]
-    episodes: frozenset[str]  # whose windows must be judged in their order
+    episodes: frozenset[str]  # whose windows must be judged in order
     maps: bool
     remember: bool
     done: asyncio.Future[RewardAnswer]
     arrived: float = field(default_factory=time.perf_counter)
     judged: list[Judgement] = field(default_factory=list)
-    version: str | None = None  # of the judge when it judged last
+    version: str | None = None  # the judge's, at its latest batch
 
     def take(self, limit: int) -> list[Windows]:
-        """Up to that many of the windows that wait, in their order."""
+        """Removes and returns up to `limit` waiting windows, in order."""
         taken: list[Windows] = []
         while limit and self.waiting:
             first = self.waiting.popleft()
@@ -44,7 +44,7 @@ class Request:
         return taken
 
     def answer(self) -> RewardAnswer:
-        """All judgements, cut into the fragments again; NaN where there was no window."""
+        """All judgements, split back into fragments; NaN where there is no window."""
         names = self.judged[0].statistics if self.judged else ()
         with_maps = self.maps and all(judged.maps_Mhw is not None for judged in self.judged)
         return RewardAnswer(
@@ -67,7 +67,7 @@ class Request:
 
 
 def next_batch(requests: Sequence[Request], size: int) -> list[tuple[Request, Windows]]:
-    """Up to `size` windows for the judge of the first request, an equal share of each: nobody waits for a long one."""
+    """Up to `size` windows for the first request's judge, in equal shares: a long request does not block the others."""
     batch: list[tuple[Request, Windows]] = []
     room = size
     while room and (served := _served_next(requests)):
@@ -80,9 +80,9 @@ def next_batch(requests: Sequence[Request], size: int) -> list[tuple[Request, Wi
 
 
 def _served_next(requests: Sequence[Request]) -> list[Request]:
-    """Those with windows left, unless an earlier one holds windows of the same episode or waits for another judge.
+    """Requests with windows left, unless an earlier one has windows of the same episode or needs another judge.
 
-    What may be remembered and what may not is judged apart.
+    Windows that may be remembered and windows that may not are never in one batch.
     """
     served: list[Request] = []
     episodes: set[str] = set()
@@ -99,7 +99,7 @@ def _served_next(requests: Sequence[Request]) -> list[Request]:
 def digest(
     frames: Iterable[np.ndarray], actions: Iterable[np.ndarray], episodes: Sequence[str] | None, *flags: bool
 ) -> bytes:
-    """Tells questions apart."""
+    """A hash that identifies a question."""
     hasher = hashlib.blake2b(repr((episodes, flags)).encode(), digest_size=16)
     for array in (*frames, *actions):
         hasher.update(f"{array.dtype} {array.shape}".encode())

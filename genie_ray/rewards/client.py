@@ -1,7 +1,7 @@
-"""Asking the reward service from any process of the cluster.
+"""Querying the reward service from any process of the cluster.
 
-What a service that restarts, is full or moves does to a request is mended here: it is asked again, under the same id,
-until the caller's time is over. A fragment gets its own rewards, or the caller is told that it gets none.
+If the service restarts, is full or moves, the client retries under the same id until the caller's timeout. A fragment
+gets its own rewards, or the caller gets an error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from policies.rewards import RewardAnswer, RewardUnavailableError
 
 APP_NAME = "genie-ray-rewards"
 DEPLOYMENT = "RewardModel"
-# What a service that restarts, moves or is gone looks like to its caller. Errors inside the model are not among them.
+# How a service that restarts, moves or is gone looks to its caller. Errors inside the model are not among them.
 UNAVAILABLE = (
     RewardUnavailableError, TimeoutError, RayServeException, RayActorError, RaySystemError, ObjectLostError,
     WorkerCrashedError,
@@ -32,7 +32,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0  # between attempts, doubled each tim
 
 
 class ServeRewardFuture:
-    """Rewards on their way from the service (a `policies.rewards.RewardFuture`)."""
+    """Rewards requested from the service (a `policies.rewards.RewardFuture`)."""
 
     def __init__(self, client: ServeRewardClient, request: tuple[Any, ...]) -> None:
         self._client, self._request = client, request
@@ -43,7 +43,7 @@ class ServeRewardFuture:
         return self.answer(timeout_s).rewards
 
     def answer(self, timeout_s: float) -> RewardAnswer:
-        """Waits for the answer; asks again while the service is full or restarts.
+        """Waits for the answer; retries while the service is full or restarting.
 
         Raises:
             RewardUnavailableError: no answer in time, or no service.
@@ -58,7 +58,7 @@ class ServeRewardFuture:
 class ServeRewardClient:
     """Asks the service for rewards (a `policies.rewards.RewardClient`).
 
-    `version` is that of the latest answer; `counts` are of requests, answered, retries, back_pressure, failed.
+    `version` is that of the latest answer; `counts` has the keys requests, answered, retries, back_pressure, failed.
     """
 
     def __init__(self, app_name: str = APP_NAME) -> None:
@@ -82,7 +82,7 @@ class ServeRewardClient:
         return ServeRewardFuture(self, (uuid.uuid4().hex, frames, actions, named, maps, remember))
 
     def ask(self, method: str, *arguments: Any, timeout_s: float) -> Any:
-        """What another method of the service's returns, one that may be called again; raises as `wait`."""
+        """Calls another, idempotent method of the service and returns its result; raises as `wait` does."""
         return self.wait(self.send(method, *arguments), timeout_s, method, *arguments)[0]
 
     def send(self, method: str, *arguments: Any) -> Any:
@@ -93,11 +93,11 @@ class ServeRewardClient:
             return error
 
     def wait(self, response: Any, timeout_s: float, method: str, *arguments: Any) -> tuple[Any, int]:
-        """The result of a call that was sent, and how often it was until then.
+        """The result of a call already sent, and the number of attempts it took.
 
         Raises:
             RewardUnavailableError: no answer in time, or no service.
-            RayTaskError: what the method raised, also an instance of that.
+            RayTaskError: the method raised; the error is also an instance of the original exception's class.
         """
         deadline = time.monotonic() + timeout_s
         for attempt in itertools.count(1):
@@ -120,7 +120,7 @@ class ServeRewardClient:
 
     @property
     def handle(self) -> Any:
-        """Serve's handle of the deployment. Raises one of UNAVAILABLE if there is no such service."""
+        """Serve's handle to the deployment. Raises one of UNAVAILABLE if there is no such service."""
         if self._handle is None:
             try:
                 self._handle = serve.get_deployment_handle(DEPLOYMENT, self.app_name)
@@ -129,11 +129,11 @@ class ServeRewardClient:
         return self._handle
 
     def disconnect(self) -> None:
-        """Forgets the connection; the next request looks the service up anew."""
+        """Drops the connection; the next request looks the service up again."""
         self._handle = None
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's type and the last line of its message that says something."""
+    """An exception's type and the last non-empty line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__

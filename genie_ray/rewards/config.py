@@ -1,4 +1,4 @@
-"""Which reward the explorer gets, and what the service that gives it may use."""
+"""Which reward the explorer gets, and the resources of the service that computes it."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,9 +9,9 @@ from policies.checks import check_at_least, check_positive, check_unit_interval
 
 RewardKind = Literal["entropy", "learning_progress", "disagreement", "rf", "vae"]
 """entropy            the world model's uncertainty (Savov et al. 2025, eqs. 2–4)
-learning_progress  what swapping in new weights took off that uncertainty
+learning_progress  how much swapping in new weights reduced that uncertainty
 disagreement       variance over an ensemble of heads on the world model's features
-rf, vae            prediction error in random or in a VAE's features (Tab. 6)
+rf, vae            prediction error in random features or in a VAE's (Tab. 6)
 """
 LEARNING_KINDS = ("disagreement", "rf", "vae")
 
@@ -21,22 +21,22 @@ class RewardConfig:
     """The reward, and the service's replicas."""
 
     kind: RewardKind = "entropy"
-    top_k_fraction: float = 0.25  # share of a frame's tokens that count, the highest ones (eq. 4)
+    top_k_fraction: float = 0.25  # share of a frame's tokens that count, highest first (eq. 4)
     scale: float = 1.0  # the published code multiplies by 2
-    # Any reward may be multiplied by n^−½ for the n-th visit, of its episode or of all play, to what frame t shows.
+    # Multiplies any reward by n^−½ at the n-th visit, in its episode or in all play, to what frame t shows.
     novelty: Literal["none", "episodic", "lifelong"] = "none"
-    novelty_tolerance: float = 0.05  # share of tokens in which two frames differ that still show the same; ours
+    novelty_tolerance: float = 0.05  # largest share of differing tokens at which two frames count as the same; ours
     curiosity: CuriosityConfig = field(default_factory=CuriosityConfig)  # of "rf" and "vae"
     disagreement: DisagreementConfig = field(default_factory=DisagreementConfig)
 
     batch_size: int = 64  # windows per forward pass
     precision: Precision = "auto"
     replicas: int = 1
-    max_replicas: int | None = None  # above `replicas`, Serve adds some under load and removes them afterwards
-    max_waiting: int = 16  # requests of one caller that may wait for a replica; further ones are sent back
-    cpus: float = 1.0  # of each replica
-    gpus: float | None = None  # of each replica; None: one if the cluster has one for each, else none
-    threads: int = 1  # of PyTorch, in each replica
+    max_replicas: int | None = None  # if above `replicas`, Serve adds replicas under load and removes them afterwards
+    max_waiting: int = 16  # requests of one caller that may wait for a replica; further ones are rejected
+    cpus: float = 1.0  # per replica
+    gpus: float | None = None  # per replica; None: one if the cluster has one for each, else none
+    threads: int = 1  # of PyTorch, per replica
 
     def __post_init__(self) -> None:
         check_positive(self, "top_k_fraction", "scale")
@@ -55,15 +55,15 @@ class RewardConfig:
 
     @property
     def reason(self) -> str:
-        """Which setting makes it remember, for messages."""
+        """The setting that makes it stateful, for error messages."""
         return f"novelty {self.novelty!r}" if self.novelty != "none" else f"kind {self.kind!r}"
 
     @property
     def remembers(self) -> bool:
-        """Whether answers depend on what was asked before."""
+        """Whether answers depend on earlier requests."""
         return self.novelty != "none" or self.kind in LEARNING_KINDS
 
     @property
     def stateful(self) -> bool:
-        """Whether there is something that a restarted replica must be given back."""
+        """Whether a restarted replica needs saved state."""
         return self.remembers or self.kind == "learning_progress"

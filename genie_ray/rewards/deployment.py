@@ -1,4 +1,4 @@
-"""The reward service as Ray Serve deploys it: what its replicas are told and take, and what is refused beforehand."""
+"""The reward service as a Ray Serve deployment: its replicas' settings and resources, and checks before it starts."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from genie_ray.rewards.state import describe_checkpoint
 from policies.baselines.curiosity import STRIDE
 from policies.ray_internals import deployment_version
 
-MAX_ONGOING = 32  # requests in one replica: the next batches gather there
-REQUESTS_PER_REPLICA = 4.0  # in flight, above which replicas are added
-HEALTH_CHECK_S = 2.0  # a dead replica is replaced after at most that
+MAX_ONGOING = 32  # requests inside one replica, which forms its next batches from them
+REQUESTS_PER_REPLICA = 4.0  # in flight; above that, replicas are added
+HEALTH_CHECK_S = 2.0  # a dead replica is replaced within this time
 
 
 def check_checkpoint(checkpoint: str | Path, *, frame_size: int, action_names: Sequence[str]) -> str:
-    """Refuses, before anything starts, a checkpoint that cannot judge these environments; returns its weights' hash.
+    """Checks, before anything starts, that a checkpoint can judge these environments; returns its weights' hash.
 
     Raises:
-        ValueError: not a GenieRedux-G checkpoint, made for other frames or actions, or for shorter clips than windows.
+        ValueError: not a GenieRedux-G checkpoint, made for other frames or actions, or for clips shorter than a window.
     """
     described = describe_checkpoint(checkpoint)
     require_fit(f"checkpoint {checkpoint}", described, frame_size=frame_size, action_names=action_names)
@@ -35,10 +35,10 @@ def check_checkpoint(checkpoint: str | Path, *, frame_size: int, action_names: S
 
 
 def require_fit(name: str, described: Mapping[str, Any], *, frame_size: int, action_names: Sequence[str]) -> None:
-    """Raises ValueError unless a checkpoint or a service, by its description, judges such frames and actions."""
+    """Raises ValueError unless the description of a checkpoint or service fits these frames and actions."""
     wanted = {"frame_size": frame_size, "num_actions": len(action_names), "action_names": list(action_names)}
     for key, value in wanted.items():
-        # Where nothing is known about the actions' names, their number must do.
+        # Where the action names are unknown, the right number of actions is enough.
         if described[key] != value and described[key] not in (
             None,
             [str(number) for number in range(len(action_names))],
@@ -49,10 +49,10 @@ def require_fit(name: str, described: Mapping[str, Any], *, frame_size: int, act
 def replica_settings(
     checkpoint: str | Path, config: RewardConfig, *, version: str, state: str | Path | None
 ) -> dict[str, Any]:
-    """What the replicas are told.
+    """The replicas' settings.
 
     Raises:
-        ValueError: a reward that remembers has no state directory, or cannot judge frames of this size.
+        ValueError: a stateful reward has no state directory, or the reward cannot judge frames of this size.
     """
     if config.stateful and state is None:
         raise ValueError(f"no state directory; needed by {config.reason}")
@@ -96,22 +96,22 @@ def bind(config: RewardConfig, settings: dict[str, Any]) -> serve.Application:
 
 
 def check_cluster(config: RewardConfig) -> None:
-    """Refuses replicas for which the cluster is too small.
+    """Checks that the cluster has room for the replicas.
 
     Raises:
         RuntimeError: not connected to a cluster.
-        ValueError: it lacks what the replicas need.
+        ValueError: the cluster lacks CPUs or GPUs.
     """
     if not ray.is_initialized():
         raise RuntimeError("no Ray: connect to a cluster before starting the reward service")
     for resource, wanted in (("CPU", config.cpus * config.replicas), ("GPU", replica_gpus(config) * config.replicas)):
         there = ray.cluster_resources().get(resource, 0)
         if wanted > there:
-            raise ValueError(f"the reward service wants {wanted:g} {resource}s; the cluster has {there:g}")
+            raise ValueError(f"the reward service needs {wanted:g} {resource}s; the cluster has {there:g}")
 
 
 def replica_gpus(config: RewardConfig) -> float:
-    """GPUs of each replica; where the config leaves it open, one if the cluster has one for each, else none."""
+    """GPUs per replica; if the config leaves it open, one if the cluster has one for each, else none."""
     if config.gpus is not None:
         return config.gpus
     most = config.max_replicas or config.replicas

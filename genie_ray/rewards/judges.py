@@ -1,4 +1,4 @@
-"""Judges of play: windows in, rewards out. Those that only look at a world model; learned.py has those that learn.
+"""Judges of play: windows in, rewards out. These only query a world model; learned.py has those that learn.
 
 Axis letters: M windows, N tokens of a frame, h w token grid, H W C frame.
 """
@@ -24,11 +24,11 @@ from world_model.uncertainty import PRIME_FRAMES, top_k_mean
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """Of M windows."""
+    """The rewards of M windows."""
 
     rewards_M: np.ndarray  # float32
     statistics: dict[str, np.ndarray]  # float32 [M] each
-    maps_Mhw: np.ndarray | None  # float32; of each token of frame t
+    maps_Mhw: np.ndarray | None  # float32; one value per token of frame t
 
 
 class Judge(ABC):
@@ -37,7 +37,7 @@ class Judge(ABC):
     @property
     @abstractmethod
     def version(self) -> str:
-        """Changes with anything that the rewards depend on, but for what an episode has shown."""
+        """Changes with anything that the rewards depend on, except what an episode has shown."""
 
     @abstractmethod
     def judge(self, windows: Windows) -> Judgement:
@@ -48,7 +48,7 @@ class Judge(ABC):
         return None
 
     def get_state(self) -> dict[str, Any]:
-        """What a restarted service must be given back: tensors and plain values, by the names of their files."""
+        """What a restarted service needs back: tensors and plain values, by file name."""
         return {}
 
 
@@ -77,10 +77,10 @@ class UncertaintyJudge(Judge):
 
 
 class ProgressJudge(Judge):
-    """Learning progress: the entropy under a lagged copy of the world model less the entropy now.
+    """Learning progress: the entropy under a lagged copy of the world model minus the current entropy.
 
-    Positive where the weights swapped in since made the model surer (γ-progress: Kim et al. 2020, 2007.07853, with
-    entropy for the loss); 0 everywhere until weights are swapped.
+    Positive where the weights swapped in since then made the model more certain (γ-progress: Kim et al. 2020,
+    2007.07853, with entropy as the loss); 0 everywhere until weights are swapped.
     """
 
     def __init__(
@@ -103,21 +103,21 @@ class ProgressJudge(Judge):
         )
 
     def get_state(self) -> dict[str, Any]:
-        return {  # the lagged copy first: where the latest weights are known, theirs is
+        return {  # the lagged copy first, so that saved weights always have theirs
             lagged_name(self._version): self._lagged.state_dict(),
             "learning_progress": {"now": self._model.state_dict()},
         }
 
 
 def lagged_name(version: str) -> str:
-    """The name under which the lagged copy of these weights is remembered."""
+    """The name under which the lagged copy of these weights is saved."""
     return f"learning_progress-{version[:16]}"
 
 
 class NoveltyJudge(Judge):
     """Another judge's rewards times the novelty of frame t.
 
-    Where that is lifelong, rewards shrink as play goes on: the version tells by a "+", as that of a judge that learns.
+    With lifelong novelty, rewards shrink as play goes on: the version says so by a "+", as for a judge that learns.
     """
 
     def __init__(self, judge: Judge, tokenizer: Tokenizer, novelty: Novelty) -> None:
@@ -152,7 +152,7 @@ class NoveltyJudge(Judge):
 
 
 def question(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor]:
-    """What a world model is given of windows: frames t−4, t−3 [M, 2, H, W, C] and actions t−4 … t−1 [M, 4]."""
+    """The world model's input for windows: frames t−4, t−3 [M, 2, H, W, C] and actions t−4 … t−1 [M, 4]."""
     primes_M2HWC = torch.from_numpy(np.ascontiguousarray(windows.frames_M5HWC[:, :PRIME_FRAMES]))
     return primes_M2HWC.to(device), torch.from_numpy(windows.actions_M4.astype(np.int64)).to(device)
 
@@ -165,7 +165,7 @@ def entropies(model: GenieReduxG, windows: Windows, config: RewardConfig) -> Ten
 
 
 def token_maps(values_MN: Tensor, model: GenieReduxG) -> np.ndarray:
-    """Values of tokens on their grid, [M, h, w]."""
+    """Token values on the token grid, [M, h, w]."""
     return values(values_MN).reshape(-1, *model.dynamics.grid)
 
 

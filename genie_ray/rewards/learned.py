@@ -1,7 +1,7 @@
-"""Judges that learn from the very windows that they judge: each batch is judged first, then learned from.
+"""Judges that learn from the windows they judge: each batch is judged first, then learned from.
 
-Their versions end in "+incarnation.updates". Each time one is built again it is the next incarnation: what it had
-learned since it was last saved is lost, so the same number of updates would stand for other weights.
+Their versions end in "+incarnation.updates". Each rebuild from saved state starts a new incarnation: what was learned
+since the last save is lost, so the same number of updates would stand for other weights.
 
 Axis letters: M windows, N tokens of a frame, E features of the dynamics, C dimensions of a code, H W C frame.
 """
@@ -28,8 +28,8 @@ from world_model.uncertainty import token_entropy, top_k_mean
 class DisagreementJudge(Judge):
     """Variance over heads that predict each token's code vector of frame t from the frozen dynamics' features.
 
-    A token's target is its code vector (of a codebook that tells directions apart, brought to length 1; the grid of
-    "fsq" as it is). As with the entropy, the highest share of a frame's tokens counts.
+    A token's target is its code vector: normalised to length 1, except on the grid of "fsq", whose vectors are used as
+    they are. As with the entropy, only the highest share of a frame's tokens counts.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class DisagreementJudge(Judge):
 
 
 class CuriosityJudge(Judge):
-    """Prediction error in random features ("rf") or in an online VAE's ("vae"); knows no world model."""
+    """Prediction error in random features ("rf") or in an online VAE's ("vae"); uses no world model."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""What rewards remember goes along with an explorer's training: saved with its checkpoints, given back with them.
+"""Saves what rewards remember with an explorer's checkpoints, and restores it with them.
 
-A reward that learns or counts saves its state now and then; an explorer that was killed goes on from its last
-checkpoint, which is older. Play that is then repeated must not be learned from, or counted, twice.
+A reward that learns or counts saves its state at intervals; a killed explorer resumes from its last checkpoint, which
+is older. Play that is then repeated must not be learned from, or counted, twice.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEY = "reward_memory"
 
 
 class RewardMemory:
-    """Companion of a training (`playing.agents.Companion`) whose service remembers what it was asked."""
+    """Companion (`playing.agents.Companion`) of a training whose reward service remembers play."""
 
     def __init__(self, service: RewardService) -> None:
         assert service.state is not None
@@ -31,21 +31,21 @@ class RewardMemory:
         return {}
 
     def get_state(self) -> dict[str, Any]:
-        """The files that the service writes, by their names."""
+        """The contents of the service's state files, by file name."""
         save_memory(self._service.app_name, self._service.config)
         return {KEY: {path.name: path.read_bytes() for path in sorted(self._directory.glob("*.pt"))}}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Nothing: `restore` did that, before the service was started."""
+        """Does nothing: `restore` has done it before the service started."""
 
 
 def restore(directory: Path, companions: Sequence[Mapping[str, Any]], config: RewardConfig) -> None:
-    """Gives a service that is about to start what it remembered at an explorer's last checkpoint.
+    """Resets a service's state to an explorer's last checkpoint, before the service starts.
 
     Args:
-        directory: where the service keeps its state; what else is there is forgotten.
-        companions: `playing.agents.saved_companions` of the explorer; none if it begins anew.
-        config: the service's; what only depends on the world model's version (learning progress) stays as it is.
+        directory: where the service keeps its state; its present content is deleted.
+        companions: `playing.agents.saved_companions` of the explorer; empty if it starts from scratch.
+        config: the service's; state that depends only on the world model's version (learning progress) is kept.
     """
     if not config.remembers:
         return

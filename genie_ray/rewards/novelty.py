@@ -1,12 +1,12 @@
-"""Novelty: a factor that falls with each return to what has been shown already.
+"""Novelty: a factor that falls with each return to what has already been shown.
 
-    factor = n^−½ for the n-th visit of a place, by this episode ("episodic") or by all play ("lifelong")
+    factor = n^−½ at the n-th visit to a place, in this episode ("episodic") or in all play ("lifelong")
 
-The count is of Bellemare et al. 2016 (1606.01868), there over all play; the memory of one episode and the place as a
-factor are of NGU (Badia et al. 2020, 2002.06038). What counts as the same place is ours: a frame is the place whose
-tokens differ least from its own, if no more than a share `tolerance` of them do (0: an exact count), else a new one. So
-a place that the model will never predict stops paying: for the episode, which forgets at a death, or for as long
-as it is among the last `MAX_PLACES` found.
+The count is from Bellemare et al. 2016 (1606.01868), who count over all play; the memory of one episode and the use as
+a factor are from NGU (Badia et al. 2020, 2002.06038). What counts as the same place is ours: a frame shows the place
+whose tokens differ least from its own, if at most a share `tolerance` of them differ (0: an exact count), else a new
+one. So a place that the model will never predict stops paying: until the episode ends, or as long as it is among the
+last `MAX_PLACES` found.
 
 Axis letters: M windows, N tokens of a frame, P places so far.
 """
@@ -20,19 +20,19 @@ from typing import Any
 import numpy as np
 import torch
 
-MAX_EPISODES = 256  # remembered at once; those unseen for longest are forgotten
-MAX_PLACES = 10_000  # remembered of one episode, or of all play; the one first found is forgotten first
-ALL_PLAY = ""  # stands for every episode where novelty is lifelong
+MAX_EPISODES = 256  # remembered at once; the least recently seen is forgotten first
+MAX_PLACES = 10_000  # remembered per episode, or for all play; the oldest are forgotten first
+ALL_PLAY = ""  # stands for every episode if novelty is lifelong
 
 
 class Places:
-    """Places and how often each was visited."""
+    """Places, and how often each was visited."""
 
     def __init__(self, tokens_PN: np.ndarray, visits_P: np.ndarray) -> None:
         self._tokens_PN, self._visits_P, self._number = tokens_PN, visits_P, len(visits_P)
 
     def visit(self, tokens_N: np.ndarray, tolerance: float, *, remember: bool) -> int:
-        """How often the frame's place was visited, with this time."""
+        """How often the frame's place was visited, this visit included."""
         place = self._find(tokens_N, tolerance)
         visits = 1 if place is None else int(self._visits_P[place]) + 1
         if remember and place is None:
@@ -50,7 +50,7 @@ class Places:
 
     def _add(self, tokens_N: np.ndarray) -> None:
         if self._number == MAX_PLACES:
-            kept = slice(MAX_PLACES // 10, None)  # forgets many at once, since that moves all others
+            kept = slice(MAX_PLACES // 10, None)  # forgets many at once, since each time all others are moved
             self._tokens_PN, self._visits_P = self._tokens_PN[kept], self._visits_P[kept]
             self._number = len(self._visits_P)
         if self._number == len(self._visits_P):
@@ -67,23 +67,23 @@ class Places:
 
 
 class Novelty:
-    """Remembers the places that each episode has shown, or all of them together.
+    """Remembers the places shown by each episode, or by all of them together.
 
     Args:
-        tolerance: share of tokens in which a frame may differ from the place that it shows.
+        tolerance: share of tokens in which a frame may differ from the place it shows.
         lifelong: whether all episodes count as one.
     """
 
     def __init__(self, tolerance: float, *, lifelong: bool = False) -> None:
         self.tolerance, self.lifelong = tolerance, lifelong
-        self.visits = 0  # of all places
-        self.incarnation = 0  # times that a state was taken up
+        self.visits = 0  # to all places
+        self.incarnation = 0  # how often a state was restored
         self._episodes: OrderedDict[str, Places] = OrderedDict()
 
     def factors(self, tokens_MN: np.ndarray, episodes: Sequence[str], *, remember: bool = True) -> np.ndarray:
-        """The frames' factors, float32 [M] in (0, 1].
+        """The frames' factors, float32 [M] in (0, 1]. Frames are counted in the order given.
 
-        They are remembered, in this order; of all play only what may be, of an episode everything.
+        `remember` matters for lifelong novelty only; within an episode every frame is counted.
         """
         names = [ALL_PLAY] * len(episodes) if self.lifelong else episodes
         counted = remember or not self.lifelong
@@ -101,12 +101,12 @@ class Novelty:
         return self._episodes[episode].visit(tokens_N, self.tolerance, remember=remember)
 
     def get_state(self) -> dict[str, Any]:
-        """What is remembered, the episode unseen for longest first."""
+        """What is remembered; the least recently seen episode comes first."""
         episodes = {name: places.get_state() for name, places in self._episodes.items()}
         return {"episodes": episodes, "visits": self.visits, "incarnation": self.incarnation}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes up a state of `get_state`."""
+        """Restores a state from `get_state`."""
         self.visits, self.incarnation = state["visits"], state["incarnation"] + 1
         self._episodes = OrderedDict(
             (name, Places(places["tokens"].numpy().copy(), places["visits"].numpy().copy()))

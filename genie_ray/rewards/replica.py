@@ -1,8 +1,8 @@
-"""One replica of the service: a judge, and batches of whatever windows wait, whoever sent them.
+"""One replica of the service: a judge, and batches of all waiting windows, whoever sent them.
 
-There is no waiting for a batch to fill: while one is judged, the next one gathers. A request is judged by one judge
-throughout, so by one version of the weights, and answered once: asked again under the same id it gets the same answer
-(a judge that learns or counts must not see it twice). What goes wrong is told to those whose windows it concerns.
+No batch waits to fill up: while one is judged, windows for the next one arrive. A whole request is judged by one judge,
+so by one version of the weights, and only once: a retry under the same id gets the same answer (a judge that learns or
+counts must not see it twice). An error in a batch goes to the requests in that batch only.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ T = TypeVar("T")
 
 REMEMBERED_ANSWERS = 256  # of the latest requests
 SAVE_EVERY_S = 30.0
-RECENT = 1_000  # requests and batches that `stats` is about
+RECENT = 1_000  # requests and batches that `stats` covers
 LATENCY_BOUNDARIES = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
 
 logger = logging.getLogger(__name__)
 
 
 class RewardModel:
-    """The deployment's class."""
+    """The class that Serve deploys."""
 
     def __init__(self) -> None:
-        # Judging, learning, loading and saving take turns in one thread; the event loop takes requests meanwhile.
+        # Judging, learning, loading and saving take turns in one thread; meanwhile the event loop accepts requests.
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._queue: deque[Request] = deque()
         self._answers: OrderedDict[str, tuple[bytes, asyncio.Future[RewardAnswer]]] = OrderedDict()
@@ -72,7 +72,7 @@ class RewardModel:
         }
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Called by Serve at the start and after each change; requests that have arrived keep their judge."""
+        """Called by Serve at the start and after each change; requests already received keep their judge."""
 
         def replace_judge() -> Judge:
             if self._judge is not None:
@@ -89,7 +89,7 @@ class RewardModel:
         self._judge, self._config, self._state, self._served = judge, config, state, served
 
     async def rehearse(self, user_config: dict[str, Any]) -> None:
-        """Does what `reconfigure` would, and lets go of it; raises what would end a replica there."""
+        """Builds the judge that `reconfigure` would, and drops it; raises what would end a replica there."""
         await self._in_thread(_build, user_config)
 
     async def rewards(
@@ -104,7 +104,7 @@ class RewardModel:
         """The fragments' rewards; see `policies.rewards.RewardClient.submit`.
 
         Raises:
-            ValueError: fragments that cannot be judged, or the id of another question.
+            ValueError: fragments that cannot be judged, or an id that another request used.
         """
         asked = digest(frames, actions, episodes, maps, remember)
         if request_id not in self._answers:
@@ -116,7 +116,7 @@ class RewardModel:
                 self._answers.popitem(last=False)
         known, answer = self._answers[request_id]
         if known != asked:
-            raise ValueError(f"request_id {request_id!r} was another question's; allowed: a fresh UUID for each")
+            raise ValueError(f"request_id {request_id!r} was used by another request; allowed: a fresh UUID for each")
         return await asyncio.shield(answer)
 
     def _enqueue(
@@ -149,7 +149,7 @@ class RewardModel:
         return request.done
 
     async def _work(self) -> None:
-        """Judges until nobody waits."""
+        """Judges until no request is waiting."""
         while self._queue:
             judge, remember = self._queue[0].judge, self._queue[0].remember
             batch = next_batch(self._queue, self._config.batch_size)
@@ -159,7 +159,7 @@ class RewardModel:
                 await self._in_thread(self._learn, judge)
 
     async def _serve(self, judge: Judge, batch: list[tuple[Request, Windows]]) -> bool:
-        """Has a batch judged; whether it could be."""
+        """Judges a batch in the thread; returns whether that succeeded."""
         try:
             judged = await self._in_thread(self._judge_batch, judge, batch)
         except Exception as error:
@@ -190,7 +190,7 @@ class RewardModel:
         return [_part(judged, slice(start, stop)) for start, stop in itertools.pairwise(cuts)]
 
     def _finish(self) -> None:
-        """Answers the requests that are complete, and lets go of those and of what has failed."""
+        """Answers complete requests, and removes them and failed ones from the queue."""
         ended = [request for request in self._queue if request.done.done() or not request.waiting]
         self._queue = deque(request for request in self._queue if request.waiting and not request.done.done())
         for request in ended:
@@ -205,7 +205,7 @@ class RewardModel:
             self._metrics["latency"].observe(elapsed)
 
     def _learn(self, judge: Judge) -> None:
-        """What goes wrong here costs some learning, not the answers."""
+        """Learns from the last batch; an error here costs some learning, not the answers."""
         try:
             judge.learn()
         except Exception:
@@ -219,10 +219,10 @@ class RewardModel:
             if self._config.stateful:
                 save_state(judge, self._state)
         except Exception:
-            logger.exception("what judge %s remembers could not be saved", judge.version)
+            logger.exception("the state of judge %s could not be saved", judge.version)
 
     async def save(self) -> None:
-        """Writes what the judge remembers."""
+        """Writes the judge's state."""
         if self._judge is not None and self._config.stateful:
             await self._in_thread(save_state, self._judge, self._state)
 
@@ -230,7 +230,7 @@ class RewardModel:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     async def describe(self) -> dict[str, Any]:
-        """What is served."""
+        """The reward, its version, and what it can judge."""
         assert self._judge is not None
         return {
             "kind": self._config.kind,
@@ -241,7 +241,7 @@ class RewardModel:
         }
 
     async def stats(self) -> dict[str, Any]:
-        """Of this replica: how much was judged, and how fast of late (latencies from arrival to answer)."""
+        """This replica's counts, recent throughput and recent latency (from arrival to answer)."""
         windows, seconds = (sum(column) for column in zip(*self._batches, strict=True)) if self._batches else (0, 0.0)
         p50, p95 = np.quantile(self._latencies, [0.5, 0.95]).tolist() if self._latencies else (None, None)
         return {

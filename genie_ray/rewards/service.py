@@ -1,8 +1,8 @@
-"""Starting the reward service on a Ray cluster, giving it other weights while it runs, finding one that runs.
+"""Starting the reward service on a Ray cluster, swapping its weights while it runs, and finding a running one.
 
-Each run has a service of its own. Weights change without a restart (`RewardService.swap`); each answer carries the
-version that it was made with. A checkpoint that is served must stay as it is: a replica that restarts reads it again,
-and refuses it if it changed.
+Each run has its own service. Weights change without a restart (`RewardService.swap`); each answer carries the version
+that produced it. A checkpoint must not change while it is served: a restarted replica reads it again, and refuses it if
+it has changed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RewardService:
-    """A service that runs: a picklable factory of its clients (a `policies.rewards.RewardClientFactory`)."""
+    """A running service: a picklable factory of its clients (a `policies.rewards.RewardClientFactory`)."""
 
     config: RewardConfig
     frame_size: int
@@ -44,31 +44,32 @@ class RewardService:
     app_name: str
 
     def __call__(self) -> ServeRewardClient:
-        """A client, in whatever process of the cluster."""
+        """A client, in any process of the cluster."""
         return ServeRewardClient(self.app_name)
 
     def swap(self, checkpoint: str | Path) -> str:
         """Gives all replicas another checkpoint, waits until they have it, and returns its version.
 
-        Requests that arrived before are answered with the old one.
+        Requests that arrived earlier are answered with the old one.
 
         Raises:
-            ValueError: the checkpoint does not fit or cannot be loaded; the old one goes on.
-            RuntimeError: the replicas do not answer, or do not take it.
+            ValueError: the checkpoint does not fit or cannot be loaded; the old one stays in use.
+            RewardUnavailableError: the service does not answer in time.
+            RuntimeError: the replicas do not come up with the new one.
         """
         version = check_checkpoint(checkpoint, frame_size=self.frame_size, action_names=self.action_names)
         settings = replica_settings(checkpoint, self.config, version=version, state=self.state)
-        try:  # Serve would end the replicas that fail on it
+        try:  # Serve would kill replicas that fail to load it
             self().ask("rehearse", settings, timeout_s=SWAP_TIMEOUT_S)
         except RayTaskError as error:
             reason = one_line(cause_of(error))
-            raise ValueError(f"reward service {self.app_name!r} keeps the weights it has: {reason}") from error
+            raise ValueError(f"reward service {self.app_name!r} keeps its current weights: {reason}") from error
         deploy(bind(self.config, settings), self.app_name)
         return version
 
 
 def deploy(app: serve.Application, app_name: str) -> None:
-    """Starts a service, or gives a running one other settings (its replicas stay as they are).
+    """Starts a service, or gives a running one new settings (its replicas are not restarted).
 
     Raises:
         RuntimeError: the replicas do not come up.
@@ -93,12 +94,12 @@ def reward_service(
     """Runs the service for a `with` block on the Ray cluster that this process is connected to.
 
     Args:
-        checkpoint: a GenieRedux-G checkpoint, readable on every node that may hold a replica.
+        checkpoint: a GenieRedux-G checkpoint, readable on every node that may run a replica.
         config: reward and resources.
         frame_size: height and width of the environments' frames.
-        action_names: the environments' actions, in their order.
-        state: directory for what rewards remember; those that do need one, readable where the replica runs.
-        app_name: name of the Serve application; without one, a name that no other has.
+        action_names: the environments' actions, in order.
+        state: directory for what the reward remembers, readable where the replica runs; required by stateful rewards.
+        app_name: name of the Serve application; by default a unique one.
 
     Raises:
         ValueError: the checkpoint does not fit, the cluster lacks what the replicas need, or the name is taken.
@@ -109,7 +110,7 @@ def reward_service(
     name = app_name or f"{APP_NAME}-{uuid.uuid4().hex[:8]}"
     if name in serve.status().applications:
         raise ValueError(
-            f"{name!r} runs already on this cluster: name it as --reward-service, or give another app_name"
+            f"{name!r} already runs on this cluster: pass it as --reward-service, or give another app_name"
         )
     app = bind(config, replica_settings(checkpoint, config, version=version, state=state))
     with start_serve():
@@ -130,18 +131,18 @@ def reward_service(
 
 
 def save_memory(app_name: str, config: RewardConfig) -> None:
-    """Has a service write what it remembers, if it does; a warning where that fails."""
+    """Makes a stateful service write its state; logs a warning if that fails."""
     if not config.stateful:
         return
     try:
         ServeRewardClient(app_name).ask("save", timeout_s=SAVE_TIMEOUT_S)
     except (RewardUnavailableError, RayTaskError) as error:
-        logger.warning("reward service %r did not save what it remembers: %s", app_name, client.one_line(error))
+        logger.warning("reward service %r did not save its state: %s", app_name, client.one_line(error))
 
 
 @contextmanager
 def start_serve() -> Iterator[None]:
-    """Ray Serve for a `with` block; shut down at the end if it was started here and nothing runs on it any more."""
+    """Ray Serve for a `with` block; shut down at the end if it was started here and no application is left."""
     if serve_runs():
         yield
         return
@@ -153,19 +154,19 @@ def start_serve() -> Iterator[None]:
 
 
 def service_name(directory: Path) -> str:
-    """Of the reward services of what is done in a directory, by one run at a time; no other's begin with it."""
+    """Name, or common prefix, of the reward services of the run in a directory; no other run's names begin with it."""
     return f"{APP_NAME}-{hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:8]}"
 
 
 def remove_services(prefix: str) -> None:
-    """Removes the services whose names begin so: those of a run that was killed would keep their replicas for ever."""
+    """Removes the services whose names begin with `prefix`: those of a killed run would keep their replicas forever."""
     for name in serve.status().applications:
         if name.startswith(prefix):
             serve.delete(name)
 
 
 def shut_down_if_idle() -> None:
-    """Stops Ray Serve unless somebody's application runs on it."""
+    """Stops Ray Serve unless an application is running on it."""
     if not serve.status().applications:
         serve.shutdown()
 
@@ -173,14 +174,14 @@ def shut_down_if_idle() -> None:
 def find_service(
     app_name: str, *, frame_size: int, action_names: Sequence[str], asked_again: bool = False
 ) -> Callable[[], ServeRewardClient]:
-    """A factory of clients of a service that runs already.
+    """A factory of clients for a service that is already running.
 
     Args:
-        asked_again: whether it is to judge the same play more than once.
+        asked_again: whether it will judge the same play more than once.
 
     Raises:
-        ValueError: there is none on this cluster, or it judges other frames or actions, or must not be asked again, or
-            does not answer.
+        ValueError: this cluster has no such service, or it judges other frames or actions, must not judge play twice,
+            or does not answer.
     """
     if app_name not in (running := serve.status().applications):
         raise ValueError(
@@ -190,11 +191,11 @@ def find_service(
         described = ServeRewardClient(app_name).ask("describe", timeout_s=FIND_TIMEOUT_S)
     except RewardUnavailableError as error:
         status = running[app_name].status.value
-        raise ValueError(f"reward service {app_name!r} is there ({status}) but busy or restarting: {error}") from error
+        raise ValueError(f"reward service {app_name!r} exists ({status}) but is busy or restarting: {error}") from error
     require_fit(f"reward service {app_name!r}", described, frame_size=frame_size, action_names=action_names)
     if asked_again and described["remembers"]:
         raise ValueError(
-            f"exploration.learning.old_rewards = 'ask': reward service {app_name!r} remembers what it was asked (kind "
-            f"{described['kind']!r}, novelty {described['novelty']!r}), so it must be asked once: use 'mark'"
+            f"exploration.learning.old_rewards = 'ask': reward service {app_name!r} remembers play (kind "
+            f"{described['kind']!r}, novelty {described['novelty']!r}), so it must see it only once: use 'mark'"
         )
     return partial(ServeRewardClient, app_name)

@@ -1,9 +1,9 @@
-"""From a config and a checkpoint to a judge that takes up what its predecessor remembered.
+"""Builds judges from a config and a checkpoint, and saves and restores their state.
 
-What a judge remembers lies in a directory of the run, one file per thing: weights and optimiser of what it learns
-(`rf.pt`, `vae.pt`, `disagreement.pt`), the weights served last (`learning_progress.pt`) and the lagged copy of each
-version that was served (`learning_progress-<version>.pt`), what play has shown (`novelty.pt`). Each is
-written atomically.
+A judge's state is kept in a directory of the run, in separate files: weights and optimiser of what it learns (`rf.pt`,
+`vae.pt`, `disagreement.pt`), the weights served last (`learning_progress.pt`) and the lagged copy of each version that
+was served (`learning_progress-<version>.pt`), the places that play has shown (`novelty.pt`). Each file is written
+atomically.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ FORMAT = 3
 def build_judge(
     config: RewardConfig, checkpoint: str | Path, version: str, state: Path | None, device: torch.device
 ) -> Judge:
-    """The judge of a config.
+    """Builds the judge for a config, with the state that an earlier one left.
 
     Args:
         config: which reward.
         checkpoint: a GenieRedux-G checkpoint.
         version: its weights' hash.
-        state: directory that holds what an earlier judge remembered, if there was one.
+        state: directory of the earlier judge's state, if any.
 
     Raises:
-        ValueError: the checkpoint or the state is unusable, or the checkpoint is no longer that version.
+        ValueError: the checkpoint or the state is unusable, or the checkpoint no longer has that version.
     """
     if config.kind in ("rf", "vae"):
         sizes: GenieReduxGConfig = read_config(GenieReduxG, checkpoint)
@@ -71,10 +71,10 @@ def build_judge(
 
 
 def describe_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
-    """What a checkpoint can judge: frame_size, num_actions, action_names (None if it does not say), version.
+    """What a checkpoint can judge: frame_size, num_actions, action_names (None if unknown), version.
 
     Raises:
-        ValueError: not a GenieRedux-G checkpoint, or one that cannot look as far as a window.
+        ValueError: not a GenieRedux-G checkpoint, or its clips are shorter than a window.
     """
     config: GenieReduxGConfig = read_config(GenieReduxG, checkpoint)
     if config.dynamics.max_frames < WINDOW_FRAMES:
@@ -91,10 +91,10 @@ def describe_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
 
 
 def save_state(judge: Judge, directory: Path) -> None:
-    """Writes what a judge remembers.
+    """Writes a judge's state.
 
     Raises:
-        ValueError: weights that are not finite, which must not take the place of those that are.
+        ValueError: weights that are not finite; they must not replace those that are.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for name, state in judge.get_state().items():
@@ -104,7 +104,7 @@ def save_state(judge: Judge, directory: Path) -> None:
 
 
 def _load(directory: Path | None, name: str) -> dict[str, Any] | None:
-    """What was remembered, on the CPU; None if nothing was."""
+    """A saved state, on the CPU; None if there is none."""
     path = None if directory is None else directory / f"{name}.pt"
     if path is None or not path.exists():
         return None
@@ -117,15 +117,15 @@ def _load(directory: Path | None, name: str) -> dict[str, Any] | None:
 def _world_model(checkpoint: str | Path, version: str, device: torch.device) -> GenieReduxG:
     model = load_as(GenieReduxG, checkpoint, device)
     if (found := weights_hash(model)) != version:
-        raise ValueError(f"checkpoint {checkpoint} was replaced while it was served: it is {found[:12]} now")
+        raise ValueError(f"checkpoint {checkpoint} was replaced while it was served: its hash is now {found[:12]}…")
     return model
 
 
 def _progress_judge(model: GenieReduxG, config: RewardConfig, version: str, state: Path | None) -> ProgressJudge:
-    """With the lagged copy that belongs to these weights.
+    """A judge with the lagged copy that belongs to these weights.
 
-    At first that is a copy of themselves; at a swap to new ones, what is swapped out; weights that were served before
-    keep theirs, so that they pay the same again.
+    For the first weights, that is a copy of themselves; for new ones, the weights they replace. Weights that were
+    served before keep theirs, so that they give the same rewards again.
     """
     lagged = copy.deepcopy(model)
     weights, latest = _load(state, lagged_name(version)), _load(state, "learning_progress")
@@ -137,7 +137,7 @@ def _progress_judge(model: GenieReduxG, config: RewardConfig, version: str, stat
 
 
 def _tensors(state: Any) -> Iterator[Tensor]:
-    """The tensors in nested dicts."""
+    """All tensors in nested dicts."""
     if isinstance(state, Tensor):
         yield state
     elif isinstance(state, dict):

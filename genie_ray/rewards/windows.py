@@ -1,6 +1,6 @@
-"""What a judge is asked about: windows cut out of fragments of play, so that each frame travels once.
+"""A judge's input: windows, cut from fragments of play inside the service so that each frame is sent only once.
 
-A window holds frames t−4 … t and actions t−4 … t−1; it judges the transition into frame t.
+A window holds frames t−4 … t and actions t−4 … t−1; it is judged for the transition into frame t.
 
 Axis letters: M windows, n actions of a fragment, H W C frame.
 """
@@ -26,13 +26,13 @@ class Windows:
     frames_M5HWC: np.ndarray  # uint8
     actions_M4: np.ndarray  # int64
     episodes: list[str] | None  # of each window
-    remember: bool = True  # whether a judge that learns, or counts all play, may take them in
+    remember: bool = True  # whether a judge that learns, or counts all play, may use them for that
 
     def __len__(self) -> int:
         return len(self.actions_M4)
 
     def __getitem__(self, part: slice) -> Windows:
-        """Some of them; shares memory."""
+        """A slice of them; shares memory."""
         return replace(
             self,
             frames_M5HWC=self.frames_M5HWC[part],
@@ -50,7 +50,7 @@ def unfold(frames: np.ndarray, actions: np.ndarray, episode: str | None = None) 
         episode: the fragment's episode.
 
     Returns:
-        max(n − 3, 0) windows; number m judges the transition into `frames[m + 4]`.
+        max(n − 3, 0) windows; window m is for the transition into `frames[m + 4]`.
     """
     count = max(len(actions) - WINDOW_ACTIONS + 1, 0)
     if count:
@@ -64,7 +64,7 @@ def unfold(frames: np.ndarray, actions: np.ndarray, episode: str | None = None) 
 
 
 def join(parts: Sequence[Windows]) -> Windows:
-    """One batch of all of them; copies. All know their episodes or none does."""
+    """Copies all parts into one batch. Either all of them know their episodes, or none does."""
     episodes = [episode for part in parts for episode in part.episodes or ()]
     joined = Windows(
         frames_M5HWC=np.concatenate([part.frames_M5HWC for part in parts]),
@@ -83,16 +83,16 @@ def check_fragments(
     frame_size: int,
     num_actions: int,
 ) -> None:
-    """Refuses what cannot be judged.
+    """Refuses fragments that cannot be judged.
 
     Raises:
         ValueError: one line that names the fragment, what was given and what is allowed.
     """
     if not len(frames) == len(actions) == len(frames if episodes is None else episodes):
         raise ValueError(
-            f"{len(frames)} fragments' frames, {len(actions)} actions"
+            f"{len(frames)} frame arrays, {len(actions)} action arrays"
             + ("" if episodes is None else f" and {len(episodes)} episodes")
-            + "; allowed: one of each"
+            + "; allowed: one of each per fragment"
         )
     for number, (frames_of, actions_of) in enumerate(zip(frames, actions, strict=True)):
         if actions_of.ndim != 1 or not np.issubdtype(actions_of.dtype, np.integer):

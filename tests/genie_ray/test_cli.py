@@ -151,13 +151,13 @@ def test_wrong_reward_settings_are_told(
     backwards = ["exploration.network.epsilon_start=0.1", "exploration.network.epsilon_end=0.2"]
     assert "epsilon_end is 0.2" in refuse("explore", "out", *smoke, *backwards)
     ask = "exploration.learning.old_rewards=ask"
-    assert "it must be asked once" in refuse("explore", "out", *smoke, ask, "reward.kind=rf")
-    assert "it must be asked once" in refuse("explore", "out", *smoke, ask, "reward.novelty=episodic")
+    assert "must see it only once" in refuse("explore", "out", *smoke, ask, "reward.kind=rf")
+    assert "must see it only once" in refuse("explore", "out", *smoke, ask, "reward.novelty=episodic")
     serve = ["serve-rewards", "--world-model", world_model, *smoke]
     assert "host is 0.0.0.0 and no token is set" in refuse(*serve, "--host", "0.0.0.0")
     assert "no state directory; needed by kind 'rf'" in refuse(*serve, "reward.kind=rf")
     progress = ["reward.kind=learning_progress", "exploration.rounds.every=1"]
-    assert "weights that are swapped: nobody does here" in refuse(*serve, *progress)
+    assert "this service never swaps its weights" in refuse(*serve, *progress)
     monkeypatch.setenv("GENIE_RAY_REWARDS_TOKEN", "short")
     assert "allowed: 16 or more" in refuse(*serve)
     assert not Path("out").exists()

@@ -1,1 +1,1 @@
-"""The reward service for programs outside the cluster: its paths, its format, and running it."""
+"""The reward service for programs outside the cluster: its endpoints, its wire format, and running it."""

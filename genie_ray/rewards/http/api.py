@@ -2,10 +2,10 @@
 
     POST /v1/rewards[?maps=true]   question → answer
     GET  /v1/service               what is served: kind, version, frame size, number of actions, limits
-    GET  /v1/stats                 how much, how fast
-    GET  /docs, /openapi.json      this, for people and for programs
+    GET  /v1/stats                 counts, throughput, latency
+    GET  /docs, /openapi.json      this API, for people and for programs
 
-Bound to loopback unless told otherwise; elsewhere every request must bring a bearer token.
+Bound to loopback by default; on any other address, every request must carry a bearer token.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class HttpConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     max_request_mb: int = 64  # packed or unpacked; about 5,000 frames of 64×64
-    token: str | None = field(default=None, repr=False)  # that requests must bring; needed unless the host is loopback
+    token: str | None = field(default=None, repr=False)  # requests must carry it; required unless the host is loopback
 
     def __post_init__(self) -> None:
         check_at_least(1, self, "port", "max_request_mb")
@@ -51,7 +51,7 @@ class HttpConfig:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a host address."""
+    """Whether an address is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -65,7 +65,7 @@ NPZ = {"content": {wire.MEDIA_TYPE: {"schema": {"type": "string", "format": "bin
 
 @serve.ingress(api)
 class RewardApi:
-    """Checks and translates; the answers are the model's."""
+    """Checks and translates requests; the model answers them."""
 
     def __init__(self, model: DeploymentHandle, config: HttpConfig) -> None:
         self._model, self._config = model, config
@@ -76,26 +76,26 @@ class RewardApi:
         openapi_extra={"requestBody": {**NPZ, "required": True}},
         responses={
             200: {**NPZ, "description": "The answer."},
-            400: {"description": "Not a question, or one that cannot be judged."},
-            401: {"description": "No token, or another."},
+            400: {"description": "Malformed, or cannot be judged."},
+            401: {"description": "Missing or wrong token."},
             413: {"description": "Too large."},
-            503: {"description": "Full, or restarting: ask again after Retry-After seconds."},
+            503: {"description": "Full, or restarting: retry after Retry-After seconds."},
         },
     )
     async def rewards(
         self,
         request: Request,
         token: Token,
-        maps: Annotated[bool, Query(description="Also answer with maps over each frame's tokens.")] = False,
+        maps: Annotated[bool, Query(description="Also return maps over each frame's tokens.")] = False,
         remember: Annotated[
-            bool, Query(description="A reward that learns, or counts all play, may take the fragments in.")
+            bool, Query(description="Let a reward that learns, or counts all play, use the fragments for that.")
         ] = True,
         request_id: Annotated[
             str | None,
-            Query(description="A fresh UUID. Asked again under the same one, a question gets the same answer."),
+            Query(description="A fresh UUID. Repeating a request under the same one returns the same answer."),
         ] = None,
     ) -> Response:
-        """Rewards of fragments of play."""
+        """Rewards for fragments of play."""
         self._authorize(token)
         body = await self._body(request)
         try:
@@ -117,19 +117,19 @@ class RewardApi:
 
     @api.get("/v1/service")
     async def service(self, token: Token) -> dict[str, Any]:
-        """What is served."""
+        """The reward, its version, and what it can judge."""
         self._authorize(token)
         described = await self._ask("describe", timeout_s=DESCRIPTION_TIMEOUT_S)
         return {**described, "max_request_mb": self._config.max_request_mb}
 
     @api.get("/v1/stats")
     async def stats(self, token: Token) -> dict[str, Any]:
-        """How much was judged, and how fast of late: of the replica that answers."""
+        """Counts, recent throughput and latency of the replica that answers."""
         self._authorize(token)
         return await self._ask("stats", timeout_s=DESCRIPTION_TIMEOUT_S)
 
     async def _ask(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
-        """What a method of the model's returns; what it raises, as a status."""
+        """Calls a method of the model; turns its exceptions into HTTP statuses."""
         try:
             return await asyncio.wait_for(getattr(self._model, method).remote(*arguments), timeout_s)
         except ValueError as error:
@@ -141,10 +141,10 @@ class RewardApi:
     def _authorize(self, token: HTTPAuthorizationCredentials | None) -> None:
         wanted, given = self._config.token, "" if token is None else token.credentials
         if wanted is not None and not secrets.compare_digest(given.encode(), wanted.encode()):
-            raise HTTPException(401, "no token, or another", {"WWW-Authenticate": "Bearer"})
+            raise HTTPException(401, "missing or wrong token", {"WWW-Authenticate": "Bearer"})
 
     async def _body(self, request: Request) -> bytes:
-        """The request's body, read no further than is allowed."""
+        """The request's body, read only up to the limit."""
         limit = self._config.max_request_mb * MEGABYTE
         parts, size = [], 0
         async for part in request.stream():

@@ -1,4 +1,4 @@
-"""Running the reward service for programs outside the cluster, too: http.py in front of what service.py runs."""
+"""Running the reward service over HTTP: api.py in front of the same deployment that service.py runs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from genie_ray.rewards.service import QUIET, save_memory, shut_down_if_idle
 from genie_ray.rewards.state import describe_checkpoint
 from policies.ray_internals import serve_runs
 
-MAX_ONGOING = 32  # requests that are read or wait at once; as many more may wait for that, others are sent back
+MAX_ONGOING = 32  # requests read or waiting at once; as many more may queue, the rest are rejected
 HEALTH_TIMEOUT_S = 10.0
 FREE = tuple(
     f"reward.{name}:"
     for name in ("batch_size", "precision", "replicas", "max_replicas", "max_waiting", "cpus", "gpus", "threads")
 )
-"""What of a service may change while it remembers the same."""
+"""Settings that may change without losing what the reward remembers."""
 
 
 @contextmanager
@@ -40,31 +40,31 @@ def http_service(
     """Runs the service, reachable over HTTP and by handle, for a `with` block; yields its URL.
 
     Args:
-        checkpoint: a GenieRedux-G checkpoint, readable on every node that may hold a replica.
+        checkpoint: a GenieRedux-G checkpoint, readable on every node that may run a replica.
         config: reward and resources.
-        listen: where it listens.
-        state: directory for what rewards remember; those that do need one.
+        listen: address, limits and token.
+        state: directory for what the reward remembers; required by stateful rewards.
         app_name: name of the Serve application, for clients inside the cluster.
 
     Raises:
-        ValueError: the checkpoint, the reward, the cluster or the port cannot be used, Serve runs already there, or
-            what is remembered is of another world model or reward.
-        RuntimeError: the replicas do not come up, or nothing listens.
+        ValueError: the checkpoint, the reward, the cluster or the port cannot be used, Serve is already running, or
+            `state` belongs to another world model or reward.
+        RuntimeError: the replicas do not start, or nothing answers at the address.
     """
     if config.kind == "learning_progress":
         raise ValueError(
-            "reward.kind is 'learning_progress', which pays for weights that are swapped: nobody does here"
+            "reward.kind is 'learning_progress', which rewards weight swaps: this service never swaps its weights"
         )
     version = describe_checkpoint(checkpoint)["version"]
     check_cluster(config)
     settings = {"world_model": version, "reward": to_dict(config)}
     if state is not None:
-        check_unchanged(Path(state), settings, free=FREE, what="what rewards remember", advice="give another --state")
+        check_unchanged(Path(state), settings, free=FREE, what="a reward's memory", advice="give another --state")
         keep_settings(Path(state), settings)
     model = bind(config, replica_settings(checkpoint, config, version=version, state=state))
-    if serve_runs():  # it has its proxies, for better or worse
+    if serve_runs():  # with its own HTTP settings, which cannot be changed
         running = ", ".join(sorted(serve.status().applications)) or "nothing"
-        raise ValueError(f"this cluster has a Ray Serve already (running: {running}): `serve shutdown` ends it")
+        raise ValueError(f"Ray Serve already runs on this cluster (applications: {running}): `serve shutdown` stops it")
     _check_port(listen)
     try:
         serve.start(

@@ -1,12 +1,12 @@
-"""The format in which fragments and rewards travel over HTTP: .npz files (numpy's archive of arrays, no pickles).
+"""The format of fragments and rewards over HTTP: .npz files (numpy's archive of arrays, without pickles).
 
 Question   frames_0   uint8 [n + 1, H, W, C]   of the first fragment
            actions_0  int64 [n]                `actions_0[i]` leads from `frames_0[i]` to `frames_0[i + 1]`
-           frames_1, actions_1, …              further fragments
+           frames_1, actions_1, …              more fragments
            episodes   text [fragments]         optional: the fragments' episodes
 Answer     rewards_0  float32 [n]              NaN for the first three: they have no window
-           <statistic>_0                       float32 [n]; what the reward is made of
-           maps_0     float32 [n, h, w]        if asked for: over the tokens of each frame
+           <statistic>_0                       float32 [n]; what the reward is computed from
+           maps_0     float32 [n, h, w]        if requested: over the tokens of each frame
            version    text []                  of the weights that answered
 """
 
@@ -27,7 +27,7 @@ MEDIA_TYPE = "application/x-npz"
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """Fragments that somebody asks about."""
+    """The fragments of one request."""
 
     frames: list[np.ndarray]
     actions: list[np.ndarray]
@@ -35,7 +35,7 @@ class Question:
 
 
 def pack_question(question: Question) -> bytes:
-    """As an .npz file."""
+    """Writes a question as an .npz file."""
     arrays: dict[str, np.ndarray] = {}
     for number, (frames, actions) in enumerate(zip(question.frames, question.actions, strict=True)):
         arrays |= {f"frames_{number}": frames, f"actions_{number}": actions}
@@ -45,10 +45,10 @@ def pack_question(question: Question) -> bytes:
 
 
 def unpack_question(body: bytes, *, max_bytes: int) -> Question:
-    """The inverse.
+    """Reads a question.
 
     Raises:
-        ValueError: not such a file, or larger than allowed when unpacked.
+        ValueError: not such a file, or more than `max_bytes` when unpacked.
     """
     arrays = _unpack(body, max_bytes)
     count = sum(name.startswith("frames_") for name in arrays)
@@ -66,7 +66,7 @@ def unpack_question(body: bytes, *, max_bytes: int) -> Question:
 
 
 def pack_answer(answer: RewardAnswer) -> bytes:
-    """As an .npz file."""
+    """Writes an answer as an .npz file."""
     named = {"rewards": answer.rewards, **answer.statistics}
     if answer.maps is not None:
         named["maps"] = answer.maps
@@ -75,7 +75,7 @@ def pack_answer(answer: RewardAnswer) -> bytes:
 
 
 def unpack_answer(body: bytes, *, max_bytes: int) -> RewardAnswer:
-    """The inverse."""
+    """Reads an answer."""
     arrays = _unpack(body, max_bytes)
     version = str(arrays.pop("version"))
     named: dict[str, list[np.ndarray]] = {}
@@ -99,10 +99,10 @@ def _unpack(body: bytes, max_bytes: int) -> dict[str, np.ndarray]:
         if unpacked <= max_bytes:
             with np.load(io.BytesIO(body), allow_pickle=False) as file:
                 arrays = dict(file)
-    except Exception as error:  # zipfile, its decompressors and numpy raise whatever a damaged file leads them to
-        raise ValueError(f"the body is no .npz file: {one_line(error)}") from error
+    except Exception as error:  # on damaged files, zipfile, its decompressors and numpy raise all kinds of errors
+        raise ValueError(f"the body is not an .npz file: {one_line(error)}") from error
     if unpacked > max_bytes:
         raise ValueError(f"the file unpacks to {unpacked} bytes; allowed: {max_bytes}")
     if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-        raise ValueError(f"the body is no .npz file: {', '.join(others)} in it are no arrays")
+        raise ValueError(f"the body is not an .npz file: {', '.join(others)} in it are not arrays")
     return arrays

@@ -1,4 +1,4 @@
-"""World models with random weights, two of them, their checkpoints, and a service that judges by one."""
+"""Two world models with random weights, their checkpoints, and a service that judges with one of them."""
 
 import socket
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def checkpoints(models: list[GenieReduxG], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def url(checkpoints: list[Path], ray_session: None) -> Iterator[str]:
-    """One Serve for a module, with HTTP."""
+    """One Serve per module, with HTTP."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -40,5 +40,5 @@ def url(checkpoints: list[Path], ray_session: None) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def factory(url: str) -> Factory:
-    """Of clients that ask by handle."""
+    """Makes clients that ask by handle."""
     return find_service(APP, **FITS)

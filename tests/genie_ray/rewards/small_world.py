@@ -1,4 +1,4 @@
-"""Tiny world models, replicas and fragments of play, and rewards worked out from the definition."""
+"""Tiny world models, replicas and fragments of play, and rewards computed from the definition."""
 
 import dataclasses
 import threading
@@ -53,18 +53,18 @@ def fragment(actions: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fragments(*lengths: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Several of them, as a client sends them."""
+    """Several fragments, as a client sends them."""
     made = [fragment(length, seed=length) for length in lengths]
     return [frames for frames, _ in made], [actions for _, actions in made]
 
 
 def noise_windows(count: int, seed: int = 0, episode: str | None = None) -> Windows:
-    """That many windows of one fragment."""
+    """`count` windows of one fragment."""
     return join([unfold(*fragment(count + 3, seed), episode)])
 
 
 def rewards_by_hand(model: GenieReduxG, frames: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """From the definition: the transition into frame t is judged by frames t−4, t−3 and actions t−4 … t−1."""
+    """From the definition: the transition into frame t is judged from frames t−4, t−3 and actions t−4 … t−1."""
     rewards = np.full(len(actions), np.nan, np.float32)
     for t in range(4, len(actions) + 1):
         uncertainty_1N = model.uncertainty(
@@ -92,7 +92,7 @@ def user_config(checkpoint: Path, model: GenieReduxG, **changes: Any) -> dict[st
 
 
 class Recording(Judge):
-    """Another judge that writes down what it is asked, and can be made to wait."""
+    """Wraps a judge, records what it is asked, and can be made to wait."""
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge

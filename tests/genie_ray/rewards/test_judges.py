@@ -1,4 +1,4 @@
-"""The rewards, each against numbers worked out another way; those that learn, on what was seen and what was not."""
+"""The rewards, each against numbers computed another way; those that learn, on play that was seen and that was not."""
 
 import dataclasses
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_entropy_is_the_definitions(checkpoints: list[Path], models: list[GenieR
 
 
 def test_rewards_tell_actions_apart(models: list[GenieReduxG]) -> None:
-    """Else the alignment tests could not fail."""
+    """Otherwise the alignment tests could not fail."""
     frames, actions = fragment(30)
     rewards, shifted = (rewards_by_hand(models[0], frames, taken)[3:] for taken in (actions, np.roll(actions, 1)))
     assert (np.abs(rewards - shifted) > 1e-3).mean() > 0.5
@@ -100,7 +100,7 @@ def test_learning_progress_of_weights_that_come_back_is_the_same(checkpoints: li
 
 
 def similar(seed: int, count: int = 24) -> Windows:
-    """Windows of play that goes on alike: the same five frames and actions, a little noise on them."""
+    """Windows of similar play: the same five frames and actions, with a little noise."""
     rng = np.random.default_rng(seed)
     frames, actions = fragment(4, seed)
     parts = []
@@ -148,7 +148,7 @@ def test_novelty_forgets_the_places_found_first(monkeypatch: pytest.MonkeyPatch)
     novelty = Novelty(tolerance=0.0, lifelong=True)
     tokens_MN = np.stack([np.arange(105), np.zeros(105)], axis=1)
     assert (novelty.factors(tokens_MN, ["a"] * 105) == 1).all()
-    # The 101st found all full: the first ten were forgotten.
+    # There was no room for the 101st: the first ten were forgotten.
     restarted = Novelty(tolerance=0.0, lifelong=True)
     restarted.set_state(novelty.get_state())
     np.testing.assert_allclose(restarted.factors(tokens_MN[10:20], ["b"] * 10), 2**-0.5)

@@ -1,5 +1,5 @@
-"""A replica without Serve around it: batches over callers, answers once, one version per answer; and the windows that
-it is asked about when a real environment runner plays.
+"""A replica without Serve: batches across callers, one judgement per request, one version per answer; and the windows
+that it is given when a real environment runner plays.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ def test_fragments_without_a_window_are_answered(checkpoints: list[Path], models
 def test_callers_share_batches_and_nobody_waits_for_one_to_fill(
     checkpoints: list[Path], models: list[GenieReduxG]
 ) -> None:
-    """The first request, 2 windows, is judged at once; those that come meanwhile, 6 + 1 + 9, in batches of 7."""
+    """The first request, 2 windows, is judged at once; those that arrive meanwhile, 6 + 1 + 9, in batches of 7."""
 
     async def ask() -> tuple[list[RewardAnswer], list[int], dict[str, Any]]:
         replica, recording = await started(checkpoints[0], models[0])
@@ -153,16 +153,16 @@ def test_an_id_is_one_questions(checkpoints: list[Path], models: list[GenieRedux
         frames, actions = fragments(6)
         await replica.rewards("same", frames, actions)
         for others in ((frames, [actions[0][::-1]]), ([frames[0][::-1]], actions)):
-            with pytest.raises(ValueError, match="'same' was another question's; allowed: a fresh UUID"):
+            with pytest.raises(ValueError, match="'same' was used by another request; allowed: a fresh UUID"):
                 await replica.rewards("same", *others)
-        with pytest.raises(ValueError, match="was another question's"):
+        with pytest.raises(ValueError, match="was used by another request"):
             await replica.rewards("same", frames, actions, maps=True)
 
     asyncio.run(ask())
 
 
 class Ready:
-    """An answer that is there."""
+    """An answer that is ready."""
 
     def __init__(self, answer: RewardAnswer) -> None:
         self._answer = answer

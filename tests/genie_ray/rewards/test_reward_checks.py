@@ -21,7 +21,7 @@ def test_checkpoints_that_do_not_fit_are_refused(
         check_checkpoint(checkpoints[0], **{**FITS, "frame_size": 64})
     with pytest.raises(ValueError, match="has num_actions 4; the environments have 5"):
         check_checkpoint(checkpoints[0], **{**FITS, "action_names": (*FITS["action_names"], "DOWN")})
-    for names in (FITS["action_names"], ("0", "1", "2", "3")):  # a dataset that knows no names has numbers
+    for names in (FITS["action_names"], ("0", "1", "2", "3")):  # a dataset without action names has numbers
         save(models[0], tmp_path / "named", provenance={"action_names": names})
         check_checkpoint(tmp_path / "named", **FITS)
     save(models[0], tmp_path / "named", provenance={"action_names": ("LEFT", "RIGHT", "UP", "JUMP")})
@@ -40,7 +40,7 @@ def test_checkpoints_that_do_not_fit_are_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gpus": 999.0}, "wants 999 GPUs; the cluster has"),
+        ({"gpus": 999.0}, "needs 999 GPUs; the cluster has"),
         ({"kind": "vae"}, "no state directory; needed by kind 'vae'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What goes wrong inside a replica is told to those whom it concerns, and ends nobody."""
+"""Errors inside a replica reach the requests that they concern, and do not end the replica."""
 
 import asyncio
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_rewards_that_are_not_finite_are_no_rewards(checkpoints: list[Path], mod
 
 
 class Failing(Recording):
-    """Cannot learn from its first batch, and answers the second with an error."""
+    """Fails to learn from its first batch, and to judge its second."""
 
     def __init__(self, judge: Judge) -> None:
         super().__init__(judge)
@@ -55,7 +55,7 @@ def test_what_fails_beside_the_answers_ends_nobody(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """… nor are weights saved that are not finite, and another attempt has to wait."""
+    """… and weights that are not finite are not saved; the next attempt has to wait."""
 
     async def ask() -> tuple[list[Any], Failing]:
         replica, recording = await started(checkpoints[0], models[0], kind="rf")
@@ -75,7 +75,7 @@ def test_what_fails_beside_the_answers_ends_nobody(
     messages = [record.message for record in caplog.records]
     assert messages == [
         "judge rf+0.0 could not learn from a batch",
-        "what judge rf+0.0 remembers could not be saved",
+        "the state of judge rf+0.0 could not be saved",
     ]
     saved = torch.load(checkpoints[0].parent / "state" / "rf.pt", weights_only=True)["state"]
     assert all(weights.isfinite().all() for weights in saved["model"].values())

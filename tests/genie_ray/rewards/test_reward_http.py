@@ -1,4 +1,4 @@
-"""The service over real HTTP: it answers as by handle, and says what it cannot answer."""
+"""The service over real HTTP: it gives the same answers as by handle, and explains what it refuses."""
 
 import numpy as np
 import pytest
@@ -33,10 +33,10 @@ def test_over_http_it_answers_as_by_handle(url: str, models: list[GenieReduxG]) 
 @pytest.mark.parametrize(
     ("body", "token", "status", "reason"),
     [
-        (b"", None, 401, "no token, or another"),
-        (b"", "another token here", 401, "no token, or another"),
-        (b"", "ein anderer Schlüssel", 401, "no token, or another"),
-        (b"no archive", TOKEN, 400, "no .npz file"),
+        (b"", None, 401, "missing or wrong token"),
+        (b"", "another token here", 401, "missing or wrong token"),
+        (b"", "ein anderer Schlüssel", 401, "missing or wrong token"),
+        (b"no archive", TOKEN, 400, "not an .npz file"),
         (wire._pack({"frames_0": np.zeros(3)}), TOKEN, 400, "allowed: frames_0, actions_0"),
         (bytes(2 * 1024**2), TOKEN, 413, "more than 1 MB"),
         (
@@ -66,4 +66,4 @@ def test_over_http_an_id_is_one_questions(url: str) -> None:
 
     assert ask(5).content == ask(5).content
     assert ask(6).status_code == 400
-    assert ask(6).json()["detail"] == "request_id 'one' was another question's; allowed: a fresh UUID for each"
+    assert ask(6).json()["detail"] == "request_id 'one' was used by another request; allowed: a fresh UUID for each"

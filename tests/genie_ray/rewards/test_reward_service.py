@@ -93,7 +93,7 @@ def test_explorers_transitions_get_their_own_rewards(factory: Factory, models: l
 
 @pytest.mark.slow
 def test_a_replica_killed_under_load_costs_no_reward(factory: Factory, models: list[GenieReduxG]) -> None:
-    """Three callers, SIGKILL in the middle: every fragment gets the model's rewards, some after being asked again."""
+    """Three callers, SIGKILL in the middle: every fragment gets the model's rewards, some after a retry."""
     asked = [fragments(500 + number, 9) for number in range(3)]
     judge = UncertaintyJudge(models[0], SERVED, "bare")
     expected = [[judge.judge(unfold(*one)).rewards_M for one in zip(*several, strict=True)] for several in asked]
@@ -142,7 +142,7 @@ def test_a_service_comes_changes_its_weights_and_goes(
     assert client.counts["failed"] == 1
     with pytest.raises(ValueError, match=f"no reward service '{name}' on this cluster; running: {APP}"):
         find_service(name, **FITS)
-    late = client.submit(*fragments(5))  # before it is there
+    late = client.submit(*fragments(5))  # before the service has started
     with reward_service(checkpoints[0], SERVED, app_name=name, **FITS) as service:
         answer = late.answer(timeout_s=30)
         assert_rewards(answer.rewards, models[0], *fragments(5))
@@ -155,20 +155,20 @@ def test_a_service_comes_changes_its_weights_and_goes(
         assert stats(client)["pid"] == before
         with pytest.raises(ValueError, match="is no checkpoint"):
             service.swap(checkpoints[0] / "absent")
-        # What the replica cannot load it does not take: the weights it has go on.
+        # A checkpoint that the replica cannot load is refused: its current weights stay.
         broken = shutil.copytree(checkpoints[0], tmp_path / "broken")
         weights = broken / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-100])
         with pytest.raises(
-            ValueError, match=f"'{name}' keeps the weights it has: checkpoint {broken} is damaged"
+            ValueError, match=f"'{name}' keeps its current weights: checkpoint {broken} is damaged"
         ) as told:
             service.swap(broken)
         assert "\n" not in str(told.value)
         assert_rewards(client.submit(*fragments(10)).result(timeout_s=30), models[1], *fragments(10))
         assert stats(client)["pid"] == before
-        # Nobody takes it over under its name, but a run may remove what it left behind when it was killed.
+        # No other run can take its name, but a run can remove what it left behind when it was killed.
         with (
-            pytest.raises(ValueError, match=f"'{name}' runs already on this cluster"),
+            pytest.raises(ValueError, match=f"'{name}' already runs on this cluster"),
             reward_service(checkpoints[0], SERVED, app_name=name, **FITS),
         ):
             pass
@@ -234,7 +234,7 @@ def test_what_rewards_remember_goes_with_a_checkpoint(url: str, checkpoints: lis
         saved = RewardMemory(service).get_state()
         unremembered = [ask(service, remember=False) for _ in range(2)]
         second = ask(service)
-        with pytest.raises(ValueError, match=r"remembers what it was asked .kind 'entropy', novelty 'lifelong'"):
+        with pytest.raises(ValueError, match=r"remembers play .kind 'entropy', novelty 'lifelong'"):
             find_service(service.app_name, **FITS, asked_again=True)
     np.testing.assert_array_equal(*unremembered)
     assert (unremembered[0][3:] < first[3:]).all()
@@ -251,7 +251,7 @@ def test_what_rewards_remember_goes_with_a_checkpoint(url: str, checkpoints: lis
 
 def test_another_serve_is_left_alone(url: str, checkpoints: list[Path]) -> None:
     with (
-        pytest.raises(ValueError, match=f"this cluster has a Ray Serve already .running: {APP}"),
+        pytest.raises(ValueError, match=f"Ray Serve already runs on this cluster .applications: {APP}"),
         http_service(checkpoints[0], SERVED, HttpConfig()),
     ):
         pass
@@ -272,7 +272,7 @@ def test_a_service_that_hangs_is_told_from_one_that_is_not_there(
     replica, header = stats(factory())["pid"], {"Authorization": f"Bearer {TOKEN}"}
     os.kill(replica, signal.SIGSTOP)
     try:
-        with pytest.raises(ValueError, match=r"'test-rewards' is there .RUNNING. but busy or restarting"):
+        with pytest.raises(ValueError, match=r"'test-rewards' exists .RUNNING. but is busy or restarting"):
             find_service(APP, **FITS)
         response = requests.get(f"{url}/v1/service", headers=header, timeout=30)
     finally:

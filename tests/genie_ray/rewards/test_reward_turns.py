@@ -13,7 +13,7 @@ CONFIG = RewardConfig()
 
 
 def requests(judge: Judge, *asked: tuple[int, str | None], remember: bool = True) -> list[Request]:
-    """Of that many windows each, of these episodes."""
+    """Requests with these numbers of windows, from these episodes."""
     return [
         Request(
             judge=judge,
@@ -29,7 +29,7 @@ def requests(judge: Judge, *asked: tuple[int, str | None], remember: bool = True
 
 
 def taken(waiting: list[Request], size: int) -> list[tuple[int, int]]:
-    """The next batch: of which request how many windows."""
+    """The next batch, as pairs of a request and how many of its windows are taken."""
     return [(waiting.index(request), len(windows)) for request, windows in next_batch(waiting, size)]
 
 

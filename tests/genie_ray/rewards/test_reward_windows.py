@@ -1,4 +1,4 @@
-"""Windows are cut out of fragments as the definition says, and what is no fragment is refused."""
+"""Windows are cut from fragments as defined, and invalid fragments are refused."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def test_joined_windows_keep_their_order() -> None:
         ({"actions": [np.zeros(5)]}, "type float64; allowed"),
         ({"actions": [np.array(3)]}, r"actions have shape \[\] and type int64; allowed: \[n\], integers"),
         ({"frames": [np.array(3, np.uint8)]}, r"frames have shape \[\] and type uint8"),
-        ({"actions": []}, "1 fragments' frames, 0 actions"),
+        ({"actions": []}, "1 frame arrays, 0 action arrays"),
         ({"episodes": ["a", "b"]}, "and 2 episodes"),
     ],
 )

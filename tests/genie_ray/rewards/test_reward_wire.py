@@ -1,4 +1,4 @@
-"""What comes over HTTP and is no question is refused in one line, however it is damaged."""
+"""An invalid request body is refused in one line, however it is damaged."""
 
 import io
 import zipfile
@@ -22,7 +22,7 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused() -> None:
 
 
 def damaged_archives() -> Iterator[bytes]:
-    """Each fails in another way."""
+    """Each fails in a different way."""
     file = io.BytesIO()
     np.savez_compressed(file, frames_0=np.zeros((6, 8, 8, 3), np.uint8), actions_0=np.arange(5))
     whole = file.getvalue()
@@ -46,7 +46,7 @@ def damaged_archives() -> Iterator[bytes]:
 
 @pytest.mark.parametrize("body", damaged_archives())
 def test_damaged_archives_are_refused_in_one_line(body: bytes) -> None:
-    with pytest.raises(ValueError, match=r"the body is no \.npz file: ") as told:
+    with pytest.raises(ValueError, match=r"the body is not an \.npz file: ") as told:
         wire.unpack_question(body, max_bytes=1_000_000)
     assert "\n" not in str(told.value)
 
