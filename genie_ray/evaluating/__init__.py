@@ -1,1 +1,1 @@
-"""How well world models simulate and obey: scores, predictors, rollouts, the papers' figures."""
+"""Evaluating world models: scores, predictors, rollouts, and the papers' figures."""

@@ -1,8 +1,8 @@
-"""How well latent actions tell the real ones: held-out probes beside the chance level.
+"""How well latent actions predict the real ones: held-out probes beside the chance level.
 
-A latent action model makes up its own names for what changes from one frame to the next (Genie, Bruce et al., 2024,
-arXiv 2402.15391, Sec. 2.1). A probe learns on some episodes which real action goes with them, and is asked on others.
-The probes and their protocol are ours; the papers show latent actions by eye.
+A latent action model invents its own codes for what changes from one frame to the next (Genie, Bruce et al., 2024,
+arXiv 2402.15391, Sec. 2.1). A probe is fitted on some episodes to predict the real actions from them, and tested on
+others. The probes and their protocol are ours; the papers judge latent actions by eye.
 
 Axes: N transitions, D width of a vector, A actions.
 """
@@ -20,16 +20,16 @@ from torch import Tensor
 Classifier = Callable[[Tensor], Tensor]  # inputs [N] or [N, D] → actions [N]
 Fit = Callable[[Tensor, Tensor], Classifier]  # inputs, actions → a classifier
 LOGISTIC_ITERATIONS = 100
-PROBED_WINDOWS = 500  # per game, spread evenly: more would cost much memory and change an accuracy by little
+PROBED_WINDOWS = 500  # per game, spread evenly; more would cost much memory and hardly change an accuracy
 
 
 @dataclass(frozen=True)
 class ActionProbe:
-    """Shares of transitions whose real action was told, each in [0, 1]."""
+    """Shares of transitions whose real action was predicted, each in [0, 1]."""
 
-    codes: float  # from the latent action: each code stands for the action that it most often went with
-    vectors: float  # from what stood before the codebook, by logistic regression: what the encoder saw
-    chance: float  # by always saying the most frequent action
+    codes: float  # from the latent action: each code predicts the action that it most often occurred with
+    vectors: float  # from the vectors before the codebook, by logistic regression: what the encoder saw
+    chance: float  # by always predicting the most frequent action
 
 
 class ProbeSamples:
@@ -42,7 +42,7 @@ class ProbeSamples:
         self._episodes: list[str] = []
 
     def add(self, codes_BT: Tensor, vectors_BTD: Tensor, actions_BT: Tensor, episodes: Sequence[str]) -> None:
-        """Adds windows; `episodes` tells which one each is from."""
+        """Adds windows; `episodes` has the episode of each."""
         self._codes.append(codes_BT.flatten())
         self._vectors.append(vectors_BTD.flatten(0, 1))
         self._actions.append(actions_BT.flatten())
@@ -56,7 +56,7 @@ class ProbeSamples:
         self._episodes += other._episodes
 
     def probe(self) -> ActionProbe | None:
-        """See `probe_actions`; None where nothing was collected."""
+        """See `probe_actions`; None if nothing was collected."""
         if not self._episodes:
             return None
         return probe_actions(torch.cat(self._codes), torch.cat(self._vectors), torch.cat(self._actions), self._episodes)
@@ -65,13 +65,13 @@ class ProbeSamples:
 def probe_actions(
     codes_N: Tensor, vectors_ND: Tensor, actions_N: Tensor, episodes: Sequence[str]
 ) -> ActionProbe | None:
-    """Both probes, each fitted on one half of the episodes and asked on the other, both ways; None for one episode.
+    """Both probes, each fitted on one half of the episodes and tested on the other, both ways; None for one episode.
 
     Args:
         codes_N: int64 latent actions.
-        vectors_ND: the vectors that these codes were looked up for.
+        vectors_ND: the vectors that were quantised to these codes.
         actions_N: int64 real actions.
-        episodes: which episode each transition is from; neighbours resemble each other, so they are kept together.
+        episodes: the episode of each transition; neighbours resemble each other, so an episode is never split.
     """
     _, episode_N = np.unique(np.asarray(episodes), return_inverse=True)
     if not episode_N.any():
@@ -85,7 +85,7 @@ def probe_actions(
 
 
 def held_out_accuracy(fit: Fit, inputs: Tensor, actions_N: Tensor, second_half_N: Tensor) -> float:
-    """Share of all transitions that a classifier tells which was fitted on the other half."""
+    """Share of all transitions predicted by a classifier that was fitted on the other half."""
     right = 0
     for asked_N in (second_half_N, ~second_half_N):
         classify = fit(inputs[~asked_N], actions_N[~asked_N])
@@ -94,7 +94,7 @@ def held_out_accuracy(fit: Fit, inputs: Tensor, actions_N: Tensor, second_half_N
 
 
 def fit_majority(codes_N: Tensor, actions_N: Tensor) -> Classifier:
-    """Each code's most frequent action; of a code that was not seen, the most frequent action of all."""
+    """Predicts each code's most frequent action; for an unseen code, the most frequent action overall."""
     overall = actions_N.bincount().argmax()
     most_frequent = {int(code): actions_N[codes_N == code].bincount().argmax() for code in codes_N.unique()}
     return lambda codes_N: torch.stack([most_frequent.get(int(code), overall) for code in codes_N])

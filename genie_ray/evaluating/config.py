@@ -20,10 +20,10 @@ class EvaluationConfig:
     batch_size: int = 32
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     precision: Precision = "auto"  # of world models; the tokenizer alone is scored in fp32
-    delta_psnr_frame: int = 4  # the predicted frame at which ΔPSNR is quoted
-    random_actions: Literal["all", "last"] = "all"  # "all": Genie's ΔPSNR; "last": the published code's, by another one
+    delta_psnr_frame: int = 4  # the predicted frame at which ΔPSNR is reported
+    random_actions: Literal["all", "last"] = "all"  # "all": Genie's ΔPSNR; "last": the published code's, one action
     film_strips: int = 3  # windows per game whose frames are kept for the report
-    pictures: int = 50_000  # at most, spread evenly over the dataset, to score an upscaler on; paper, supplement
+    pictures: int = 50_000  # to score an upscaler on: at most, spread evenly over the dataset; paper, supplement
     inception_weights: str | None = None  # TorchScript file; without it there is no FID
     published_figures: str | None = None  # CSV file of a paper's figures, shown below ours
     seed: int = 0

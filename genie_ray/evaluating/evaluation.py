@@ -1,8 +1,8 @@
-"""How well world models simulate and obey: PSNR, SSIM, FID and ΔPSNR over the horizon, against copying a frame.
+"""How well world models predict and follow actions: PSNR, SSIM, FID and ΔPSNR over the horizon, beside copying a frame.
 
-Protocol (paper, section 5): windows of a test dataset that no training saw; the first 2 frames and all actions are
-given, 10 frames are predicted. ΔPSNR (Genie, section 3) compares that prediction with one under random actions,
-decoded alike.
+Protocol (paper, section 5): windows of a test dataset that no model was trained on; the first 2 frames and all actions
+are given, 10 frames are predicted. ΔPSNR (Genie, section 3) compares that prediction with one under random actions,
+decoded the same way.
 Axes: B batch, T frames, H W C pixels.
 """
 
@@ -33,25 +33,25 @@ from world_model.checkpoint import WorldModel, read_config
 from world_model.genie import GenieReduxConfig
 
 SIDE_BY_SIDE = 2
-"""Models that a local Ray scores at once: more would only share its cores."""
+"""Models that a local Ray scores at once; more would only compete for its cores."""
 
 
 def evaluate(
     models: Mapping[str, Path], dataset: Path, output: Path, config: EvaluationConfig, ray_config: RayConfig
 ) -> dict[str, Any]:
-    """Scores checkpoints on a test dataset, one Ray task (and GPU, if the config says so) each.
+    """Scores checkpoints on a test dataset, each in its own Ray task (with a GPU, if the config says so).
 
-    Leaves `evaluation.json` (scores per model and game, and over all games) and `film_strips.npz` (uint8 frames:
-    `<label>/<game>` and `truth/<game>`, each [windows, T, H, W, C]) in `output`.
+    Writes `evaluation.json` (scores per model and game, and over all games) and `film_strips.npz` (uint8 frames:
+    `<label>/<game>` and `truth/<game>`, each [windows, T, H, W, C]) to `output`.
 
     Args:
-        models: label → checkpoint directory of a world model. The first one's tokenizer is scored alone, too.
+        models: label → checkpoint directory of a world model. The first one's tokenizer is also scored alone.
 
     Returns:
-        What evaluation.json holds.
+        The contents of evaluation.json.
 
     Raises:
-        ValueError: no window of that length in the dataset, or a checkpoint that does not fit it.
+        ValueError: the dataset has no window of that length, or a checkpoint does not fit it.
     """
     import ray
 
@@ -62,7 +62,7 @@ def evaluate(
     for checkpoint in models.values():
         model = read_config(WorldModel, checkpoint)
         num_actions, longest = model.dynamics.num_actions, model.dynamics.max_frames
-        if isinstance(model, GenieReduxConfig):  # finds its own actions, in the whole window
+        if isinstance(model, GenieReduxConfig):  # infers its own actions, from the whole window
             num_actions = None
         metadata.require_fit(frame_size=model.tokenizer.frame_size, num_actions=num_actions)
         if config.window > longest:
@@ -99,14 +99,14 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Result:
-    """What scoring one row of the table gives back."""
+    """The result of scoring one row of the table."""
 
     scores: dict[str, Any]
     film_strips: dict[str, np.ndarray]
 
 
 def score(label: str, checkpoint: Path | None, path: Path, config: EvaluationConfig, ray_config: RayConfig) -> Result:
-    """Scores one row of the table on every game, in the process that calls it: `evaluate` does so in a Ray task."""
+    """Scores one row of the table on every game, in the calling process; `evaluate` calls it in a Ray task."""
     torch.set_num_threads(ray_config.torch_threads(SIDE_BY_SIDE))
     dataset = ReplayDataset(path)
     predictor = load_predictor(label, checkpoint, config)
@@ -196,7 +196,7 @@ def read_windows(
 
 
 def random_actions(actions_BT: Tensor, num_actions: int, config: EvaluationConfig, seed: int) -> Tensor:
-    """The actions that ΔPSNR compares with: the whole sequence random, or only the action that leads to its frame."""
+    """The actions that ΔPSNR compares with: all random, or only the one that leads to its frame changed."""
     generator = seeded_generator("cpu", seed)
     if config.random_actions == "all":
         return torch.randint(num_actions, actions_BT.shape, generator=generator)
@@ -210,7 +210,7 @@ def random_actions(actions_BT: Tensor, num_actions: int, config: EvaluationConfi
 def _row(
     given: scores.HorizonScores, random: scores.HorizonScores, samples: ProbeSamples, config: EvaluationConfig
 ) -> dict[str, Any]:
-    """One model's scores on one game: over all predicted frames, as curves, ΔPSNR at its frame, probes of its codes."""
+    """One model's scores on one game: over all predicted frames, as curves, ΔPSNR at its frame, action probes."""
     curves, probe = given.curves(), samples.probe()
     row: dict[str, Any] = {**given.summary(), "windows": given.windows, "curves": curves}
     row |= {f"probe_{name}": value for name, value in asdict(probe).items()} if probe else {}

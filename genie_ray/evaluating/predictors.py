@@ -1,7 +1,7 @@
-"""What is scored: a world model, its tokenizer alone, or copying a frame; called alike, whatever guides it.
+"""What is scored: a world model, its tokenizer alone, or copying a frame; all with the same interface.
 
 A GenieRedux is guided by latent actions. It is given those that its latent action model infers from the true frames of
-the window, the frames to be predicted among them, as published (GenieRedux, Kazemi et al., 2024, arXiv 2409.06445).
+the window, including the frames to be predicted, as published (GenieRedux, Kazemi et al., 2024, arXiv 2409.06445).
 
 Axes: B batch, T frames, D width, H W C pixels.
 """
@@ -27,27 +27,27 @@ COPY, TOKENIZER = "copy last frame", "tokenizer alone"
 
 
 class Guidance(NamedTuple):
-    """What a predictor is given for the actions of windows."""
+    """The actions that a predictor is given for windows."""
 
-    actions_BT: Tensor  # int64; of a GenieRedux, latent actions
-    vectors_BTD: Tensor | None = None  # of a GenieRedux: what stood before the codebook
+    actions_BT: Tensor  # int64; for a GenieRedux, latent actions
+    vectors_BTD: Tensor | None = None  # for a GenieRedux: the vectors before the codebook
 
 
 class Predictor:
-    """Copies the last given frame; subclasses know better.
+    """Copies the last given frame; subclasses do better.
 
     Args:
         given: how many frames of a window are given; the rest is predicted.
     """
 
-    num_actions = 0  # to choose from; 0: it looks at no action
+    num_actions = 0  # to choose from; 0: it ignores actions
 
     def __init__(self, given: int) -> None:
         self.given = given
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def guidance(self, frames_BTHWC: Tensor, actions_BT: Tensor) -> Guidance:
-        """What guides it through windows [B, T, H, W, C] with the real actions [B, T−1]."""
+        """The guidance for windows [B, T, H, W, C] with the real actions [B, T−1]."""
         return Guidance(actions_BT)
 
     def predict(self, frames_BTHWC: Tensor, actions_BT: Tensor, seed: int) -> Tensor:
@@ -94,7 +94,7 @@ class ModelPredictor(Predictor):
 
 
 def load_predictor(label: str, checkpoint: Path | None, config: EvaluationConfig) -> Predictor:
-    """The predictor of a row of the table: `checkpoint` is a world model's, None for COPY."""
+    """The predictor for a row of the table: `checkpoint` is a world model's, or None for COPY."""
     given = config.prime_frames
     if checkpoint is None:
         return Predictor(given)

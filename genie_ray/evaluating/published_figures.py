@@ -1,6 +1,6 @@
-"""A paper's figures, to stand below ours in the table. They are of other data: a scale, not a contest.
+"""A paper's figures, shown below ours in the table. They are on other data: a rough scale, not a comparison.
 
-The file is a CSV with the columns of `COLUMNS`; a figure that the paper does not give is left empty.
+The file is a CSV with the columns of `COLUMNS`; figures that the paper does not give are left empty.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ def read_figures(path: str) -> list[dict[str, Any]]:
     """One row per published model: its label, and its figures under the keys of the evaluation's rows.
 
     Raises:
-        ValueError: the file is missing or no such CSV.
+        ValueError: the file is missing or not such a CSV.
     """
     if not Path(path).is_file():
         raise ValueError(f"evaluation.published_figures = {path!r}: no such file")
     with Path(path).open(newline="") as file:
         lines = list(csv.DictReader(file))
     if not lines or any(tuple(line) != COLUMNS for line in lines):
-        raise ValueError(f"evaluation.published_figures = {path!r}: no CSV with the columns {', '.join(COLUMNS)}")
+        raise ValueError(f"evaluation.published_figures = {path!r}: not a CSV with the columns {', '.join(COLUMNS)}")
     try:
         return [
             {"label": "{paper}, {test_set}: {model}".format_map(line)}

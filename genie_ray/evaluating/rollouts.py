@@ -1,7 +1,7 @@
-"""A rollout to look at: a recorded episode gives the first frames, and the world model plays on.
+"""A rollout to look at: a recorded episode provides the first frames, and the world model continues.
 
-With the recorded actions the truth stands beside the prediction and is measured against it, as is the copy baseline
-(the last given frame, unchanged). Other actions show whether the model obeys them.
+With the recorded actions, the prediction is shown beside the true frames and scored against them, as is the copy
+baseline (the last given frame, unchanged). Other actions show whether the model follows them.
 
 Axes: T predicted frames, H W C pixels, h w the grid of a frame's tokens.
 """
@@ -35,22 +35,22 @@ from world_model.maskgit import DecodingConfig
 from world_model.upscaler import Upscaler
 
 GIF_FRAME_MS = 100
-STRIP_FRAMES = 9  # of a film strip, beside the given one
-SHOWN = (1, 4, 10)  # frames whose scores are printed, beside the last one
+STRIP_FRAMES = 9  # of a film strip, besides the given one
+SHOWN = (1, 4, 10)  # frames whose scores are printed, besides the last one
 
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutConfig:
-    """Where a rollout starts, and what is played."""
+    """Where a rollout starts, and which actions are taken."""
 
     game: str | None = None  # None: any of the dataset's
     episode: str | None = None  # its id; None: the first one that is long enough
-    start: int = 0  # step of the episode that the first given frame is of
+    start: int = 0  # the episode's step that the first given frame comes from
     prime_frames: int = 2  # given; paper, Sec. 5
     steps: int = 40  # predicted frames
-    actions: str = "recorded"  # "recorded", "random", or names joined by commas, which are repeated
+    actions: str = "recorded"  # "recorded", "random", or comma-separated names, repeated in turn
     decoding: DecodingConfig = INTERACTIVE
-    seed: int = 0  # of random actions and of tokens that are sampled
+    seed: int = 0  # of random actions and sampled tokens
 
     def __post_init__(self) -> None:
         for name, lowest in (("start", 0), ("prime_frames", 1), ("steps", 1)):
@@ -60,29 +60,28 @@ class RolloutConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Played:
-    """What a rollout saw and did."""
+    """A rollout's frames, actions and uncertainty."""
 
     given_HWC: NDArray[np.uint8]  # the last prime frame
     actions: list[str]  # T
     frames_THWC: NDArray[np.uint8]
-    truth_THWC: NDArray[np.uint8] | None  # None where other actions were taken than recorded
-    uncertainty_Thw: NDArray[np.float32]  # of each token before any of its frame was known, in [0, 1]
-    frames_per_second: float  # from action to frame, as measured
+    truth_THWC: NDArray[np.uint8] | None  # None unless the recorded actions were taken
+    uncertainty_Thw: NDArray[np.float32]  # of each token before any token of its frame is known, in [0, 1]
+    frames_per_second: float  # measured from action to frame
 
 
 def play(
     output: Path, checkpoint: Path, data: Path, config: RolloutConfig, *, upscaler: Path | None = None
 ) -> dict[str, Any]:
-    """Plays in a world model and leaves `rollout.gif`, `film_strip.png` and `rollout.json` in `output`.
+    """Plays in a world model and writes `rollout.gif`, `film_strip.png` and `rollout.json` to `output`.
 
     Args:
         checkpoint: of a GenieReduxG or GenieRedux.
         data: replay dataset.
-        upscaler: checkpoint; then all pictures are enlarged by it, the truth's too. Scores are those of the frames
-            themselves.
+        upscaler: checkpoint that enlarges all pictures, the true ones too. Scores are those of the original frames.
 
     Returns:
-        What rollout.json holds.
+        The contents of rollout.json.
 
     Raises:
         ValueError: a checkpoint or dataset that does not fit, an unknown game, episode or action, or no episode that
@@ -110,10 +109,10 @@ def play(
 
 
 def print_rollout(document: dict[str, Any]) -> None:
-    """Prints how close some of a rollout's frames are to the truth, and the speed."""
+    """Prints the scores of some of a rollout's frames, and the speed."""
     config, found = document["config"], document["scores"]
     table = Table(title=f"{config['episode']} from step {config['start']}", title_justify="left")
-    for column in ("frame", "PSNR (dB)", "of copying (dB)", "mean uncertainty"):
+    for column in ("frame", "PSNR (dB)", "PSNR of copying (dB)", "mean uncertainty"):
         table.add_column(column, justify="right")
     for frame in sorted({*(frame for frame in SHOWN if frame < config["steps"]), config["steps"]}):
         values = [f"{found[key][frame - 1]:.2f}" for key in ("psnr", "psnr_copy")] if found else ["–", "–"]
@@ -136,7 +135,7 @@ def _load_upscaler(checkpoint: Path, model: WorldModel) -> Upscaler:
 
 
 def _find_episode(dataset: ReplayDataset, config: RolloutConfig) -> EpisodeRef:
-    """The episode that is asked for, or the first one that holds all the frames that are needed."""
+    """The requested episode, or the first one that has all the frames needed."""
     episodes = episodes_of(dataset, config.game)
     if config.episode is not None:
         episodes = [ref for ref in episodes if ref.episode_id == config.episode]
@@ -168,7 +167,7 @@ def _play(model: WorldModel, dataset: ReplayDataset, episode: EpisodeRef, config
     window = slice(config.start, known + config.steps)
     taken = _actions(model, frames[window], actions[window], config, names)
     options: dict[str, NDArray[Any]] = {"prime_frames": frames[config.start : known]}
-    if not isinstance(model, GenieRedux):  # which infers its actions itself
+    if not isinstance(model, GenieRedux):  # which infers its own actions
         options["prime_actions"] = actions[config.start : known - 1]
     env.reset(seed=config.seed, options=options)
     predicted, uncertainty, seconds = [], [], 0.0
@@ -191,7 +190,7 @@ def _play(model: WorldModel, dataset: ReplayDataset, episode: EpisodeRef, config
 
 
 def _action_names(model: WorldModel, dataset: ReplayDataset) -> list[str]:
-    """The dataset's; latent actions are called by their number."""
+    """The dataset's action names; latent actions are named by their number."""
     if isinstance(model, GenieRedux):
         return [str(action) for action in range(model.num_actions)]
     return list(dataset.metadata.action_names)
@@ -204,7 +203,7 @@ def _actions(
     config: RolloutConfig,
     names: list[str],
 ) -> NDArray[np.int64]:
-    """The actions of all steps, from the recorded frames and actions since the first given one."""
+    """The actions of all steps; the recorded frames and actions start at the first given frame."""
     if config.actions == "random":
         return np.random.default_rng(config.seed).integers(len(names), size=config.steps)
     if config.actions == "recorded":
@@ -220,7 +219,7 @@ def _actions(
 
 
 def _latent_actions(model: GenieRedux, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """What a GenieRedux sees happen between frames, [T−1]; clip by clip, each from the last frame of the one before."""
+    """The latent actions inferred between frames, [T−1]; each clip starts at the last frame of the one before."""
     frames = torch.tensor(frames_THWC, device=next(model.parameters()).device)[None]
     longest = model.latent_actions.config.max_frames
     clips = [frames[:, start : start + longest] for start in range(0, frames.shape[1] - 1, longest - 1)]
@@ -228,7 +227,7 @@ def _latent_actions(model: GenieRedux, frames_THWC: NDArray[np.uint8]) -> NDArra
 
 
 def _scores(played: Played) -> dict[str, Any] | None:
-    """PSNR in dB of each frame and of the pooled error, the model's and copying's; None without truth."""
+    """PSNR in dB of each frame and of the pooled error, for the model and for copying; None without truth."""
     if played.truth_THWC is None:
         return None
     found: dict[str, Any] = {}

@@ -1,8 +1,8 @@
 """Image scores over the prediction horizon: PSNR of the pooled error, mean of per-frame PSNR, SSIM, FID.
 
-Retro scenes often stand still, so a perfect frame (infinite PSNR) rules the published mean of per-frame values. The
-pooled figure is therefore the main one here; the mean, capped at 100 dB, stands beside it. All scores are accumulated
-as sums, so that uneven batches weigh what they hold.
+Retro scenes often stand still, so perfect frames (infinite PSNR) dominate the published mean of per-frame values. The
+pooled value is therefore the main one here; the mean, capped at 100 dB, is given beside it. All scores are accumulated
+as sums, so that uneven batches are weighted correctly.
 Axes: B batch, T predicted frames, H W C pixels.
 """
 
@@ -30,13 +30,13 @@ NO_INCEPTION = "no Inception weights given: evaluation.inception_weights=<TorchS
 
 
 class HorizonScores:
-    """Accumulates the scores of each predicted frame 1..T apart."""
+    """Accumulates the scores of each predicted frame 1..T separately."""
 
     def __init__(self, horizon: int) -> None:
         self._squared_error = torch.zeros(horizon, dtype=torch.float64)
         self._psnr = torch.zeros(horizon, dtype=torch.float64)
         self._ssim = torch.zeros(horizon, dtype=torch.float64)
-        self.window_errors: list[float] = []  # mean squared error of each window, in the order they came
+        self.window_errors: list[float] = []  # mean squared error of each window, in the order added
 
     @property
     def windows(self) -> int:
@@ -92,7 +92,7 @@ def psnr_gain_interval(
 
     Args:
         errors, baseline_errors: mean squared error of each window under the two models.
-        episodes: which episode each window is from.
+        episodes: the episode of each window.
     """
     _, group = np.unique(np.asarray(episodes), return_inverse=True)
     ours, theirs = (np.bincount(group, weights=np.asarray(values)) for values in (errors, baseline_errors))
@@ -107,7 +107,7 @@ class InceptionFeatures(nn.Module):
     """The pooled Inception features (2048) of uint8 frames, resized to 299 by nearest neighbour (the paper's protocol).
 
     Args:
-        weights: the TorchScript Inception that FID is computed with throughout the field ("inception-2015-12-05.pt").
+        weights: the TorchScript Inception network commonly used for FID ("inception-2015-12-05.pt").
     """
 
     def __init__(self, weights: Path) -> None:
@@ -135,7 +135,7 @@ class FrechetDistance:
         self._metric.update(rearrange(predicted_BTHWC, "b t h w c -> (b t) h w c"), real=False)
 
     def value(self) -> float:
-        """The distance over everything added; NaN below two frames."""
+        """The distance over everything added; NaN for fewer than two frames."""
         return float(self._metric.compute()) if self._metric.real_features_num_samples >= 2 else math.nan
 
 
@@ -143,7 +143,7 @@ def load_inception(weights: str) -> InceptionFeatures:
     """The feature network.
 
     Raises:
-        ValueError: the file named is missing or no TorchScript file.
+        ValueError: the file is missing or not a TorchScript file.
     """
     if not Path(weights).is_file():
         raise ValueError(f"evaluation.inception_weights = {weights!r}: no such file")

@@ -1,6 +1,6 @@
-"""What an upscaler is worth: MSE and PSNR against bicubic interpolation on large frames, and film strips enlarged.
+"""Evaluating an upscaler: MSE and PSNR against bicubic interpolation on large frames, and enlarged film strips.
 
-Protocol (paper, supplement): up to 50,000 pictures that no training saw. Frames are scored as they are shown, in uint8.
+Protocol (paper, supplement): up to 50,000 pictures not used in training. Frames are scored as shown, in uint8.
 Axes: N pictures, B batch, T frames, H W C pixels.
 """
 
@@ -31,7 +31,7 @@ from world_model.upscaler import Upscaler, interpolate
 
 SCORES_FILE, PICTURES_FILE, STRIPS_FILE = "upscaling.json", "upscaled_pictures.npz", "upscaled_strips.npz"
 BICUBIC, UPSCALER = "bicubic", "upscaler"
-FRAMES_SHOWN = 4  # of each film strip: as many large frames as a page has room for side by side
+FRAMES_SHOWN = 4  # of each film strip: a page has no room for more large frames side by side
 
 
 def evaluate_upscaler(
@@ -45,16 +45,16 @@ def evaluate_upscaler(
 ) -> dict[str, Any]:
     """Scores an upscaler in a Ray task (with a GPU, if the config says so) and enlarges the film strips in `output`.
 
-    Leaves `upscaling.json` (MSE of pixels in [0, 1] and PSNR in dB, per game and over all), `upscaled_pictures.npz`
-    (examples: `frames`, `true` and one array for each method, uint8 [N, H, W, C]) and, where an evaluation of world
-    models has left film strips, `upscaled_strips.npz` (see `upscale_strips`) in `output`.
+    Writes `upscaling.json` (MSE of pixels in [0, 1] and PSNR in dB, per game and over all), `upscaled_pictures.npz`
+    (examples: `frames`, `true` and one array for each method, uint8 [N, H, W, C]) and, if an evaluation of world models
+    has written film strips, `upscaled_strips.npz` (see `upscale_strips`) to `output`.
 
     Args:
         upscaler: its checkpoint.
-        split: the episodes to score on: all of a test dataset, or those held out of the training on this dataset.
+        split: the episodes to score on: all of a test dataset, or those held out from training on this dataset.
 
     Returns:
-        What upscaling.json holds.
+        The contents of upscaling.json.
 
     Raises:
         ValueError: a dataset without large frames, or a checkpoint that does not fit it.
@@ -71,27 +71,27 @@ def evaluate_upscaler(
 
 
 def upscale_run(run: Path, upscaler: Path) -> None:
-    """Enlarges some frames of a run's film strips by any upscaler, for its report.
+    """Enlarges some frames of a run's film strips with any upscaler, for its report.
 
     Raises:
-        ValueError: the run has no film strips yet, or an upscaler of its own; or the checkpoint is none of an upscaler.
+        ValueError: the run has no film strips yet or has its own upscaler, or the checkpoint is not an upscaler's.
     """
     directory = run / "evaluation"
     if not (directory / "film_strips.npz").exists():
         raise ValueError(f"{directory / 'film_strips.npz'} is missing: {run} has no evaluation of world models")
     if (directory / SCORES_FILE).exists():
-        raise ValueError(f"{run} has an upscaler of its own, whose scores are in its report: leave out {upscaler}")
+        raise ValueError(f"{run} has its own upscaler, whose scores are in its report: leave out {upscaler}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     upscale_strips(checkpoint.load_as(Upscaler, upscaler, device), directory)
 
 
 def upscale_strips(upscaler: Upscaler, directory: Path) -> None:
-    """Enlarges some frames of the film strips that an evaluation left in `directory`.
+    """Enlarges some frames of the film strips that an evaluation wrote to `directory`.
 
-    Leaves `upscaled_strips.npz`: `<label>/<game>` and `truth/<game>`, each uint8 [windows, T, H, W, C], of the
-    predicted frames whose numbers (1, 2, …) `frames` holds.
+    Writes `upscaled_strips.npz`: `<label>/<game>` and `truth/<game>`, each uint8 [windows, T, H, W, C], and `frames`,
+    the numbers (1, 2, …) of these predicted frames.
     """
-    shown: dict[str, Any] = {"frames": np.zeros(0, np.int64)}  # where no film strips were kept
+    shown: dict[str, Any] = {"frames": np.zeros(0, np.int64)}  # if no film strips were kept
     given = json.loads((directory / "evaluation.json").read_text())["protocol"]["prime_frames"]
     with np.load(directory / "film_strips.npz") as strips:
         for key in strips.files:
@@ -145,7 +145,7 @@ def score(model: Upscaler, dataset: ReplayDataset, split: Split, config: Evaluat
 
 
 def _examples(model: Upscaler, dataset: ReplayDataset, split: Split, count: int) -> dict[str, Any]:
-    """A few pictures by every method, spread over the split."""
+    """A few pictures with each method, spread over the split."""
     kept: dict[str, list[Tensor]] = defaultdict(list)
     for batch in iter_pictures(dataset, split, batch_size=1, limit=count):
         kept["frames"].append(batch["frames_BHWC"])

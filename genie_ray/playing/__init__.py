@@ -1,1 +1,1 @@
-"""RLlib agents trained as a stage, and the test agents among them."""
+"""Training RLlib agents as a stage; the test agents."""

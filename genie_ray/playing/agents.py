@@ -1,8 +1,8 @@
-"""Training an RLlib algorithm as a stage: progress, metrics, resume after a crash, and the trained policy as artefact.
+"""Training an RLlib algorithm as a stage: progress, metrics, resuming after a crash, and the trained policy.
 
 <output>/module/         the trained policy, once the training is complete (an RLModule checkpoint)
-<output>/best-000020/    the best policy so far, where policies are evaluated (likewise), and score.json
-<output>/state-000020/   what an unfinished training continues from (an Algorithm checkpoint)
+<output>/best-000020/    the best policy so far, if policies are evaluated (an RLModule checkpoint), and score.json
+<output>/state-000020/   what an unfinished training resumes from (an Algorithm checkpoint)
 <output>/metrics.jsonl
 """
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 Figures = Callable[[Mapping[str, Any]], Mapping[str, float]]
-"""Picks what is logged out of an RLlib result."""
+"""Picks the figures to log from an RLlib result."""
 COMPANIONS_FILE = "companions.pkl"
 SCORE_FILE = "score.json"
 
 
 class Companion(Protocol):
-    """Something that goes along with a training, and whose state is saved with it."""
+    """Accompanies a training; its state is saved with the training's."""
 
     def after_iteration(self, algorithm: Any, iteration: int, log: MetricsLog) -> Mapping[str, float]:
-        """Looks at an iteration that has just ended; returns further figures of it."""
+        """Called after each iteration; returns further figures to log."""
         ...
 
     def get_state(self) -> dict[str, Any]: ...
@@ -46,7 +46,7 @@ Line = dict[str, float]
 
 
 def train_agent(config: AlgorithmConfig, output: Path, **training: Any) -> Path:
-    """Trains to the end, and returns the directory of the trained policy; arguments as of `agent_iterations`."""
+    """Trains to the end and returns the trained policy's directory; arguments as for `agent_iterations`."""
     for _ in agent_iterations(config, output, **training):
         pass
     return output / "module"
@@ -65,13 +65,13 @@ def agent_iterations(
 ) -> Generator[Line, None, None]:
     """Trains for a number of iterations, from the last saved state if there is one, and yields what each one logs.
 
-    Whoever closes the generator ends the training where it is. At the end the trained policy is there: the best one
-    that was kept (`keep_best`), or else the last. If it was there before, nothing is done.
+    Closing the generator stops the training. At the end `module/` holds the trained policy: the best one that was kept
+    (`keep_best`), or else the last. If it is there already, nothing is done.
 
     Args:
-        figures: what is logged of each iteration.
-        shown: which of them stand beside the progress bar.
-        companions: what goes along, in that order.
+        figures: what is logged for each iteration.
+        shown: which of them are shown beside the progress bar.
+        companions: called in this order.
     """
     from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 
@@ -117,15 +117,15 @@ def agent_iterations(
 
 
 def keep_best(algorithm: Any, output: Path, *, score: float, judge: str, iteration: int) -> None:
-    """Keeps the policy as it is now, unless the one kept before is better.
+    """Keeps the current policy, unless the one kept before is better.
 
-    Scores of one judge are compared; of equal ones, the later is kept. Scores of different judges tell nothing (a world
-    model that has learned is surer of everything), nor do those of a judge that learns: the later policy is kept. One
-    without a score (NaN) is kept only if there is no other.
+    Scores from one judge are compared; on a tie, the later policy is kept. Scores from different judges are not
+    comparable (a world model that has learned is more certain of everything), nor are those of a judge that learns: the
+    later policy is kept. A policy without a score (NaN) never replaces one with a score.
 
     Args:
-        judge: version of who gave the score (`policies.rewards.RewardAnswer`), with a "+" if it learns or counts all
-            play.
+        judge: version of the judge that gave the score (`policies.rewards.RewardAnswer`), with a "+" if it learns or
+            counts all play.
     """
     from ray.rllib.core import DEFAULT_MODULE_ID
 
@@ -140,14 +140,14 @@ def keep_best(algorithm: Any, output: Path, *, score: float, judge: str, iterati
     path = str(temporary.resolve())
     algorithm.learner_group.foreach_learner(lambda learner: learner.module[DEFAULT_MODULE_ID].save_to_path(path))
     (temporary / SCORE_FILE).write_text(json.dumps({"score": score, "judge": judge, "iteration": iteration}))
-    if before == best:  # of a training that went on from an earlier state
+    if before == best:  # from before the training resumed at an earlier state
         shutil.rmtree(best)
     temporary.rename(best)
     _remove(output, "best", but=best)
 
 
 def saved_companions(output: Path) -> list[dict[str, Any]]:
-    """The companions' states that an unfinished training continues from; none if it has no saved state."""
+    """The companions' states that an unfinished training resumes from; empty if it has no saved state."""
     state = latest(output, "state")
     return [] if state is None else pickle.loads((state / COMPANIONS_FILE).read_bytes())
 
@@ -158,7 +158,7 @@ def latest(output: Path, kind: str) -> Path | None:
 
 
 def _save_state(algorithm: Any, output: Path, iteration: int, companions: list[dict[str, Any]]) -> Path:
-    """Saves under a temporary name, renames, and removes the states before."""
+    """Saves under a temporary name, renames, and removes earlier states."""
     temporary, state = output / ".tmp-state", output / f"state-{iteration:06d}"
     shutil.rmtree(temporary, ignore_errors=True)
     algorithm.save_to_path(temporary.resolve())

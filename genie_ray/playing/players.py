@@ -1,7 +1,7 @@
 """Test agents: RLlib's PPO, trained briefly on the game's own reward.
 
-They play the test set, mixed with random actions, so that it holds what neither random play nor the explorer was made
-to reach. A stand-in for the paper's Agent57 (section 5).
+They play the test set, mixed with random actions, so that it covers what neither random play nor the explorer aims for.
+A stand-in for the paper's Agent57 (section 5).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def train_player(output: Path, game: str, config: PlayerConfig, env: EnvConfig, 
     """Trains a game's test agent and returns the directory of its policy. Needs a running Ray.
 
     Raises:
-        ValueError: the output was begun with other settings.
+        ValueError: the output was started with other settings.
     """
     from genie_ray.envs.game import register_rllib_env
     from policies.baselines.ppo import ppo_config

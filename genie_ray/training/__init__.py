@@ -1,1 +1,1 @@
-"""Training the world model's parts with Ray Train: jobs, tasks, and the one loop."""
+"""Training the world model's parts with Ray Train: jobs, tasks, and one shared loop."""

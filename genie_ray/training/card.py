@@ -1,4 +1,4 @@
-"""A checkpoint's model card: what it is, what it learned from, what it scored. Written with it, to be filled in."""
+"""A checkpoint's model card: what it is, what it was trained on, what it scored. Users complete it by hand."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from world_model.checkpoint import Model
 
 
 def model_card(model: Model, provenance: Mapping[str, Any]) -> str:
-    """The card in Markdown, with the header that model hubs read. What only a person knows is left open.
+    """The card in Markdown, with the header that model hubs read. What only a person knows is left blank.
 
     Args:
-        provenance: as `world_model.checkpoint.save` is given it.
+        provenance: as given to `world_model.checkpoint.save`.
     """
     kind = type(model).__name__
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
@@ -46,20 +46,20 @@ model = load("…")  # this directory; a {kind} in evaluation mode
 {json.dumps(source, indent=1)}
 ```
 
-## Sizes and choices
+## Configuration
 
 ```json
 {json.dumps(dataclasses.asdict(model.config), indent=1)}
 ```
 
-## What it scored
+## Scores
 
 {measured}
 
 ## To be filled in
 
-* Intended use, and what it is not fit for:
-* Known faults (what it predicts badly, which actions it does not obey):
-* Licence, and the rights in the games it learned from:
+* Intended use, and uses it is unfit for:
+* Known limitations (what it predicts badly, which actions it does not follow):
+* Licence, and the rights to the games it was trained on:
 * Contact:
 """

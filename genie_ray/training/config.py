@@ -1,4 +1,4 @@
-"""How the world model's parts are built and trained: one optimisation each, and the recipe that has them all."""
+"""How the world model's parts are built and trained: one training's settings, and the recipe that combines them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrainingConfig:
     learning_rate: float = 1e-4
     schedule: Literal["cosine", "step"] = "cosine"
     final_learning_rate: float = 5e-5  # where the cosine ends and stays
-    step_iterations: int = 12_500  # of "step": after so many the rate is multiplied by step_factor, again and again
+    step_iterations: int = 12_500  # of "step": the rate is multiplied by step_factor every so many iterations
     step_factor: float = 0.5
     warmup_iterations: int = 5_000
     warmup_factor: float = 0.5  # of learning_rate, at iteration 0
@@ -34,12 +34,12 @@ class TrainingConfig:
     weight_decay: float = 1e-4  # none on vectors and biases
     clip_norm: float = 10.0
     precision: Precision = "auto"
-    compile: bool = False  # torch.compile; needs a C++ compiler on a CPU, pays off in long trainings
-    checkpoint_activations: bool = False  # compute activations twice rather than keep them: less memory, more time
+    compile: bool = False  # torch.compile; needs a C++ compiler on a CPU, pays off in long training runs
+    checkpoint_activations: bool = False  # recompute activations instead of keeping them: less memory, more time
     shuffle_buffer: int = 2_048  # windows
     log_every: int = 100
     validate_every: int = 5_000
-    validation_windows: int = 256  # of an upscaler: pictures
+    validation_windows: int = 256  # for an upscaler: pictures
     checkpoint_every: int = 5_000
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class TrainingConfig:
 
 
 def check_batch_size(config: TrainingConfig, workers: int) -> None:
-    """Raises ValueError where a batch cannot be divided among so many workers."""
+    """Raises ValueError if a batch cannot be divided among that many workers."""
     if config.batch_size % (workers * config.accumulate):
         raise ValueError(
             f"batch_size = {config.batch_size}: must be a multiple of ray.train_workers × accumulate = "
@@ -81,13 +81,13 @@ def check_batch_size(config: TrainingConfig, workers: int) -> None:
 
 PAPERS_UPSCALER_TRAINING = TrainingConfig(
     batch_size=128,
-    iterations=150_000,  # paper: 300 epochs; ours: of 64,000 pictures
+    iterations=150_000,  # paper: 300 epochs; here of 64,000 pictures each
     learning_rate=1e-4,
     schedule="step",
     step_iterations=12_500,  # 25 epochs
     step_factor=0.5,
     warmup_iterations=0,
-    betas=(0.9, 0.999),  # Adam's own
+    betas=(0.9, 0.999),  # Adam's defaults
     weight_decay=0.0,
     clip_norm=math.inf,
 )
@@ -101,7 +101,7 @@ class RecipeConfig:
     seed: int = 0
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
-    latent_actions: LatentActionConfig = field(default_factory=LatentActionConfig)  # where conditioning is "latent"
+    latent_actions: LatentActionConfig = field(default_factory=LatentActionConfig)  # if conditioning is "latent"
     upscaler: UpscalerConfig = field(default_factory=UpscalerConfig)
     train_tokenizer: TrainingConfig = field(default_factory=TrainingConfig)
     train_dynamics: TrainingConfig = field(default_factory=lambda: TrainingConfig(batch_size=80, iterations=185_000))
@@ -116,7 +116,7 @@ class RecipeConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed = {self.seed}: must be in [0, 2**63)")
-        if self.dynamics.conditioning == "latent":  # the parts check that they fit each other
+        if self.dynamics.conditioning == "latent":  # checks that the parts fit together
             GenieReduxConfig(tokenizer=self.tokenizer, dynamics=self.dynamics, latent_actions=self.latent_actions)
         else:
             GenieReduxGConfig(tokenizer=self.tokenizer, dynamics=self.dynamics)

@@ -1,4 +1,4 @@
-"""A training as data: what is learned, from what, and where it is left; and what tells it from another one."""
+"""A training as data: what is trained, on what, where the result goes, and what distinguishes it from another one."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from world_model.upscaler import UpscalerConfig
 
 JOB_FILE = "job.json"
-"""Beside the checkpoints of a training: what it is."""
+"""Identifies a training, beside its checkpoints."""
 
 FREE = ("config.compile:", "config.checkpoint_activations:", "config.log_every:", "config.checkpoint_every:")
-"""Of a training that goes on, what may change: speed, memory and how often it is logged or saved."""
+"""What may change when a training continues: speed, memory, and how often it logs or saves."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """One training: what is learned, from which data, and where it is left.
+    """One training: what is trained, on which data, and where the result goes.
 
-    A tokenizer is trained from `model`, a "decoder" is that of a `tokenizer` checkpoint; a dynamics is trained from
-    `model` and a `tokenizer` checkpoint, whose tokens it learns; or a whole world model, `init`, is fine-tuned: its
-    dynamics go on learning, its tokenizer stays. In a "genie_redux", `latent_actions` learn together with the dynamics.
-    An upscaler is trained from `model`, on a dataset with large frames.
+    A tokenizer is trained from `model`; a "decoder" is that of a `tokenizer` checkpoint. Dynamics are trained from
+    `model` on the tokens of a `tokenizer` checkpoint; or a whole world model, `init`, is fine-tuned: its dynamics are
+    trained further, its tokenizer stays fixed. In a "genie_redux", `latent_actions` are trained together with the
+    dynamics. An upscaler is trained from `model`, on a dataset with large frames.
     """
 
     kind: Literal["tokenizer", "decoder", "dynamics", "genie_redux", "upscaler"]
@@ -45,7 +45,7 @@ class TrainingJob:
     init: Path | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides what comes out, as plain JSON: settings, and the content of data and checkpoints."""
+        """Everything that determines the result, as plain JSON: settings, and the content of data and checkpoints."""
         parts = {"model": self.model, "latent_actions": self.latent_actions, "config": self.config}
         return {
             "kind": self.kind,
@@ -58,17 +58,15 @@ class TrainingJob:
 
 
 def begin(job: TrainingJob) -> bool:
-    """Writes JOB_FILE, unless the output was begun already; whether that training is complete.
+    """Writes JOB_FILE unless it is there already; returns whether that training is complete.
 
     Raises:
-        ValueError: the output holds another training, or one that does not say what it is.
+        ValueError: the output holds another training, or one without JOB_FILE.
     """
     identity = job.identity()
     directory, last = job.output, job.output / "last" / "config.json"
     if not (directory / JOB_FILE).exists() and (last.exists() or (directory / "resume").exists()):
-        raise ValueError(
-            f"{directory} holds a training that does not say what it is (it has no {JOB_FILE}): give another directory"
-        )
+        raise ValueError(f"{directory} holds an unidentified training (it has no {JOB_FILE}): give another directory")
     check_unchanged(directory, identity, free=FREE, file=JOB_FILE, what="a training", advice="give another directory")
     keep_settings(directory, identity, file=JOB_FILE)
     return last.exists()

@@ -1,4 +1,4 @@
-"""The one place that makes training jobs: the loop, the commands, rounds and experiments call it."""
+"""Builds all training jobs: for the loop, the commands, rounds and experiments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Data = Path | tuple[WeightedData, ...]
 """One replay dataset, or several mixed by weight."""
 
 WorldModelKind = Literal["dynamics", "genie_redux"]
-"""Guided by the player's actions, or by latent ones."""
+"""Conditioned on the player's actions, or on latent ones."""
 
 
 def tokenizer(recipe: RecipeConfig, data: Data, output: Path) -> TrainingJob:
@@ -43,7 +43,7 @@ def decoder(recipe: RecipeConfig, data: Data, output: Path, *, tokenizer: Path) 
 def dynamics(
     recipe: RecipeConfig, data: Data, output: Path, *, tokenizer: Path, kind: WorldModelKind = "dynamics"
 ) -> TrainingJob:
-    """Dynamics from scratch on a trained tokenizer's tokens; those of a "genie_redux" with latent actions."""
+    """Dynamics from scratch on a trained tokenizer's tokens; for a "genie_redux", with latent actions."""
     return TrainingJob(
         kind=kind,
         output=output,
@@ -65,7 +65,7 @@ def finetuning(
     seed: int,
     kind: WorldModelKind = "dynamics",
 ) -> TrainingJob:
-    """A whole world model whose dynamics go on learning."""
+    """Further training of a world model's dynamics."""
     return TrainingJob(kind=kind, output=output, dataset=data, config=config, seed=seed, init=init)
 
 

@@ -1,6 +1,6 @@
-"""What one Ray Train worker does: the loop that trains all parts of the world model alike.
+"""The loop that every Ray Train worker runs, the same for all parts of the world model.
 
-Everything random is drawn from a generator seeded by (seed, iteration, micro-step, rank), and the loader's position is
+All random numbers come from a generator seeded by (seed, iteration, micro-step, rank), and the loader's position is
 saved with the weights and the optimiser's moments: a resumed training repeats and skips nothing.
 Axes: B batch, T frames, H W C pixels.
 """
@@ -51,7 +51,7 @@ def learning_rate(iteration: int, config: TrainingConfig) -> float:
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over what is trained; weight decay on matrices only."""
+    """AdamW over all trainable parameters; weight decay on matrices only."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -61,7 +61,7 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Ada
 
 
 def train_loop(setup: Mapping[str, Any]) -> None:
-    """Ray Train calls this in every worker."""
+    """Runs in every Ray Train worker."""
     job: TrainingJob = setup["job"]
     config = job.config
     context = ray.train.get_context()
@@ -104,7 +104,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
         model.train()
         for micro_step in range(config.accumulate):
             batch = _to_device(next(batches), device)
-            torch.manual_seed(seed_of(job.seed, iteration, micro_step, rank))  # an "ema" codebook draws from this one
+            torch.manual_seed(seed_of(job.seed, iteration, micro_step, rank))  # for "ema" codebooks: they use this one
             generator = seeded_generator(device, job.seed, iteration, micro_step, rank)
             last_micro_step = micro_step == config.accumulate - 1
             with contextlib.nullcontext() if last_micro_step or world_size == 1 else model.no_sync():
@@ -172,10 +172,10 @@ def validate(
 ) -> dict[str, float]:
     """Mean loss and metrics over held-out batches, weighted by examples and summed over ranks.
 
-    The masks that the dynamics have to fill in are the same at every validation. The model is not the wrapped one, in
-    whose forward pass ranks wait for each other: one of them may have no batch.
+    The masks that the dynamics have to fill in are the same at every validation. `module` is not wrapped for
+    data-parallel training, where ranks wait for each other in the forward pass: some rank may have no batch.
     """
-    for buffer in module.buffers() if world_size > 1 else ():  # running statistics, which each rank has of its own
+    for buffer in module.buffers() if world_size > 1 else ():  # running statistics, which differ between ranks
         torch.distributed.broadcast(buffer, src=0)
     module.eval()
     sums = Averages()
@@ -192,7 +192,7 @@ def validate(
 
 
 class Averages:
-    """Weighted means by accumulated sums, exact over uneven batches and ranks."""
+    """Weighted means from accumulated sums, exact for uneven batches and ranks."""
 
     def __init__(self) -> None:
         self._sums: defaultdict[str, Tensor | float] = defaultdict(float)
@@ -205,7 +205,7 @@ class Averages:
         self._weight += weight
 
     def reduce(self) -> dict[str, float]:
-        """The means over everything added on all ranks; a `psnr` is that of the pooled error, in dB."""
+        """The means over everything added on all ranks; a PSNR is that of the pooled error, in dB."""
         parts = [({key: float(value) for key, value in self._sums.items()}, self._weight)]
         if torch.distributed.is_initialized():
             own, parts = parts[0], [parts[0]] * torch.distributed.get_world_size()
@@ -221,7 +221,7 @@ class Averages:
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """The most memory that this process had in use so far: of the GPU if it trains there, else of the machine."""
+    """This process's peak memory use so far: GPU memory if it trains on a GPU, else main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts in KiB
@@ -250,7 +250,7 @@ def _save(
 
 
 def _report(state: Mapping[str, Any], rank: int) -> None:
-    """Commits what a resumed training needs; every rank must take part."""
+    """Reports the state that a resumed training needs; every rank must call it."""
     metrics = {"iteration": state["iteration"]}
     if rank != 0:
         ray.train.report(metrics)

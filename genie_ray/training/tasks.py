@@ -1,7 +1,7 @@
-"""What differs between the trainings of the world model's parts; what they share is in train_loop.py.
+"""What differs between the trainings of the world model's parts; what they share is in loop.py.
 
-A task knows how its model is built, which batches it learns from, how a batch becomes a loss, and what would make it
-fail. Axes: B batch, T frames, H W C pixels.
+A task defines how its model is built, which batches it is trained on, how a batch becomes a loss, and which datasets do
+not fit. Axes: B batch, T frames, H W C pixels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VALIDATION_DECODING = DecodingConfig(steps=1, temperature=0.0, mode="autoregress
 
 
 class Output(Protocol):
-    """What every model's training pass returns at least."""
+    """The least that every model's training pass returns."""
 
     @property
     def loss(self) -> Tensor: ...
@@ -54,30 +54,30 @@ class Loader(Protocol):
 
 
 class Task(ABC):
-    """Training on windows of replay; a subclass says what model learns from them, and how."""
+    """Training on windows of replay; subclasses define the model and its loss."""
 
     def __init__(self, job: TrainingJob) -> None:
         self.job = job
 
     @property
     def frames_per_example(self) -> int:
-        """How many frames the model sees of each example of a batch."""
+        """How many frames the model sees per example of a batch."""
         return self.job.config.window
 
     @abstractmethod
     def check(self, dataset: ReplayDataset) -> None:
-        """Raises ValueError where model and dataset do not fit each other."""
+        """Raises ValueError if model and dataset do not fit together."""
 
     @abstractmethod
     def build(self, replay: Replay) -> checkpoint.Model:
-        """The model to train: fresh, or as its checkpoint left it."""
+        """The model to train: new, or loaded from its checkpoint."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
         """A training pass; `model` may be wrapped for data-parallel training."""
 
     def validation_metrics(self, model: checkpoint.Model, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What else is measured of a held-out batch; means over it."""
+        """Further metrics of a held-out batch, averaged over it."""
         return {}
 
     def batches(
@@ -149,7 +149,7 @@ class TokenizerTask(Task):
 
 
 class DecoderTask(TokenizerTask):
-    """A trained tokenizer's decoder, tuned to other games; its tokens stay as they are."""
+    """A trained tokenizer's decoder, tuned to other games; its tokens do not change."""
 
     def build(self, replay: Replay) -> Tokenizer:
         assert self.job.tokenizer is not None
@@ -183,7 +183,7 @@ class DynamicsTask(Task):
 
     @torch.no_grad()
     def validation_metrics(self, model: checkpoint.Model, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Squared error of the frames predicted from the first two, greedily and in one decoding step each: cheap."""
+        """Squared error of the frames predicted from the first two; cheap: greedy, in one decoding step per frame."""
         assert isinstance(model, (GenieReduxG, GenieRedux))
         frames_BTHWC = batch["frames_BTHWC"]
         if frames_BTHWC.shape[1] <= PRIME_FRAMES:
@@ -210,7 +210,7 @@ class DynamicsTask(Task):
 
 
 class GenieReduxTask(DynamicsTask):
-    """GenieRedux: as GenieRedux-G, but guided by a latent action model that learns along; no actions are needed."""
+    """GenieRedux: as GenieRedux-G, but conditioned on a latent action model trained with it; needs no actions."""
 
     model_class = GenieRedux
 
@@ -233,14 +233,14 @@ class GenieReduxTask(DynamicsTask):
 
 
 class UpscalerTask(Task):
-    """An upscaler from scratch. It learns from pictures, so that the job's window and stride have no say."""
+    """An upscaler from scratch. It is trained on single pictures, so the job's window and stride do not apply."""
 
     frames_per_example = 1
 
     def check(self, dataset: ReplayDataset) -> None:
         for name in ("compile", "checkpoint_activations"):
             if getattr(self.job.config, name):
-                raise ValueError(f"{name} = True: an upscaler has no transformer, it must be false")
+                raise ValueError(f"{name} = True: must be false for an upscaler, which has no transformer")
         require_upscaler_fit(dataset, self._config())
 
     def build(self, replay: Replay) -> Upscaler:
@@ -273,12 +273,12 @@ class UpscalerTask(Task):
 
 
 def require_upscaler_fit(dataset: ReplayDataset, upscaler: UpscalerConfig) -> None:
-    """Raises ValueError where a dataset has no large frames, or an upscaler takes or makes other frames."""
+    """Raises ValueError if a dataset has no large frames, or if its frame sizes do not fit the upscaler's."""
     layout = require_large_frames(dataset)
     dataset.metadata.require_fit(frame_size=upscaler.frame_size)
     if layout.size != upscaler.large_size:
         raise ValueError(
-            f"the dataset holds large frames of {layout.size} pixels, the upscaler makes {upscaler.large_size}"
+            f"the dataset has large frames of {layout.size} pixels, but the upscaler makes {upscaler.large_size}"
         )
 
 

@@ -1,9 +1,9 @@
 """Training of the world model's parts with Ray Train: one loop for tokenizer, dynamics and upscaler.
 
-A training leaves `best/` (lowest validation loss) and `last/`, both checkpoints, beside `metrics.jsonl` and TensorBoard
-files, and `job.json`, which says what it is. Killed at any point, the same call continues from the last saved state;
-finished, it does nothing; another training in the same directory is refused. The directory must be on storage that
-every train worker sees. Recipe: paper, supplement A (see TrainingConfig).
+A training writes `best/` (lowest validation loss) and `last/`, both checkpoints, beside `metrics.jsonl` and TensorBoard
+files, and `job.json`, which identifies it. If it was killed, the same call continues from the last saved state; if it
+has finished, the call does nothing; another training in the same directory is refused. The directory must be on storage
+that every train worker can access. Recipe: paper, supplement A (see TrainingConfig).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def train(job: TrainingJob, ray_config: RayConfig) -> Path:
     Raises:
         ValueError: a dataset, checkpoint or size that cannot be trained on; the output holds another training.
     """
-    job = dataclasses.replace(  # a worker has a working directory of its own
+    job = dataclasses.replace(  # workers have other working directories
         job,
         output=job.output.resolve(),
         dataset=resolved(job.dataset),
@@ -44,7 +44,7 @@ def train(job: TrainingJob, ray_config: RayConfig) -> Path:
 
 
 def train_world_model(recipe: RecipeConfig, data: jobs.Data, directory: Path, ray_config: RayConfig) -> Path:
-    """Trains a tokenizer, then dynamics on its tokens, in folders of those names; the dynamics' best checkpoint.
+    """Trains a tokenizer, then dynamics on its tokens, in folders of those names; returns the latter's best checkpoint.
 
     Raises:
         ValueError: see `train`.
@@ -81,7 +81,7 @@ def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
 
 
 def _check(job: TrainingJob, ray_config: RayConfig) -> None:
-    """Refuses, before Ray Train starts, what its workers would fail on."""
+    """Refuses, before Ray Train starts, what would fail in its workers."""
     config, workers = job.config, ray_config.train_workers
     check_batch_size(config, workers)
     task, replay = TASKS[job.kind](job), open_mix(job.dataset)

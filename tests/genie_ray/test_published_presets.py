@@ -157,8 +157,8 @@ def test_the_papers_figures_are_read() -> None:
     ("text", "told"),
     [
         (None, "no such file"),
-        ("", "no CSV with the columns paper, test_set, model"),
-        ("paper,psnr\na,1\n", "no CSV with the columns paper, test_set, model"),
+        ("", "not a CSV with the columns paper, test_set, model"),
+        ("paper,psnr\na,1\n", "not a CSV with the columns paper, test_set, model"),
         (
             "paper,test_set,model,psnr_mean,ssim,delta_psnr,fid\na,b,c,high,,,\n",
             "could not convert string to float: 'high'",

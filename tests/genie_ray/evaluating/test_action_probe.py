@@ -1,4 +1,4 @@
-"""Probes of latent actions, against cases worked out by hand."""
+"""Probes of latent actions, against hand-computed cases."""
 
 import pytest
 import torch
@@ -7,11 +7,11 @@ from genie_ray.evaluating.action_probe import fit_logistic, fit_majority, held_o
 
 
 def test_codes_stand_for_their_most_frequent_action() -> None:
-    """Code 0 goes with action 2 twice and with 1 once, code 1 with action 0; over all, action 2 is as frequent as 1."""
+    """Code 0 occurs with action 2 twice and with 1 once, code 1 with action 0; overall, 2 is as frequent as 1."""
     codes_N, actions_N = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([2, 2, 1, 0, 0])
     classify = fit_majority(codes_N, actions_N)
     assert classify(torch.tensor([1, 0])).tolist() == [0, 2]
-    assert classify(torch.tensor([5])).tolist() == [0]  # never seen: the most frequent of all, the first among equals
+    assert classify(torch.tensor([5])).tolist() == [0]  # never seen: the most frequent overall, the first of equals
 
 
 def test_accuracy_is_that_on_the_other_half_by_hand() -> None:
@@ -24,7 +24,7 @@ def test_accuracy_is_that_on_the_other_half_by_hand() -> None:
 
 
 def test_probes_tell_what_can_be_told_and_no_more() -> None:
-    """Codes that are the actions under other names, vectors that hold nothing, and the other way round."""
+    """Codes that rename the actions with uninformative vectors, and the other way round."""
     generator = torch.Generator().manual_seed(0)
     actions_N = torch.randint(0, 4, (800,), generator=generator)
     episodes = [f"episode {index // 20}" for index in range(800)]
@@ -42,7 +42,7 @@ def test_probes_tell_what_can_be_told_and_no_more() -> None:
 
 
 def test_a_code_for_each_episode_tells_nothing() -> None:
-    """What a probe could only know by heart is worth nothing on other episodes."""
+    """What a probe can only memorise is worth nothing on other episodes."""
     codes_N = torch.arange(6).repeat_interleave(10)
     actions_N = codes_N % 3
     probe = probe_actions(codes_N, codes_N[:, None].float(), actions_N, [str(int(code)) for code in codes_N])

@@ -1,4 +1,4 @@
-"""Evaluation on a real dataset and model: what is compared is compared alike."""
+"""Evaluation on a real dataset and model: everything compared is treated the same way."""
 
 import dataclasses
 import json
@@ -46,7 +46,7 @@ def test_scores_of_a_real_model(
     assert json.loads((tmp_path / "evaluation.json").read_text())["models"] == document["models"]
     (game,) = (name for name in document["models"][COPY] if name != "all")
 
-    # The copy baseline worked out by hand from the same windows.
+    # The copy baseline computed by hand from the same windows.
     starts = evaluation.window_starts(replay, game, CONFIG)
     frames_BTHWC, _ = evaluation.read_windows(replay, starts, CONFIG)
     frames = frames_BTHWC.double() / 255
@@ -65,7 +65,7 @@ def test_scores_of_a_real_model(
         assert strips[f"truth/{game}"].shape == (2, 12, 64, 64, 3)
         assert strips[f"model/{game}"].shape == (2, 10, 64, 64, 3)
 
-    # ΔPSNR decodes both rollouts alike: with the true actions in place of the random ones it is exactly zero.
+    # ΔPSNR decodes both rollouts the same way: with true actions in place of random ones it is exactly zero.
     monkeypatch.setattr(evaluation, "random_actions", lambda actions_BT, *_: actions_BT)
     row = evaluation.score("model", world_model, replay.root, CONFIG, RayConfig()).scores[game]
     assert row["curves"]["delta_psnr"] == [0.0] * 10
@@ -91,7 +91,7 @@ def test_a_genie_redux_is_given_what_it_infers_and_probed(
     monkeypatch.setattr(evaluation, "random_actions", keep)
     rows = evaluation.score("redux", genie_redux, replay.root, CONFIG, RayConfig()).scores
     assert torch.equal(torch.cat(drawn), codes_BT)
-    assert rows[game]["curves"]["delta_psnr"] == [0.0] * 10  # decoded alike: no difference where nothing differs
+    assert rows[game]["curves"]["delta_psnr"] == [0.0] * 10  # decoded the same way: no difference where nothing differs
     assert rows[game]["probe_chance"] == pytest.approx(
         float(actions_BT.flatten().bincount().max()) / actions_BT.numel()
     )

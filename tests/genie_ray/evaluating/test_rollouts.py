@@ -1,4 +1,4 @@
-"""Rollouts to look at: what is played is what was asked for, and the figures are those of the frames."""
+"""Rollouts to look at: what is played is what was requested, and the scores are those of the frames."""
 
 import dataclasses
 import json

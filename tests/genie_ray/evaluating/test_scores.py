@@ -1,4 +1,4 @@
-"""Scores against numbers worked out by hand."""
+"""Scores against hand-computed numbers."""
 
 import math
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_gain_interval_spans_zero_when_episodes_disagree() -> None:
 
 
 class MeanColour(torch.nn.Module):
-    """Stands where the Inception file goes: three features, the mean colour."""
+    """Stands in for the Inception network: three features, the mean colour."""
 
     def forward(self, images: Tensor, return_features: bool = False) -> Tensor:
         assert images.shape[-1] == 299

@@ -47,7 +47,7 @@ def upscaler_job(pictures: ReplayDataset, output: Path) -> TrainingJob:
 
 @pytest.fixture(scope="module")
 def trained(pictures: ReplayDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An upscaler trained for a moment by two workers."""
+    """An upscaler trained briefly by two workers."""
     output = tmp_path_factory.mktemp("upscaler")
     return train(upscaler_job(pictures, output), RayConfig(train_workers=2, threads_per_worker=1))
 
@@ -98,7 +98,7 @@ def test_scores_are_those_of_a_slow_reader(trained: Path, pictures: ReplayDatase
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """What an evaluation leaves: film strips of two models, two given frames and five predicted ones."""
+    """What an evaluation writes: film strips of two models, two given frames and five predicted ones."""
     rng = np.random.default_rng(0)
     labels = {"copy last frame": 5, "base model": 5, "truth": 7}
     strips = {f"{label}/Pong": rng.integers(256, size=(2, T, 64, 64, 3), dtype=np.uint8) for label, T in labels.items()}
@@ -138,7 +138,7 @@ def test_what_cannot_be_enlarged_is_refused(run: Path, tmp_path: Path, world_mod
     with pytest.raises(ValueError, match=r"allowed: \[\.\.\., 32, 32, 3\]"):
         upscale_strips(Upscaler(dataclasses.replace(UPSCALER, frame_size=32)).eval(), run / "evaluation")
     (run / "evaluation" / "upscaling.json").touch()
-    with pytest.raises(ValueError, match="has an upscaler of its own"):
+    with pytest.raises(ValueError, match="has its own upscaler"):
         upscale_run(run, world_model)
 
 
@@ -149,14 +149,14 @@ def test_what_cannot_be_trained_or_scored_is_refused_before_anything_starts(
     with pytest.raises(ValueError, match=r"has no large frames: collect with collection\.large_frame_every above 0"):
         train(dataclasses.replace(job, dataset=replay.root), RayConfig())
     four = UpscalerConfig(scale=4, channels=(4, 8))
-    with pytest.raises(ValueError, match="holds large frames of 128 pixels, the upscaler makes 256"):
+    with pytest.raises(ValueError, match="has large frames of 128 pixels, but the upscaler makes 256"):
         train(dataclasses.replace(job, model=four), RayConfig())
     with pytest.raises(ValueError, match=r"holds frames of \(64, 64, 3\), the model takes \(32, 32, 3\)"):
         train(dataclasses.replace(job, model=dataclasses.replace(four, frame_size=32)), RayConfig())
     with pytest.raises(ValueError, match="large frames: fewer than one batch of 1000 for each of 1 ranks"):
         train(dataclasses.replace(job, config=dataclasses.replace(CONFIG, batch_size=1000)), RayConfig())
     checkpoint.save(Upscaler(four), tmp_path / "four", provenance={})
-    with pytest.raises(ValueError, match="holds large frames of 128 pixels, the upscaler makes 256"):
+    with pytest.raises(ValueError, match="has large frames of 128 pixels, but the upscaler makes 256"):
         evaluate_upscaler(tmp_path / "four", pictures.root, tmp_path / "out", EVALUATION, RayConfig(), split="all")
     assert not (tmp_path / "out").exists()
 

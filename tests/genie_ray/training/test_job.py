@@ -1,4 +1,4 @@
-"""What tells a training from another one: `job.json`, and who is refused by it."""
+"""What distinguishes one training from another: `job.json`, and what it refuses."""
 
 import dataclasses
 import json
@@ -83,7 +83,7 @@ def test_speed_and_logging_may_change(job: TrainingJob) -> None:
 
 def test_a_training_that_does_not_say_what_it_is_is_refused(job: TrainingJob) -> None:
     (job.output / "resume").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"does not say what it is \(it has no job.json\): give another directory"):
+    with pytest.raises(ValueError, match=r"unidentified training \(it has no job.json\): give another directory"):
         begin(job)
 
 

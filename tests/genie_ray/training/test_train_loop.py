@@ -1,4 +1,4 @@
-"""The training loop's pure parts against numbers worked out by hand."""
+"""The training loop's pure parts against hand-computed numbers."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Trainings on real Ray Train: broken ones end where unbroken ones do; what cannot be trained is refused first."""
+"""Trainings on real Ray Train: interrupted ones end like whole ones; what cannot be trained is refused first."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ from world_model.quantizer import QuantizerConfig
 from world_model.tokenizer import TokenizerConfig
 
 SIZES = {"dim": 32, "blocks": 1, "heads": 2, "head_dim": 16}
-CODEBOOK = QuantizerConfig(kind="ema", codes=64)  # the one that draws random numbers and changes without gradient
+CODEBOOK = QuantizerConfig(kind="ema", codes=64)  # the kind that draws random numbers and changes without gradients
 TOKENIZER = TokenizerConfig(patch_size=8, quantizer=CODEBOOK, mean_frame=True, **SIZES)
 CONFIG = TrainingConfig(
     iterations=120,
@@ -90,7 +90,7 @@ def test_a_killed_training_ends_with_the_same_weights(replay: ReplayDataset, tmp
 def test_two_workers_and_micro_steps_train_a_dynamics_on_mixed_data_that_brings_its_tokenizer(
     replay: ReplayDataset, pictures: ReplayDataset, world_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # where the workers are not: relative paths must reach them all the same
+    monkeypatch.chdir(tmp_path)  # the workers run elsewhere: relative paths must still reach them
     config = dataclasses.replace(CONFIG, iterations=6, accumulate=2, batch_size=8, validate_every=3, checkpoint_every=3)
     tokenizer = Path("tokenizer")
     Path("first").symlink_to(replay.root)

@@ -52,7 +52,7 @@ def redux_job(replay: ReplayDataset, tokenizer: Path) -> TrainingJob:
 
 
 def losses(task: Task, model: torch.nn.Module, replay: ReplayDataset) -> list[float]:
-    """Takes a training's optimiser steps and returns the loss before each."""
+    """Runs a training's optimiser steps and returns the loss before each."""
     optimizer = build_optimizer(model, CONFIG)
     batches = iter(task.batches(replay, batch_size=CONFIG.batch_size, rank=0, world_size=1))
     model.train()
