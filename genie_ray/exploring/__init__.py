@@ -1,1 +1,1 @@
-"""AutoExplore as a stage: training, rounds, its log and pictures, settling."""
+"""AutoExplore as a stage: training, rounds, its log and pictures, settling detection."""

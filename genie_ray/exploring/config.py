@@ -1,4 +1,4 @@
-"""What training explorers takes: the agents themselves, rounds of learning in between, and all that surrounds them."""
+"""Settings for training explorers: the agents, rounds of world model training in between, and their environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreMo
 
 @dataclass(frozen=True, kw_only=True)
 class RoundsConfig:
-    """When the world model is trained on what was found. Ours; the published protocol has one round."""
+    """When the world model is trained on explored play. Ours; the published protocol has one round."""
 
     every: int = 0  # epochs between rounds; 0: the world model stays as it is
     training: TrainingConfig = field(
@@ -29,7 +29,7 @@ class RoundsConfig:
 
 
 SHARED = "shared"
-"""Directory of an agent of several games, where other agents have their game's id."""
+"""Directory of an agent that plays several games; other agents' directories are named by their game's id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class ExplorationConfig:
     epochs: int = 300
     checkpoint_every: int = 20  # epochs
     num_env_runners: int = 1  # rollout workers, each with learning.num_envs emulators
-    shared: bool = False  # one explorer of all games, in place of one per game; ours
+    shared: bool = False  # one explorer for all games instead of one per game; ours
     network: AutoExploreModuleConfig = field(default_factory=AutoExploreModuleConfig)
     learning: AutoExploreLearningConfig = field(default_factory=AutoExploreLearningConfig)
     rounds: RoundsConfig = field(default_factory=RoundsConfig)
@@ -50,15 +50,15 @@ class ExplorationConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
         if 2 * self.rounds.every > self.epochs:
             raise ValueError(
-                f"rounds.every = {self.rounds.every}: must be at most half of epochs = {self.epochs}, so that what is "
-                "learned in a round can judge as long as a round lasts"
+                f"rounds.every = {self.rounds.every}: must be at most half of epochs = {self.epochs}, so that each "
+                "round's world model can judge for a whole round"
             )
         learning = self.learning
         between = self.rounds.every * self.num_env_runners * learning.num_envs * learning.steps_per_epoch
         if between > learning.replay_capacity:
             raise ValueError(
                 f"rounds.every = {self.rounds.every}: {between} steps between rounds must be at most "
-                f"learning.replay_capacity = {learning.replay_capacity}, or some would be forgotten unlearned"
+                f"learning.replay_capacity = {learning.replay_capacity}, or some would be dropped unused"
             )
 
     def agents(self, games: Sequence[str]) -> dict[str, list[str]]:
@@ -68,10 +68,10 @@ class ExplorationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExplorersConfig:
-    """Explorers with their games, their judge, and where Ray runs."""
+    """Explorers, their games, their judge, and where Ray runs."""
 
-    games: tuple[str, ...] = ("Kangaroo-Atari2600-v0", "Hero-Atari2600-v0")  # ids, or what games/catalog.py can choose
-    catalog: tuple[str, ...] = ()  # CSV files of game labels, read after ours; RetroAct's, for its selections
+    games: tuple[str, ...] = ("Kangaroo-Atari2600-v0", "Hero-Atari2600-v0")  # or queries, selections: games/catalog.py
+    catalog: tuple[str, ...] = ()  # CSV files of game labels, read after ours; its selections need RetroAct's
     seed: int = 0
     env: EnvConfig = field(default_factory=EnvConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -88,7 +88,7 @@ class ExplorersConfig:
         exploration = self.exploration
         if self.reward.kind == "learning_progress" and not exploration.rounds.every:
             raise ValueError(
-                "reward.kind = 'learning_progress' pays for what rounds take off: exploration.rounds.every = 0, "
+                "reward.kind = 'learning_progress' rewards what is learned in rounds: exploration.rounds.every = 0, "
                 "must be at least 1"
             )
         try:

@@ -1,4 +1,4 @@
-"""AutoExplore on games: an agent that goes where the world model is unsure (paper, sections 4 and A.3)."""
+"""AutoExplore on games: an agent that goes where the world model is uncertain (paper, sections 4 and A.3)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def explore(
     *,
     world_model: Path | None = None,
 ) -> Path:
-    """Trains an explorer of the games and returns the directory of its policy. Needs a running Ray.
+    """Trains an explorer on the games and returns its policy's directory. Needs a running Ray.
 
     Args:
-        rewards: makes the rollout workers' clients of the reward service; nothing else rewards the explorer. Rounds
+        rewards: makes the rollout workers' clients of the reward service, the explorer's only source of reward. Rounds
             need a `RewardService`, whose weights can be swapped.
-        run: settings; the games are those given.
-        world_model: what the service starts with; needed for rounds.
+        run: settings; `games` takes precedence over its games.
+        world_model: the service's first checkpoint; required for rounds.
 
     Raises:
-        ValueError: there cannot be rounds, or the output was begun with other settings.
+        ValueError: rounds are not possible, or the output was started with other settings.
     """
     for _ in exploration_epochs(output, games, rewards, run, world_model=world_model):
         pass
@@ -49,7 +49,7 @@ def exploration_epochs(
     *,
     world_model: Path | None = None,
 ) -> Generator[Line, None, None]:
-    """As `explore`, but yields what each epoch logs and can be ended early (`playing.agents.agent_iterations`)."""
+    """As `explore`, but yields what each epoch logs and can be stopped early (`playing.agents.agent_iterations`)."""
     from genie_ray.exploring.log import ExplorationLog
     from genie_ray.rewards.memory import RewardMemory
     from genie_ray.rewards.service import RewardService
@@ -57,7 +57,7 @@ def exploration_epochs(
     config, rounds = run.exploration, None
     if config.rounds.every:
         if world_model is None or not isinstance(rewards, RewardService):
-            raise ValueError("rounds train the world model that gives the rewards: name it, not a service that runs")
+            raise ValueError("rounds train the world model behind the rewards: give that, not a running service")
         rounds = Rounds(output, run, world_model, rewards, game=games[0])
     reward = rewards.config if isinstance(rewards, RewardService) else None
     settings = settings_of(games, run, reward, world_model)
@@ -90,7 +90,7 @@ def exploration_epochs(
 
 
 def algorithm_config(games: Sequence[str], rewards: RewardClientFactory, run: ExplorersConfig) -> Any:
-    """RLlib's description of the training."""
+    """The training's RLlib config."""
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
     from genie_ray.envs import games_in_turn
@@ -106,7 +106,7 @@ def algorithm_config(games: Sequence[str], rewards: RewardClientFactory, run: Ex
         algorithm.env_runners(gym_env_vectorize_mode=games_in_turn.VECTORIZE_MODE)
     evaluation = AlgorithmConfig.overrides(
         num_cpus_per_env_runner=0,  # it is short and rare
-        num_envs_per_env_runner=max(config.learning.num_envs, len(games)),  # an episode of each game, or more
+        num_envs_per_env_runner=max(config.learning.num_envs, len(games)),  # at least one episode of each game
     )
     return (
         algorithm.env_runners(num_env_runners=config.num_env_runners)
@@ -116,7 +116,7 @@ def algorithm_config(games: Sequence[str], rewards: RewardClientFactory, run: Ex
             learning=config.learning,
             network=config.network,
             reward_client_factory=rewards,
-            learner_threads=run.ray.torch_threads(2),  # half of the cores are for emulators and reward model
+            learner_threads=run.ray.torch_threads(2),  # leaves half of the cores to emulators and reward model
         )
         .debugging(seed=run.seed, log_level="ERROR")
     )
@@ -125,7 +125,7 @@ def algorithm_config(games: Sequence[str], rewards: RewardClientFactory, run: Ex
 def settings_of(
     games: Sequence[str], run: ExplorersConfig, reward: RewardConfig | None, world_model: Path | None
 ) -> dict[str, Any]:
-    """What an explorer's training must go on with, as plain values."""
+    """The settings that must not change while an explorer's training continues, as plain values."""
     from world_model.checkpoint import read_description
 
     return {
@@ -139,9 +139,9 @@ def settings_of(
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, float]:
-    """Rewards are the judge's; `game_return` is what the game would have paid, which nobody learns from."""
+    """Rewards are the judge's; `game_return` is the game's own reward, which is not learned from."""
     runners, explored = result["env_runners"], result["exploration"]
-    learner = result.get("learners", {}).get("default_policy", {})  # an epoch may bring no update
+    learner = result.get("learners", {}).get("default_policy", {})  # an epoch may have no update
     figures = {key: float(value) for key, value in explored.items()}
     figures["game_return"] = float(runners.get("episode_return_mean", float("nan")))
     figures |= {key: float(runners.get(key, 0)) for key in ("fragments_dropped", "reward_wait_s")}

@@ -1,4 +1,4 @@
-"""A run's explorers, one after another, each with rewards of its own."""
+"""A run's explorers, trained one after another, each with its own reward service."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from genie_ray.rewards.service import remove_services, reward_service, service_n
 
 
 def cluster_needs(run: ExplorersConfig, replicas: int) -> dict[str, dict[str, float]]:
-    """Resource → for what → how much of it the training of one explorer takes, beside the process that calls it.
+    """What training one explorer needs, besides the calling process: resource → purpose → amount.
 
     Args:
-        replicas: of the reward service, that are reckoned with.
+        replicas: of the reward service; how many to count.
     """
     trainers = run.ray.train_workers if run.exploration.rounds.every else 0
     reward = "reward service"
-    rounds = "rounds' trainings"
+    rounds = "training in rounds"
     return {
         "CPU": {
             "rollout workers": run.exploration.num_env_runners,
@@ -39,27 +39,27 @@ def cluster_needs(run: ExplorersConfig, replicas: int) -> dict[str, dict[str, fl
 
 
 def check_room(run: ExplorersConfig, *, replicas: int) -> None:
-    """Refuses an explorer that would wait for workers for ever. Needs a running Ray.
+    """Refuses an explorer that would wait for workers forever. Needs a running Ray.
 
     Raises:
-        ValueError: the cluster lacks what `cluster_needs` says.
+        ValueError: the cluster has less than `cluster_needs`.
     """
     there = ray.cluster_resources()
     for resource, needs in cluster_needs(run, replicas).items():
         if (wanted := sum(needs.values())) > there.get(resource, 0):
             parts = ", ".join(f"{name} {amount:g}" for name, amount in needs.items() if amount)
             raise ValueError(
-                f"an explorer takes {wanted:g} {resource}s ({parts}); the cluster has {there.get(resource, 0):g}"
+                f"an explorer needs {wanted:g} {resource}s ({parts}); the cluster has {there.get(resource, 0):g}"
             )
 
 
 def train_explorers(directory: Path, games: Sequence[str], world_model: Path, run: ExplorersConfig) -> Iterator[Path]:
-    """Trains a run's explorers one after another and yields the directories of their policies. Needs a running Ray.
+    """Trains a run's explorers one after another and yields their policies' directories. Needs a running Ray.
 
-    Each has a reward service of its own: what a reward learns or remembers is about one explorer's play.
+    Each has its own reward service: what a reward learns or remembers concerns one explorer's play.
 
     Raises:
-        ValueError: settings that do not fit each other, the cluster, the world model or what was begun before.
+        ValueError: settings that do not fit together, or do not fit the cluster, the world model or an earlier start.
     """
     check_room(run, replicas=run.reward.replicas)
     check_rounds(run.exploration.rounds, world_model, run.ray)
@@ -77,9 +77,9 @@ def train_explorers(directory: Path, games: Sequence[str], world_model: Path, ru
 def judged_epochs(
     output: Path, games: Sequence[str], world_model: Path, run: ExplorersConfig, *, app_name: str
 ) -> Iterator[Iterator[Line]]:
-    """The epochs of an explorer's training (`exploration_epochs`) with a reward service of its own, for a `with` block.
+    """The epochs of an explorer's training (`exploration_epochs`) with its own reward service, for a `with` block.
 
-    Whoever leaves the block earlier ends the training; it stops playing before its service is gone.
+    Leaving the block early stops the training; play stops before the service does.
     """
     remove_services(app_name)  # of a run that was killed
     restore(output / "rewards", saved_companions(output), run.reward)

@@ -1,8 +1,8 @@
-"""What an exploration tells of itself: coverage, rewards, evaluations, pictures, and a warning where reward misleads.
+"""An exploration's log: coverage, rewards, evaluations, pictures, and a warning when the reward misleads.
 
-The reward is a means. What is wanted is new play, which is counted in cells (`replay.coverage`) and, where a game's
-integration reads them from memory, in the player's positions. A policy can collect reward without exploring, by staying
-where the world model never gets sure; play that narrows is warned of.
+The reward is only a means. The goal is new play, which is counted in cells (`replay.coverage`) and, where a game's
+integration reads them from memory, in player positions. A policy can collect reward without exploring, by staying where
+the world model never becomes certain; the log warns of play that narrows.
 
 Axis letters: n actions of a fragment, H W C frame, h w the grid of a frame's tokens.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from policies.autoexplore.algorithm import AutoExplore
     from policies.autoexplore.env_runner import JudgedFragment
 
-# Where the player is, in the words of Stable-Retro's integrations; few games have one of them.
+# Variables in Stable-Retro's integrations that give the player's position; few games have any of them.
 PLACES = ("x", "y", "screen", "screen_x", "screen_y", "room", "level", "levello", "levelhi", "zone", "act", "stage")
 PLACE_SIZE = 16  # emulator pixels that count as one place
 QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
@@ -42,9 +42,9 @@ class ExplorationLog:
 
     Args:
         output: directory of the training.
-        game: of fragments that do not say which game they are of.
+        game: of fragments that do not name their game.
         rewards: makes a client that answers with maps of where in a frame the reward comes from.
-        action_names: of the environments, in their order.
+        action_names: of the environments, in order.
     """
 
     def __init__(self, output: Path, game: str, rewards: RewardClientFactory, action_names: Sequence[str]) -> None:
@@ -56,7 +56,7 @@ class ExplorationLog:
         self._evaluated: JudgedFragment | None = None
 
     def after_iteration(self, algorithm: AutoExplore, epoch: int, log: MetricsLog) -> dict[str, float]:
-        """Figures of an epoch; those of an evaluation where there was one."""
+        """An epoch's figures, including those of its evaluation, if any."""
         figures = self._coverage(algorithm)
         rewards = np.concatenate([episode.get_rewards() for _, episode, _ in self._episodes(algorithm.arrived)])
         known = rewards[~np.isnan(rewards)]
@@ -71,8 +71,8 @@ class ExplorationLog:
                 self._warned = True
                 _warn(
                     f"epoch {epoch}: {self._settling.describe()}: the policy may have settled where the world model "
-                    "cannot learn. More exploration.learning.entropy_weight, exploration.rounds or another reward.kind "
-                    "may help"
+                    "cannot learn. A higher exploration.learning.entropy_weight, exploration.rounds or another "
+                    "reward.kind may help"
                 )
         if algorithm.evaluation_error:
             _warn(
@@ -86,7 +86,7 @@ class ExplorationLog:
         return figures
 
     def _coverage(self, algorithm: AutoExplore) -> dict[str, float]:
-        """How many cells and places there were, in all, in this epoch and new in it."""
+        """Counts of cells and places: in total, in this epoch, and new in it."""
         steps, of_epoch, new = 0, defaultdict(set), 0
         for game, episode, infos in self._episodes(algorithm.arrived):
             steps += len(episode)
@@ -124,7 +124,7 @@ class ExplorationLog:
     def _episodes(
         self, fragments: list[JudgedFragment]
     ) -> Iterator[tuple[str, SingleAgentEpisode, list[dict[str, Any]]]]:
-        """The pieces of episodes with their games and the emulator's variables."""
+        """The pieces of episodes, with their games and the emulator's variables."""
         for fragment in fragments:
             for episode, infos in zip(fragment.episodes, fragment.infos, strict=True):
                 yield infos[0].get("game", self._game), episode, infos
@@ -148,5 +148,5 @@ def _warn(text: str) -> None:
 
 
 def place_of(info: dict[str, Any]) -> tuple[int, ...]:
-    """Where the player is, by the emulator's variables; () where they don't tell."""
+    """The player's position from the emulator's variables; () if they do not have it."""
     return tuple(int(info[name]) // (PLACE_SIZE if name in ("x", "y") else 1) for name in PLACES if name in info)

@@ -1,8 +1,8 @@
-"""Pictures of an evaluation: a clip of an episode, the windows of the highest rewards, and where in the frame they are.
+"""Pictures of an evaluation: a clip, the windows with the highest rewards, and where in the frame these come from.
 
-<directory>/episode.gif        the episode of the highest return per step
-<directory>/top_rewards.png    the windows of the highest rewards: five frames each, and the reward's map over the last
-<directory>/entropy_map.png    the mean of the maps over those windows, and over all of the shown episode's frames
+<directory>/episode.gif        the episode with the highest return per step
+<directory>/top_rewards.png    the windows with the highest rewards: five frames each, and the reward's map of the last
+<directory>/entropy_map.png    the mean map over those windows, and over all frames of the shown episode
 
 Axis letters: n actions of a fragment, H W C frame, h w the grid of a frame's tokens.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 TOP_WINDOWS = 4
-APART = 2 * WINDOW_ACTIONS  # steps between top windows of one episode, or all would show the same moment
+APART = 2 * WINDOW_ACTIONS  # steps between top windows of one episode; else all would show the same moment
 TIMEOUT_S = 60.0
 FRAME_MS = 100
 
@@ -47,7 +47,7 @@ def write_pictures(
     """Writes the pictures of an evaluation's episodes, which carry their rewards.
 
     Raises:
-        RewardUnavailableError: the client gave no maps.
+        RewardUnavailableError: no answer to the request for maps.
     """
     directory.mkdir(parents=True, exist_ok=True)
     rewards = [np.asarray(episode.get_rewards(), np.float32) for episode in episodes]
@@ -96,7 +96,7 @@ def _strip(
     rewards: list[float],
     action_names: Sequence[str],
 ) -> bytes:
-    """A row for each window: the frames it is judged from, the frame that is judged and, if known, its map."""
+    """A row per window: the frames it is judged from, the judged frame and, if there is one, its map."""
     rows = []
     for number, ((frames, actions), reward) in enumerate(zip(windows, rewards, strict=True)):
         notes = [*(action_names[action] for action in actions), "judged"]
@@ -106,12 +106,12 @@ def _strip(
         rows.append(StripRow(label=f"{reward:.3f}", frames=frames, notes=notes))
     heads = [*(f"t − {WINDOW_ACTIONS - i}" for i in range(WINDOW_ACTIONS)), "t"]
     if maps is None:
-        return labelled_strip(rows, title="windows of the highest rewards", heads=heads)
-    return labelled_strip(rows, title="windows of the highest rewards", heads=[*heads, "where"], heat=("value", top))
+        return labelled_strip(rows, title="windows with the highest rewards", heads=heads)
+    return labelled_strip(rows, title="windows with the highest rewards", heads=[*heads, "where"], heat=("value", top))
 
 
 def _mean_maps(frames: NDArray[np.uint8], maps: list[NDArray[np.float32]], top: float) -> bytes:
-    """The mean over the top windows and over an episode, beside the episode's mean frame."""
+    """The mean maps over the top windows and over an episode, beside the episode's mean frame."""
     size = frames.shape[1]
     means = np.stack([np.nanmean([m[-1] for m in maps[:-1]], axis=0), np.nanmean(maps[-1], axis=0)])
     pictures = np.concatenate([frames.mean(0).astype(np.uint8)[None], heat_maps(means, top, size)])
@@ -121,7 +121,7 @@ def _mean_maps(frames: NDArray[np.uint8], maps: list[NDArray[np.float32]], top: 
 
 
 def _top(maps: list[NDArray[np.float32]]) -> float:
-    """The highest value, or 1 where none is above 0 (of learning progress, say, before anything was learned)."""
+    """The highest value, or 1 if none is above 0 (such as learning progress before anything was learned)."""
     highest = max(float(np.nanmax(m)) for m in maps)
     return highest if highest > 0 else 1.0
 

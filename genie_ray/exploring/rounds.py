@@ -1,13 +1,13 @@
-"""Rounds of exploring and learning: the world model is trained on what was found, while the agent goes on.
+"""Rounds of exploring and learning: the world model is trained on explored play while the agent continues.
 
-Every so many epochs the play that has come in since is added to a replay dataset, the world model is fine-tuned on all
-of it beside the agent's training, and takes over as judge when it is done. What could be learned then pays no more, and
-the agent has to look further. The judge is never more than one round behind: when a round is due, the agent waits for
-the world model of the one before. The published protocol is a single round: there the world model stays as it is.
+Every so many epochs, the play since the last round is added to a replay dataset, and the world model is fine-tuned on
+all of it, in parallel with the agent's training. When done, it takes over as judge: what could be learned then pays no
+more, and the agent has to look further. The judge is never more than one round behind: when a round is due, the agent
+waits for the world model of the previous one. The published protocol is a single round: its world model never changes.
 
 <output>/rounds/dataset/             all play so far, one shard per round and game
-<output>/rounds/epoch-000020/        the fine-tuning that began at that epoch (see `training.train`)
-<output>/rounds/epoch-000020.json    how far each episode had been stored by then
+<output>/rounds/epoch-000020/        the fine-tuning that started at that epoch (see `training.train`)
+<output>/rounds/epoch-000020.json    how much of each episode was stored by then
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Rounds:
 
     Args:
         output: directory of the exploration.
-        run: when and how much is learned, and all that surrounds it.
+        run: the exploration's settings.
         world_model: checkpoint that the first round continues from.
-        service: that takes each round's world model.
-        game: of play that does not say which game it is of.
+        service: takes over each round's world model.
+        game: of play that does not name its game.
     """
 
     def __init__(
@@ -63,24 +63,24 @@ class Rounds:
         self._directory = (output / "rounds").resolve()
         self._run, self._config = run, run.exploration.rounds
         self._world_model, self._service, self._game = world_model.resolve(), service, game
-        self._epoch = 0  # of the latest round that began to learn
+        self._epoch = 0  # of the latest round whose training started
         self._waiting = 0  # of the round that waits until its play is written; 0: none
-        self._writer = ThreadPoolExecutor(max_workers=1)  # of datasets: the agent's learner does not wait for it
+        self._writer = ThreadPoolExecutor(max_workers=1)  # writes datasets, so that the agent's learner need not wait
         self._writing: Future[None] | None = None
-        self._training: Any = None  # Ray's reference to the fine-tuning that is under way
+        self._training: Any = None  # Ray's reference to the running fine-tuning
         self._swapped: Path | None = None
         self._games: dict[str, str] = {}  # of the episodes in the replay
 
     def begin(self) -> None:
-        """Gives the service the world model to start or to go on with; an explorer before may have left another."""
+        """Gives the service the world model to start or continue with; an earlier explorer may have left another."""
         self._service.swap(judge_of(self._directory.parent, self._world_model))
 
     def after_iteration(self, algorithm: AutoExplore, epoch: int, log: MetricsLog) -> Mapping[str, float]:
-        """Begins a round, or ends one whose world model is ready."""
+        """Starts a round, or ends one whose world model is ready."""
         import ray
 
         self._note_games(algorithm)
-        # No round begins so late that the next one would be due after the exploration's end.
+        # No round starts so late that the next one would be due after the exploration's end.
         if epoch % self._config.every == 0 and epoch + self._config.every <= self._run.exploration.epochs:
             self._begin_waiting()
             if self._training is not None:
@@ -95,7 +95,7 @@ class Rounds:
         return {"round": float(epoch_number(self._swapped) if self._swapped else 0)}
 
     def finish(self) -> None:
-        """Waits for the fine-tuning under way, if any, and gives the service its world model."""
+        """Waits for the running fine-tuning, if any, and gives the service its world model."""
         import ray
 
         if self._training is None:
@@ -108,7 +108,7 @@ class Rounds:
         self._swap(best)
 
     def close(self) -> None:
-        """Ends what is under way."""
+        """Finishes writing, and cancels a running fine-tuning."""
         import ray
 
         self._writer.shutdown()
@@ -117,14 +117,14 @@ class Rounds:
             self._training = None
 
     def _begin_waiting(self) -> None:
-        """Lets the round that waits for its play, if any, learn from it."""
+        """Starts the training of the round that waits for its play, if any."""
         if self._waiting and self._training is None:
             self._wait_for_writing()
             self._epoch, self._waiting = self._waiting, 0
             self._train(self._epoch)
 
     def _train(self, epoch: int) -> None:
-        """Starts a round's fine-tuning beside us, or continues it; if it is complete, it only takes over."""
+        """Starts or continues a round's fine-tuning in the background; if it is complete, only swaps its model in."""
         import ray
 
         job = jobs.finetuning(
@@ -137,7 +137,7 @@ class Rounds:
         if (job.output / "last" / "config.json").exists():
             self._swap(job.output / "best")
             return
-        console.print(f"epoch {epoch}: a round of learning from what was found begins")
+        console.print(f"epoch {epoch}: the world model starts training on explored play")
         remote = ray.remote(num_cpus=0, max_retries=0)(train)
         self._training = remote.options(runtime_env={"env_vars": {"RAY_TRAIN_V2_ENABLED": "1"}}).remote(
             job, self._run.ray
@@ -146,10 +146,10 @@ class Rounds:
     def _swap(self, checkpoint: Path) -> None:
         self._service.swap(checkpoint)
         self._swapped = checkpoint
-        console.print(f"the world model of {checkpoint.parent.name} judges from now on")
+        console.print(f"the world model of {checkpoint.parent.name} is now the judge")
 
     def _export(self, epoch: int, algorithm: AutoExplore) -> None:
-        """Adds what was played since the round before to the dataset, unless that was done before a crash."""
+        """Adds the play since the previous round to the dataset, unless that was done before a crash."""
         self._wait_for_writing()
         if self._marks(epoch).exists():
             return
@@ -220,7 +220,7 @@ class Rounds:
         return {"epoch": self._epoch, "waiting": self._waiting, "swapped": self._swapped, "games": self._games}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on with the round that was under way."""
+        """Continues the round that was under way."""
         self._epoch, self._waiting, self._games = state["epoch"], state["waiting"], state["games"]
         self._swapped = state["swapped"]
         if self._epoch and (self._swapped is None or epoch_number(self._swapped) < self._epoch):
@@ -231,7 +231,7 @@ def check_rounds(config: RoundsConfig, world_model: Path, ray: RayConfig) -> Non
     """Refuses rounds whose training would fail when the first one is due.
 
     Raises:
-        ValueError: its windows are too long for the world model, or its batches cannot be divided.
+        ValueError: its windows are too long for the world model, or its batches cannot be divided among the workers.
     """
     from world_model.checkpoint import read_config
     from world_model.genie import GenieReduxG
@@ -248,7 +248,7 @@ def check_rounds(config: RoundsConfig, world_model: Path, ray: RayConfig) -> Non
 
 
 def judge_of(output: Path, world_model: Path) -> Path:
-    """The world model that an exploration continues with: that of the latest round it knows of, or else the first."""
+    """The world model that an exploration continues with: the latest round's that took over, or else the first."""
     swapped = [state["swapped"] for state in saved_companions(output) if state.get("swapped")]
     return swapped[-1] if swapped else world_model
 

@@ -1,4 +1,4 @@
-"""Whether an explorer settled in one spot: the main risk of a reward that is a frozen model's uncertainty."""
+"""Detects an explorer that settled in one spot: the main risk if the reward is a frozen model's uncertainty."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 
 class SettlingDetector:
-    """Tells when play narrows: the policy settled in a spot instead of exploring.
+    """Detects when play narrows: the policy settled in one spot instead of exploring.
 
     Play is narrow when an epoch's distinct cells per step, averaged over the last `WINDOW` epochs, are fewer than
-    `NARROW` times those of the widest `WINDOW` epochs so far. Cells are counted anew in each epoch: how many are new to
-    the whole training falls for any policy. The first epochs are no measure: all environments begin in the same place.
+    `NARROW` times those of the widest `WINDOW` epochs so far. Cells are counted afresh in each epoch, as the number new
+    to the whole training falls for any policy. The first epochs are no baseline: all environments start in one place.
     """
 
     WINDOW = 3
@@ -24,7 +24,7 @@ class SettlingDetector:
         self._rewards: list[float] = []
 
     def update(self, *, cells_per_step: float, reward: float) -> bool:
-        """Takes an epoch in; whether it is settled."""
+        """Adds an epoch; returns whether play has settled."""
         self._cells.append(cells_per_step)
         self._rewards.append(reward)
         if len(self._cells) < self.WINDOW:
@@ -33,7 +33,7 @@ class SettlingDetector:
         return bool(widths[-1] < self.NARROW * widths.max())
 
     def describe(self) -> str:
-        """From what to what play narrowed, and what the reward did meanwhile; after `WINDOW` epochs or more."""
+        """How far play narrowed, and how the reward changed meanwhile; needs at least `WINDOW` epochs."""
         widths, rewards = self._averages(self._cells), self._averages(self._rewards)
         widest = int(widths.argmax())
         return (
@@ -43,7 +43,7 @@ class SettlingDetector:
         )
 
     def _averages(self, values: Sequence[float]) -> np.ndarray:
-        """Of every `WINDOW` epochs in a row."""
+        """Averages over every `WINDOW` consecutive epochs."""
         return np.lib.stride_tricks.sliding_window_view(np.asarray(values), self.WINDOW).mean(1)
 
     def get_state(self) -> dict[str, Any]:

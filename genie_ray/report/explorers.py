@@ -1,4 +1,4 @@
-"""The report's section on the explorers: what their training did, step by step, and what to be warned of."""
+"""The report's section on the explorers: learning curves, warnings, and pictures."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ CURVES = {
     "entropy": "policy entropy (nats)",
     "cells": "distinct cells seen in training",
     "cells_of_epoch_per_step": "distinct cells per step of an epoch",
-    "evaluation_return_per_step": "return per step of evaluations",
-    "fragments_dropped": "fragments dropped, as they got no rewards",
-    "reward_wait_s": "seconds that workers waited for rewards, per epoch",
+    "evaluation_return_per_step": "return per step in evaluations",
+    "fragments_dropped": "fragments dropped for lack of rewards",
+    "reward_wait_s": "seconds workers waited for rewards, per epoch",
 }
 PICTURES = {
     "episode.gif": "the best evaluated episode",
-    "top_rewards.png": "the windows of the highest rewards",
+    "top_rewards.png": "the windows with the highest rewards",
     "entropy_map.png": "where in the frame the reward comes from",
 }
 
@@ -46,7 +46,7 @@ def explorer_section(run: Path) -> dict[str, Any]:
 
 
 def _warning(game: str, lines: list[dict[str, float]]) -> str:
-    """Whether, and since when, a policy stayed in one spot instead of exploring; empty if it did not."""
+    """In which epochs a policy stayed in one spot instead of exploring; empty if in none."""
     detector, settled, described = SettlingDetector(), [], ""
     for line in lines:
         if "reward_mean" in line and detector.update(

@@ -1,4 +1,4 @@
-"""A run on one page: the table, learning curves, the horizon, film strips, coverage, settings and timings.
+"""A run on one page: scores, learning curves, the horizon, film strips, coverage, settings and timings.
 
 The page is one self-contained HTML file. It says plainly whether exploration beat random play on each game.
 """
@@ -29,8 +29,8 @@ COLUMNS = {
     "psnr_mean": "mean of per-frame PSNR (dB)",
     "ssim": "SSIM",
     "delta_psnr": "ΔPSNR (dB)",
-    "probe_codes": "actions told by codes",
-    "probe_vectors": "by what the encoder saw",
+    "probe_codes": "actions predicted from codes",
+    "probe_vectors": "from encoder vectors",
     "probe_chance": "by chance",
     "fid": "FID",
 }
@@ -82,7 +82,7 @@ def print_table(run: Path) -> None:
 
 
 def print_scores(evaluation: Mapping[str, Any]) -> None:
-    """Prints the scores of every game, and over all of them, as tables."""
+    """Prints the scores on every game, and over all of them, as tables."""
     for game in _games(evaluation):
         table = Table(title=_title(game), title_justify="left")
         table.add_column("model")
@@ -95,7 +95,7 @@ def print_scores(evaluation: Mapping[str, Any]) -> None:
 
 
 def score_rows(evaluation: Mapping[str, Any], game: str) -> list[dict[str, str]]:
-    """The table of one game (or "all"), as text. A paper's figures stand below the last one."""
+    """The table of one game (or "all"), as text. A paper's figures are below the last one."""
     rows = [{"label": label} | games[game] for label, games in evaluation["models"].items()]
     if game == _games(evaluation)[-1]:
         rows += evaluation.get("published", [])
@@ -108,7 +108,7 @@ def score_rows(evaluation: Mapping[str, Any], game: str) -> list[dict[str, str]]
 
 
 def columns(evaluation: Mapping[str, Any]) -> dict[str, str]:
-    """The table's columns and their titles; those of the action probe where a GenieRedux was scored."""
+    """The table's columns and their titles; those of the action probe only if a GenieRedux was scored."""
     scored = {key for games in evaluation["models"].values() for row in games.values() for key in row}
     return {key: title for key, title in COLUMNS.items() if key in scored}
 
@@ -126,13 +126,13 @@ def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for path in (scores, settings):
         if not path.exists():
             raise ValueError(
-                f"{path} is missing: {run} is no run directory, or its loop has not come to the evaluation"
+                f"{path} is missing: {run} is not a run directory, or its loop has not reached the evaluation"
             )
     return json.loads(scores.read_text()), yaml.safe_load(settings.read_text())
 
 
 def _games(evaluation: Mapping[str, Any]) -> list[str]:
-    """The games, and "all" where there are several."""
+    """The games, and "all" if there are several."""
     games = list(next(iter(evaluation["models"].values())))
     return games if len(games) > 2 else [game for game in games if game != "all"]
 
@@ -158,7 +158,7 @@ def _title(game: str) -> str:
 
 
 def _strips(run: Path, evaluation: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Per game, for each kept window: a strip with the truth above the predictions, and a clip of all side by side."""
+    """Per game, for each kept window: a strip with the truth above the predictions, a clip with all side by side."""
     from genie_ray.base.figures import clip, film_strip
 
     given = evaluation["protocol"]["prime_frames"]
@@ -180,7 +180,7 @@ def _strips(run: Path, evaluation: Mapping[str, Any]) -> dict[str, list[dict[str
 
 
 def _labels(evaluation: Mapping[str, Any]) -> list[str]:
-    """The world models, without what they are compared with."""
+    """The world models, without the rows that they are compared with."""
     from genie_ray.evaluating.evaluation import COPY, TOKENIZER
 
     return [label for label in evaluation["models"] if label not in (COPY, TOKENIZER)]
@@ -208,7 +208,7 @@ def _series(lines: list[dict[str, float]], key: str) -> tuple[list[float], list[
 
 
 def _coverage(run: Path, games: list[str]) -> dict[str, Any]:
-    """Distinct cells over steps, explored play against fresh random play of the same length."""
+    """Distinct cells over steps: explored play against fresh random play of the same length."""
     from genie_ray.base.figures import curves
     from genie_ray.replay.coverage import coverage_curve
     from genie_ray.replay.dataset import ReplayDataset
@@ -248,7 +248,7 @@ def _datasets(run: Path) -> list[dict[str, Any]]:
 
 
 def _timings(run: Path) -> list[dict[str, Any]]:
-    """Seconds of each stage; of one that was cut off, those of its last try."""
+    """Seconds of each stage; if it was interrupted, those of its last try."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     starts: dict[str, int] = {}
     seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""The report's part on the upscaler: its table against bicubic interpolation, examples, and film strips enlarged."""
+"""The report's section on the upscaler: scores against bicubic interpolation, examples, enlarged film strips."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLUMNS = {
 
 
 def print_upscaling(document: Mapping[str, Any]) -> None:
-    """Prints what an upscaler scores on every game, and over all of them."""
+    """Prints an upscaler's scores on every game, and over all of them."""
     table = Table()
     for key, title in COLUMNS.items():
         table.add_column(title, justify="left" if key == "game" else "right", no_wrap=key == "game")
@@ -37,7 +37,7 @@ def print_upscaling(document: Mapping[str, Any]) -> None:
 
 
 def score_rows(document: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The table as text: the games, and all of them where there are several."""
+    """The table as text: each game, and all games together if there are several."""
     games = {game: row for game, row in document["games"].items() if game != "all" or len(document["games"]) > 2}
     return [
         {"game": "all games" if game == "all" else game, "pictures": str(row["pictures"])}
@@ -48,7 +48,7 @@ def score_rows(document: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def upscaling_section(evaluation: Path, labels: Sequence[str]) -> dict[str, Any] | None:
-    """What the report's page needs of an upscaler; None where no upscaler has left anything in the directory.
+    """The report page's data on an upscaler; None if the directory has no results of one.
 
     Args:
         evaluation: the directory of the evaluation.
@@ -70,7 +70,7 @@ def upscaling_section(evaluation: Path, labels: Sequence[str]) -> dict[str, Any]
 
 
 def _examples(evaluation: Path) -> dict[str, Any] | None:
-    """Some pictures by every method, one above the other."""
+    """Some pictures with every method, one above the other."""
     from genie_ray.base.figures import film_strip
     from genie_ray.evaluating.upscaling import BICUBIC, PICTURES_FILE, UPSCALER
 
@@ -85,7 +85,7 @@ def _examples(evaluation: Path) -> dict[str, Any] | None:
 
 
 def _strips(path: Path, labels: Sequence[str]) -> dict[str, Any]:
-    """Per game a strip of its first window: the enlarged truth above the enlarged predictions."""
+    """Per game, a strip of its first window: the enlarged truth above the enlarged predictions."""
     from genie_ray.base.figures import film_strip
 
     with np.load(path) as kept:

@@ -1,4 +1,4 @@
-"""Whether exploring taught the world model more than random play did: on each game, in plain words."""
+"""Whether the world model learned more from exploration than from random play: per game, in plain words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BASE, ON_RANDOM, ON_EXPLORED = "base model", "fine-tuned on random play", "fine-
 """The rows of a run's table that are compared."""
 
 FEWEST_EPISODES = 5
-"""Below that, an interval over test episodes says nothing."""
+"""With fewer, an interval over test episodes says nothing."""
 
 
 def verdict(evaluation: Mapping[str, Any], game: str) -> dict[str, str]:

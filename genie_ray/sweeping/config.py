@@ -12,12 +12,12 @@ from genie_ray.exploring.config import ExplorersConfig
 from policies.checks import check_at_least
 
 SWEPT = ("reward.", "exploration.", "collection.explorer_epsilon", "collection.explorer_temperature", "seed")
-"""What has a say in a trial."""
+"""Settings that affect a trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig(ExplorersConfig):
-    """Everything that has a say in a trial: the explorer's training, its play, and the figures of that play."""
+    """Everything that affects a trial: the explorer's training, its play, and how that play is measured."""
 
     collection: CollectionConfig = field(default_factory=CollectionConfig)  # finetune_steps are played
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -25,25 +25,25 @@ class TrialConfig(ExplorersConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """A sweep: the cross product of all lists, each point of it `samples` times.
+    """A sweep: the cross product of all lists, with `samples` trials per point.
 
-    Each sample has ranges drawn anew and, unless seeds are swept, a seed of its own: `run.seed`, `run.seed` + 1, ...
+    Each sample draws from the ranges again and, unless seeds are swept, has its own seed: `run.seed`, `run.seed` + 1, …
     """
 
-    world_model: str  # checkpoint directory: the judge, and whose error is measured
-    # Dotted key → list of values, or a range {low:, high:} or {low:, high:, log: true}. A value may be a mapping: then
-    # it changes the settings below its key together.
+    world_model: str  # checkpoint directory: the judge, whose error on the play is also measured
+    # Dotted key → list of values, or a range {low:, high:} or {low:, high:, log: true}. A value that is a mapping
+    # changes several settings below its key together.
     parameters: dict[str, Any]
     run: TrialConfig = field(default_factory=TrialConfig)  # what all trials have in common
     samples: int = 1
-    objective: Literal["coverage", "psnr"] = "coverage"  # by which the trials are ranked; PSNR: the lower, the better
-    # ASHA (Li et al. 2020), by the cells seen so far: of those that get to an epoch grace · factorⁿ, the best 1/factor
-    # go on. The factor is theirs.
+    objective: Literal["coverage", "psnr"] = "coverage"  # ranks the trials; the lower the PSNR, the better
+    # ASHA (Li et al. 2020), by the cells seen so far: of the trials that reach an epoch grace · factorⁿ, the best
+    # 1/factor continue. The factor is the paper's.
     early_stopping: bool = True
     grace_epochs: int = 20
     reduction_factor: float = 4.0
-    max_concurrent: int | None = None  # trials at once, at most; None: as many as the cluster has room for
-    seed: int = 0  # of what is drawn from ranges
+    max_concurrent: int | None = None  # trials at once; None: as many as the cluster has room for
+    seed: int = 0  # for drawing from ranges
 
     def __post_init__(self) -> None:
         check_at_least(1, self, "samples", "grace_epochs")
@@ -55,7 +55,7 @@ class SweepConfig:
             raise ValueError("parameters is empty: name at least one key and its values")
         for key, values in self.parameters.items():
             if not key.startswith(SWEPT):
-                raise ValueError(f"parameters: {key} has no say in a trial; allowed: {', '.join(SWEPT)}")
+                raise ValueError(f"parameters: {key} does not affect a trial; allowed: {', '.join(SWEPT)}")
             _check_values(key, values)
 
 

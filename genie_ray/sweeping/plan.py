@@ -25,13 +25,13 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """The parameters in short."""
+        """The parameters, abbreviated."""
         names = short_names(self.parameters)
         return ", ".join(f"{names[key]} {short_value(value)}" for key, value in self.parameters.items())
 
     @property
     def epochs(self) -> int:
-        """Epochs of all its agents, one after the other."""
+        """Epochs of all its agents, which are trained one after another."""
         return self.run.exploration.epochs * len(self.run.exploration.agents(self.run.games))
 
     @property
@@ -45,7 +45,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     """Reads a sweep and applies overrides, as in `run.exploration.epochs=50` or `samples=3`.
 
     Raises:
-        ValueError: one line; a key or value that is wrong.
+        ValueError: one line that names the wrong key or value.
     """
     values = load_values(path, overrides)
     for key in ("world_model", "parameters"):
@@ -58,7 +58,7 @@ def plan_trials(config: SweepConfig) -> list[Trial]:
     """All trials of a sweep, the same whenever it is called.
 
     Raises:
-        ValueError: a trial's settings are refused.
+        ValueError: a trial's settings are invalid.
     """
     rng = np.random.default_rng(config.seed)
     lists = {key: values for key, values in config.parameters.items() if isinstance(values, list)}
@@ -83,21 +83,21 @@ def plan_trials(config: SweepConfig) -> list[Trial]:
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Dotted key → its last part, or the whole of it where the last parts of several are the same."""
+    """Dotted key → its last part, or the whole key if several have the same last part."""
     last = {key: key.rpartition(".")[2] for key in keys}
     counts = Counter(last.values())
     return {key: name if counts[name] == 1 else key for key, name in last.items()}
 
 
 def short_value(value: Any) -> str:
-    """A parameter's value on few characters."""
+    """A parameter's value in few characters."""
     if isinstance(value, Mapping):
         return " ".join(f"{key}={short_value(item)}" for key, item in value.items())
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _draw(values: Mapping[str, Any], rng: np.random.Generator) -> float | int:
-    """A value out of a range, both ends included where both are whole numbers."""
+    """A value drawn from a range; if both ends are whole numbers, a whole number, with both ends included."""
     low, high = values["low"], values["high"]
     whole = isinstance(low, int) and isinstance(high, int)
     if values.get("log"):

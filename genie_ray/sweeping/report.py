@@ -1,4 +1,4 @@
-"""What a sweep has found: a table of its trials, the effect of each parameter, pictures of both."""
+"""A sweep's results: a table of its trials, the effect of each parameter, plots of both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genie_ray.sweeping.plan import Trial, short_names, short_value
 
 RANDOM = "random"
 RESULT_FILE, STOPPED_FILE = "result.json", "stopped"
-MEASURES = {"coverage": "distinct cells of its play", "psnr": "world model's PSNR on its play (dB)"}
+MEASURES = {"coverage": "distinct cells in its play", "psnr": "world model's PSNR on its play (dB)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class TrialResult:
 
     trial: Trial
     progress: list[float]  # cells seen so far, after each epoch
-    figures: Mapping[str, Any] | None  # of a trial that got to its end; see `sweep_trials.measure`
+    figures: Mapping[str, Any] | None  # of a finished trial; see `trials.measure`
     stopped: bool  # early, by ASHA
 
     @property
@@ -43,12 +43,12 @@ class TrialResult:
 
 
 def trial_directory(directory: Path, trial: Trial) -> Path:
-    """Where a trial's files are."""
+    """The directory of a trial's files."""
     return directory / "trials" / f"{trial.number:03d}"
 
 
 def read_results(directory: Path, trials: Sequence[Trial]) -> list[TrialResult]:
-    """What is there of each trial."""
+    """The results so far of each trial."""
     results = []
     for trial in trials:
         path, progress = trial_directory(directory, trial), read_progress(directory, trial)
@@ -59,7 +59,7 @@ def read_results(directory: Path, trials: Sequence[Trial]) -> list[TrialResult]:
 
 
 def read_progress(directory: Path, trial: Trial) -> list[float]:
-    """Cells that a trial has seen so far, after each epoch of one agent after the other."""
+    """Cells that a trial has seen after each epoch, its agents one after another."""
     seen: list[float] = []
     for name in trial.run.exploration.agents(trial.run.games):
         found = seen[-1] if seen else 0.0
@@ -69,7 +69,7 @@ def read_progress(directory: Path, trial: Trial) -> list[float]:
 
 
 def write_report(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> Path:
-    """Writes tables and pictures into a sweep's directory, and returns the Markdown table's path."""
+    """Writes tables and plots into a sweep's directory and returns the Markdown table's path."""
     results = rank(read_results(directory, trials), config.objective)
     random = json.loads((directory / RANDOM / RESULT_FILE).read_text())
     rows = table_rows(results, random)
@@ -84,7 +84,7 @@ def write_report(config: SweepConfig, trials: Sequence[Trial], directory: Path) 
 
 
 def rank(results: Sequence[TrialResult], objective: str) -> list[TrialResult]:
-    """The best trial first; those that did not get to their end come last, by how much they had seen."""
+    """The best trial first; unfinished ones last, by how many cells they had seen."""
     sign = -1 if objective == "coverage" else 1
 
     def place(result: TrialResult) -> tuple[bool, float]:
@@ -96,7 +96,7 @@ def rank(results: Sequence[TrialResult], objective: str) -> list[TrialResult]:
 
 
 def table_rows(results: Sequence[TrialResult], random: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per trial and one for random play, as they stand in table.csv."""
+    """One row per trial and one for random play, as in table.csv."""
     rows = []
     for result in results:
         trial, figures = result.trial, result.figures or {}
@@ -120,10 +120,10 @@ def _measured(figures: Mapping[str, Any], random: Mapping[str, Any]) -> dict[str
 
 
 def effect_rows(config: SweepConfig, results: Sequence[TrialResult]) -> list[dict[str, Any]]:
-    """For each value of each parameter: how many trials had it, and mean and range of what they came to.
+    """For each value of each parameter: how many trials had it, and the mean and range of their results.
 
-    Only the best trials of a value are measured where others are stopped early; what all of them had seen before any
-    could be stopped compares values without that choice.
+    With early stopping, only the best trials of a value are measured; the cells that all trials had seen before any
+    could be stopped compare values without that selection.
     """
     epoch = config.grace_epochs if config.early_stopping else results[0].trial.epochs
     rows = []
@@ -144,7 +144,7 @@ def effect_rows(config: SweepConfig, results: Sequence[TrialResult]) -> list[dic
 
 
 def group_by(results: Sequence[TrialResult], key: str) -> list[tuple[str, list[TrialResult]]]:
-    """The trials by a parameter's value, in the order of the trials."""
+    """Groups trials by a parameter's value, in the order of the trials."""
     groups: dict[str, list[TrialResult]] = {}
     for result in sorted(results, key=lambda result: result.trial.number):
         groups.setdefault(json.dumps(result.trial.parameters[key]), []).append(result)
@@ -189,7 +189,7 @@ def draw_effects(config: SweepConfig, results: Sequence[TrialResult], random: Ma
 
 
 def draw_trials(results: Sequence[TrialResult], path: Path) -> None:
-    """Cells seen by epoch: every trial, the best one named, those that were not measured ending in a cross."""
+    """Cells seen by epoch, for every trial: the best one is labelled, those not measured end in a cross."""
     from genie_ray.base.figures import blank_figure
 
     figure = blank_figure(7, 4)

@@ -1,17 +1,18 @@
 """A sweep: explorers trained side by side under different settings (Ray Tune), compared by what they find.
 
-A trial trains an explorer with a frozen world model as judge, lets it play, and is measured by two figures that do not
+A trial trains an explorer with the world model as judge, lets it play, and is measured by two figures that do not
 depend on how its rewards are scaled: the distinct cells of that play, and the world model's error on it (the lower the
-PSNR, the newer the data is to the model; Savov et al. 2025, Tab. 6). Random play of equal length stands beside.
+PSNR, the newer the data is to the model; Savov et al. 2025, Tab. 6). Random play of equal length is measured too.
 
-    OUT/sweep.yaml                 the sweep as it was asked for, and which weights judge
+    OUT/sweep.yaml                 the sweep's settings, and the hash of the world model's weights
     OUT/random/                    random play and its figures
-    OUT/trials/<number>/           explorers and their progress, play and result of one trial, or that it was stopped
+    OUT/trials/<number>/           one trial's explorers, their progress, its play and result, or a mark that it stopped
     OUT/tune/                      Ray Tune's own files; nothing is read from them
     OUT/table.{md,csv}, effects.{csv,png}, trials.png
 
-Every trial has a reward service of its own: any reward setting may be swept, rewards that learn or remember stay apart,
-and one trial's load or failure is no other's. What that costs is one replica a trial, which counts as part of it.
+Every trial has its own reward service: any reward setting may be swept, rewards that learn or remember are kept apart,
+and one trial's load or failure does not affect another's. The cost is at least one replica per trial, which counts
+towards the trial's resources.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ from world_model.genie import GenieReduxG
 
 SWEEP_FILE = "sweep.yaml"
 FREE = ("run.ray.", "max_concurrent:", "objective:", "world_model:")
-"""What may change when a sweep goes on; which weights judge is told by their hash, wherever they are."""
+"""What may change when a sweep continues; the world model is identified by its weights' hash, wherever it is stored."""
 
 
 def run_sweep(config: SweepConfig, directory: Path) -> Path:
-    """Runs what is left to do of a sweep, in a Ray of its own if there is none, and returns its table's path.
+    """Runs what is left of a sweep, starting a local Ray if there is none, and returns its table's path.
 
     Raises:
-        ValueError: settings, games, ROMs or the world model do not do, the directory holds another sweep, or the
-            cluster is too small for a trial; or trials failed, and the others are in the table.
+        ValueError: settings, games, ROMs or the world model are unusable, the directory holds another sweep, the
+            cluster is too small for a trial, or trials failed (the others are in the table).
     """
     directory = directory.resolve()
     config = dataclasses.replace(config, world_model=str(Path(config.world_model).resolve()))
@@ -58,12 +59,12 @@ def run_sweep(config: SweepConfig, directory: Path) -> Path:
             failed = run_trials(config, results, directory)
     table = write_report(config, trials, directory)
     if failed:
-        raise ValueError(f"{len(failed)} of {len(trials)} trials failed, the same command tries again: {failed[0]}")
+        raise ValueError(f"{len(failed)} of {len(trials)} trials failed, the same command retries them: {failed[0]}")
     return table
 
 
 def _check(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> dict[str, Any]:
-    """Refuses what would fail later, before anything starts; returns the settings to keep."""
+    """Refuses, before anything starts, what would fail later; returns the settings to save."""
     require_games(config.run.games, "run.games")
     weights = check_checkpoint(
         config.world_model,
@@ -81,7 +82,7 @@ def _check(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> dic
     steps = {(trial.epochs, trial.steps_per_epoch) for trial in trials}
     if len(steps) > 1:
         shown = ", ".join(f"{epochs} epochs of {length}" for epochs, length in sorted(steps))
-        raise ValueError(f"trials have different numbers of steps ({shown}): what they find could not be compared")
+        raise ValueError(f"trials have different numbers of steps ({shown}): their results could not be compared")
     if config.early_stopping and config.grace_epochs >= trials[0].epochs:
         raise ValueError(
             f"grace_epochs is {config.grace_epochs}; allowed: less than a trial's {trials[0].epochs} epochs"

@@ -1,10 +1,10 @@
 """The trials of a sweep on a Ray cluster: what one does, and how Ray Tune runs many.
 
-A trial takes CPUs for itself and its learner (1), for each rollout worker (1, with all its emulators), and for its
-replicas of the reward service (reward.cpus each); with rounds, for the workers of their trainings, too. The first two
-are Tune's placement group; the others belong to Serve and Ray Train, and the number of trials at once is bounded to
-leave room for them. Killed at any point, a trial goes on from its explorer's last state; what it has finished stays.
-Nothing is taken up from Tune: each run gives it the trials that neither have a result nor were stopped early.
+A trial needs CPUs for itself and its learner (1), for each rollout worker (1, with all its emulators), and for its
+replicas of the reward service (reward.cpus each); with rounds, also for their training workers. The first two are in
+Tune's placement group; the others belong to Serve and Ray Train, and the number of trials at once is limited to leave
+room for them. A killed trial resumes from its explorer's last state and keeps what it has finished. Nothing is restored
+from Tune: each run gives it the trials that neither have a result nor were stopped early.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from genie_ray.sweeping.config import SweepConfig, TrialConfig
 from genie_ray.sweeping.plan import Trial
 from genie_ray.sweeping.report import RANDOM, RESULT_FILE, STOPPED_FILE, TrialResult, trial_directory
 
-EPOCH, CELLS = "epoch", "cells"  # of a trial, over its games: what early stopping goes by
+EPOCH, CELLS = "epoch", "cells"  # of a trial, over its games: the basis of early stopping
 TRIFLE = 0.001  # CPUs; a bundle cannot be empty
-MAX_FAILURES = 2  # of a trial, on a cluster whose nodes come and go
+MAX_FAILURES = 2  # per trial, on a cluster whose nodes come and go
 
 
 def run_trials(config: SweepConfig, results: Sequence[TrialResult], directory: Path) -> list[str]:
     """Runs the trials that have not ended; returns one line for each that failed. Needs a running Ray."""
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's error is told below, and kept in its error.txt
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # which cannot be told to be quiet
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # which would make an interrupted sweep look like a finished one
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # errors are returned below, and kept in error.txt files
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output cannot be silenced
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # it would make an interrupted sweep look like a finished one
     at_once = trials_at_once(config, [result.trial for result in results if not result.ended])
     with start_serve():
         remove_services(service_name(directory))  # of a run that was killed
@@ -56,15 +56,15 @@ def run_trials(config: SweepConfig, results: Sequence[TrialResult], directory: P
             errors = _tuner(config, results, directory, at_once).fit().errors
         finally:
             remove_services(service_name(directory))
-    # What cannot be pickled comes as the text of its traceback.
+    # An error that cannot be pickled arrives as the text of its traceback.
     return [error.splitlines()[-1] if isinstance(error, str) else one_line(cause_of(error)) for error in errors]
 
 
 def trials_at_once(config: SweepConfig, trials: Sequence[Trial]) -> int:
-    """How many trials the cluster has room for; says what one takes.
+    """How many trials the cluster has room for; prints what one needs.
 
     Raises:
-        ValueError: for none.
+        ValueError: it has room for none.
     """
     runners = rollout_workers(trials)
     own = {"CPU": 1, "GPU": int(config.run.ray.use_gpu)}
@@ -79,10 +79,10 @@ def trials_at_once(config: SweepConfig, trials: Sequence[Trial]) -> int:
     wanted = f"{needs['CPU']:g} CPUs and {needs['GPU']:g} GPUs"
     if not at_once:
         raise ValueError(
-            f"a trial takes {wanted}; the cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
+            f"a trial needs {wanted}; the cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
         )
     console.print(
-        f"trials left: {len(trials)}, {at_once} at once; each takes {wanted}: itself and its learner, rollout workers "
+        f"trials left: {len(trials)}, {at_once} at once; each needs {wanted}: itself and its learner, rollout workers "
         f"({runners}, each with {trials[0].run.exploration.learning.num_envs} emulators), its reward service",
         soft_wrap=True,
     )
@@ -90,15 +90,15 @@ def trials_at_once(config: SweepConfig, trials: Sequence[Trial]) -> int:
 
 
 def rollout_workers(trials: Iterable[Trial]) -> int:
-    """Of the trial that has most."""
+    """Rollout workers of the trial that has the most."""
     return max(trial.run.exploration.num_env_runners for trial in trials)
 
 
 def measure_random_play(config: SweepConfig, directory: Path) -> None:
-    """Collects and measures what the trials are compared with."""
+    """Collects and measures random play, with which the trials are compared."""
     run, path = config.run, directory / RANDOM
     collection = dataclasses.replace(run.collection, large_frame_every=0)
-    # Under another seed than the play that the world model may have learned from.
+    # With another seed than the play that the world model may have been trained on.
     collect(
         path / "play",
         Policy(name="random"),
@@ -117,9 +117,9 @@ def measure_random_play(config: SweepConfig, directory: Path) -> None:
 
 
 def measure(play: Path, world_model: Path, run: TrialConfig) -> dict[str, Any]:
-    """Figures of recorded play: distinct cells, and the PSNR and ΔPSNR of a world model, each by game.
+    """Figures of recorded play: distinct cells, and a world model's PSNR and ΔPSNR, in total and per game.
 
-    `coverage` is the cells of all games together; `psnr` is of all games' windows.
+    The total `coverage` is the sum over games; the total `psnr` is over all games' windows.
     """
     dataset = ReplayDataset(play)
     curves = {
@@ -143,14 +143,14 @@ def measure(play: Path, world_model: Path, run: TrialConfig) -> dict[str, Any]:
 
 
 def trial_results(trial: Trial, world_model: Path, directory: Path) -> Generator[dict[str, Any], None, None]:
-    """One trial: yields its progress after each epoch, and at last its result.
+    """One trial: yields its progress after each epoch, and finally its result.
 
-    Epochs that were saved before it was cut off are not repeated.
+    Epochs that were saved before an interruption are not repeated.
     """
     run, path = trial.run, trial_directory(directory, trial)
     path.mkdir(parents=True, exist_ok=True)
     app_name = f"{service_name(directory)}-{trial.number:06d}"
-    found = 0.0  # cells, by the agents before
+    found = 0.0  # cells, by earlier agents
     for index, (name, games) in enumerate(run.exploration.agents(run.games).items()):
         before = index * run.exploration.epochs
         explorer = path / "agents" / name
@@ -186,9 +186,9 @@ class ExplorerTrial(tune.Trainable):
 
 
 class ContinuedASHA(AsyncHyperBandScheduler):
-    """ASHA that knows how far the trials of a sweep had got before it was cut off.
+    """ASHA that knows how far a sweep's trials had got before it was interrupted.
 
-    Who had got past a rung then stays past it, and counts there.
+    Trials that had passed a rung stay past it, and count there.
     """
 
     def __init__(self, config: SweepConfig, results: Sequence[TrialResult]) -> None:
@@ -197,7 +197,7 @@ class ContinuedASHA(AsyncHyperBandScheduler):
             metric=CELLS,
             mode="max",
             grace_period=config.grace_epochs,
-            max_t=results[0].trial.epochs - 1,  # whoever gets to the last epoch is measured
+            max_t=results[0].trial.epochs - 1,  # a trial that reaches the last epoch is measured
             reduction_factor=config.reduction_factor,
             stop_last_trials=False,
         )
@@ -214,7 +214,7 @@ class ContinuedASHA(AsyncHyperBandScheduler):
 
 
 class Announce(tune.Callback):
-    """Tells of each trial that ends, and marks those that were stopped early."""
+    """Prints each trial that ends, and marks those that were stopped early."""
 
     def __init__(self, results: Sequence[TrialResult], directory: Path) -> None:
         self._trials = {result.trial.number: result.trial for result in results}
@@ -236,7 +236,7 @@ def _tuner(config: SweepConfig, results: Sequence[TrialResult], directory: Path,
     """The trials that have not ended, for Tune to run."""
     trials = {result.trial.number: result.trial for result in results if not result.ended}
     own = {"CPU": 1 - TRIFLE, "GPU": int(config.run.ray.use_gpu)}
-    # RLlib puts runner i into bundle i, and that of evaluations, which claims nothing, into the one after the others.
+    # RLlib puts runner i into bundle i, and the evaluation runner, which claims no CPUs, into the one after them.
     bundles = [own, *[{"CPU": 1}] * rollout_workers(trials.values()), {"CPU": TRIFLE}]
     trainable = tune.with_parameters(ExplorerTrial, trials=trials, world_model=config.world_model, directory=directory)
     scheduler: TrialScheduler = ContinuedASHA(config, results) if config.early_stopping else FIFOScheduler()
@@ -250,7 +250,7 @@ def _tuner(config: SweepConfig, results: Sequence[TrialResult], directory: Path,
             name=files.name,
             storage_path=str(directory),
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial keeps its state itself
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial saves its own state
             callbacks=[Announce(results, directory)],
             verbose=0,
         ),

@@ -183,4 +183,4 @@ def test_wrong_checkpoint_operations_are_told(
 
 
 def test_a_report_needs_an_evaluation(refuse: Refuse, tmp_path: Path) -> None:
-    assert "is no run directory" in refuse("report", tmp_path)
+    assert "is not a run directory" in refuse("report", tmp_path)

@@ -1,4 +1,4 @@
-"""What an exploration tells of itself: the warning where reward misleads, places, and pictures."""
+"""An exploration's log: the warning when the reward misleads, places, and pictures."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def test_top_windows_are_apart() -> None:
 
 
 class MapClient:
-    """Answers with maps that are lit where the fragment's last frame is."""
+    """Answers with maps that are bright where the fragment's last frame is."""
 
     def submit(self, frames: list[np.ndarray], actions: list[np.ndarray], **kwargs: Any) -> "MapClient":
         self.asked = [(f.copy(), a.copy()) for f, a in zip(frames, actions, strict=True)]
@@ -52,7 +52,7 @@ class MapClient:
 
 
 def episode(length: int, best: int) -> SingleAgentEpisode:
-    """Frames that show their step; the transition by action `best` is rewarded most."""
+    """Frames that show their step; the transition by action `best` has the highest reward."""
     frames = np.zeros((length + 1, 16, 16, 3), np.uint8) + np.arange(length + 1, dtype=np.uint8)[:, None, None, None]
     rewards = np.zeros(length, np.float32)
     rewards[:3], rewards[best] = np.nan, 1.0
@@ -79,7 +79,7 @@ def test_pictures_show_the_windows_that_were_judged(tmp_path: Path, monkeypatch:
     assert {tuple(f[:, 0, 0, 0]) for f, _ in client.asked[:2]} == {(4, 5, 6, 7, 8), (17, 18, 19, 20, 21)}
     assert actions.tolist() == [step % 4 for step in frames[:4, 0, 0, 0]]
     # The highest reward is of the transition from frame 20 on.
-    assert strips["windows of the highest rewards"][0].notes[:4] == ["LEFT", "RIGHT", "JUMP", "NOOP"]
+    assert strips["windows with the highest rewards"][0].notes[:4] == ["LEFT", "RIGHT", "JUMP", "NOOP"]
     clip = imageio.imread(tmp_path / "episode.gif", index=None)
     assert len(clip) == 12 + 1  # the episode of the higher return per step
     for name in ("top_rewards.png", "entropy_map.png"):
@@ -87,7 +87,7 @@ def test_pictures_show_the_windows_that_were_judged(tmp_path: Path, monkeypatch:
 
 
 class MaplessClient(ActionClient):
-    """Answers, as a reward does that is not of tokens."""
+    """Answers without maps, like a reward that is not computed per token."""
 
     def submit(self, *args: Any, **kwargs: Any) -> Ready:
         return Ready([])
@@ -114,7 +114,7 @@ def test_the_report_warns_of_an_explorer_that_settled(tmp_path: Path) -> None:
 
 
 class NoMaps(ActionClient):
-    """Answers while playing, but not when it is asked for maps; the second one that is made never answers."""
+    """Answers during play, but not when asked for maps; the second one made never answers."""
 
     made = 0
 
@@ -147,7 +147,7 @@ def test_only_scores_of_one_judge_that_does_not_learn_are_compared(algorithm: Au
     assert kept(2, 0.5, "a") == 2
     assert kept(3, 0.4, "a") == 2
     assert kept(4, np.nan, "b") == 2
-    assert kept(5, 0.1, "b") == 5  # a new world model is surer of everything
+    assert kept(5, 0.1, "b") == 5  # a new world model is more certain of everything
     assert kept(6, 0.05, "b") == 5
     assert kept(7, 0.1, "b") == 7
     assert kept(8, 9.0, "rf+100") == 8

@@ -1,4 +1,4 @@
-"""Exploring real games end to end, with rounds: play, rewards of a served world model, learning, fine-tuning, swaps."""
+"""Exploring real games end to end, with rounds: play, rewards from a served model, learning, fine-tuning, swaps."""
 
 import dataclasses
 import json
@@ -84,7 +84,7 @@ def test_two_games_are_explored_by_one_agent_in_rounds(
         def epochs(config: ExplorationConfig = CONFIG) -> Generator[Line, None, None]:
             return exploration_epochs(output, GAMES, service, run_of(config, rewards), world_model=world_model)
 
-        # Cut off while the first round is learned from: the training ends with the exploration.
+        # Stopped during the first round's training, which ends with the exploration.
         begun = epochs()
         assert [next(begun)["iteration"] for _ in range(3)] == [1, 2, 3]
         wait_until(first.with_suffix(".json").exists)  # the play is written beside the agent's training
@@ -94,7 +94,7 @@ def test_two_games_are_explored_by_one_agent_in_rounds(
         wait_until(lambda: not train_workers())
         with pytest.raises(ValueError, match=r"other settings \(exploration.learning.gamma: 0.995 → 0.9\)"):
             next(epochs(dataclasses.replace(CONFIG, learning=dataclasses.replace(CONFIG.learning, gamma=0.9))))
-        # Continued; the agent waits, as a longer one would play, until the first round's world model is there.
+        # Continued; the agent waits until the first round's world model is there, while a longer run would play on.
         for line in epochs():
             if line["iteration"] == 4:
                 wait_until(lambda: (first / "last" / "config.json").exists() and not (first / "resume").exists())
@@ -104,17 +104,17 @@ def test_two_games_are_explored_by_one_agent_in_rounds(
     assert load_module(module, epsilon=0.1, temperature=1.0).settings.lstm_size == 16
     assert Policy(name="explorer", directory=tmp_path).checkpoint(GAMES[1]) == module
 
-    # The best policy was kept, and is what is left as the result.
+    # The best policy was kept, and is the result.
     lines = read_metrics(output / "metrics.jsonl")
     assert [line["iteration"] for line in lines] == list(range(1, 9))
     scores = {line["iteration"]: line["evaluation_return_per_step"] for line in lines if line["iteration"] % 2 == 0}
     kept = json.loads((module / SCORE_FILE).read_text())
-    assert kept["iteration"] in (6, 8)  # the world model that judged before judges no more
+    assert kept["iteration"] in (6, 8)  # the earlier world model no longer judges
     assert kept["score"] == max(scores[6], scores[8])
     assert scores[kept["iteration"]] == kept["score"]
     assert not list(output.glob("state-*"))
 
-    # What is logged of each epoch, and shown of each evaluation.
+    # What is logged for each epoch, and shown for each evaluation.
     last = lines[-1]
     assert {"cells", "new_cells_per_step", "kl_of_epoch", "rho", "weights_age_max", "reward_p95", "settled"} <= set(
         last
@@ -156,7 +156,7 @@ def test_what_cannot_be_explored_is_refused_before_anything_starts(world_model: 
     def explored(config: ExplorationConfig) -> None:
         explore(tmp_path / "agent", GAMES, lambda: None, run_of(config), world_model=world_model)
 
-    with pytest.raises(ValueError, match="rounds train the world model that gives the rewards"):
+    with pytest.raises(ValueError, match="rounds train the world model behind the rewards"):
         explored(CONFIG)
     small = dataclasses.replace(CONFIG.learning, replay_capacity=160)
     with pytest.raises(ValueError, match="replay_capacity is 160; allowed: more than 160, that is 2 environments"):

@@ -1,4 +1,4 @@
-"""What an explorer's training takes of a cluster, and what is refused before anything starts."""
+"""What an explorer's training needs of a cluster, and what is refused before anything starts."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def test_workers_replicas_and_rounds_are_counted(every: int, cpus: float, gpus: 
 
 def test_more_workers_than_the_cluster_has_room_for_are_refused(ray_session: None) -> None:
     with pytest.raises(
-        ValueError, match=r"takes 1001 CPUs \(rollout workers 1000, reward service 1\); the cluster has"
+        ValueError, match=r"needs 1001 CPUs \(rollout workers 1000, reward service 1\); the cluster has"
     ):
         check_room(run_config(num_env_runners=1000, learning={"replay_capacity": 10_000_000}), replicas=2)
 

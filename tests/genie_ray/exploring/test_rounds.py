@@ -1,4 +1,4 @@
-"""When rounds begin and take over, and which play they store. What they learn is in test_explore.py."""
+"""When rounds start and take over, and which play they store. What they learn is in test_explore.py."""
 
 import time
 from pathlib import Path
@@ -27,7 +27,7 @@ def learn(epoch: int, seconds: float) -> int:
 
 
 class Schedule(Rounds):
-    """Rounds that learn nothing, in a given time, and note what happens when."""
+    """Rounds that take a given time to learn nothing, and record what happens when."""
 
     def __init__(self, directory: Path, seconds: float) -> None:
         super().__init__(
@@ -58,13 +58,13 @@ class Schedule(Rounds):
 @pytest.mark.parametrize("seconds", [0.0, 3.0])
 def test_the_judge_is_never_more_than_one_round_behind(ray_session: None, tmp_path: Path, seconds: float) -> None:
     rounds = Schedule(tmp_path, seconds)
-    for epoch in range(1, 13):  # far shorter than a round's learning, in the second case
+    for epoch in range(1, 13):  # far shorter than a round's training, in the second case
         rounds.after_iteration(NOTHING_PLAYED, epoch, None)  # type: ignore[arg-type]
         if not seconds:
             time.sleep(0.3)
     rounds.finish()
     rounds.close()
-    # No round begins at the end: nothing would be played under it.
+    # No round starts at the end: nothing would be played under it.
     one = [("stored", "begins", "judges")] * 3
     expected = [(event, epoch) for events, epoch in zip(one, (3, 6, 9), strict=True) for event in events]
     assert rounds.events == expected
@@ -77,7 +77,7 @@ def begun(name: str, t_started: int = 0) -> SingleAgentEpisode:
 
 
 def frame(name: str, step: int) -> np.ndarray:
-    """Shows where it is from."""
+    """A frame that encodes its episode and step."""
     return np.full((64, 64, 3), [ord(name), step, 0], np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""An explorer that stays in one spot is told from one that explores."""
+"""An explorer that stays in one spot is distinguished from one that explores."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def settled(cells: Sequence[float]) -> list[bool]:
 
 
 def test_play_that_narrows_is_told() -> None:
-    """From the first epoch on in which three have less than a third of what the widest three had."""
+    """From the first epoch at which the last three average less than a third of the widest three."""
     # averages of three: 0.05, 0.13, 0.22, 0.30, 0.21, 0.12, 0.03, 0.03
     assert settled([*START, 0.3, 0.3, 0.3, 0.03, 0.03, 0.03, 0.03]) == [False] * 8 + [True] * 2
 

@@ -1,4 +1,4 @@
-"""Sweeps: every point is planned before anything starts, and what a killed sweep had finished is not done again."""
+"""Sweeps: every point is planned before anything starts, and what a killed sweep had finished is not repeated."""
 
 import csv
 import json
@@ -99,7 +99,7 @@ def test_trials_that_cannot_work_are_refused(parameters: dict[str, Any], message
         ({TOP_K: 0.5}, {}, "allowed: a list, or a range"),
         ({TOP_K: {"low": 0.5, "high": 0.1}}, {}, "ranges from 0.5 to 0.1"),
         ({TOP_K: {"low": 0, "high": 1, "log": True}}, {}, "allowed with log: above 0"),
-        ({"tokenizer.dim": [64]}, {}, "tokenizer.dim has no say in a trial"),
+        ({"tokenizer.dim": [64]}, {}, "tokenizer.dim does not affect a trial"),
         ({TOP_K: [1.0]}, {"samples": 0}, "samples is 0"),
         ({TOP_K: [1.0]}, {"reduction_factor": 1.0}, "reduction_factor is 1.0"),
     ],
@@ -124,7 +124,7 @@ def test_trials_of_different_length_are_refused(roms: list[str], world_model: Pa
 
 
 class Asha:
-    """The scheduler of a sweep of four trials of five epochs, of which half get past epochs 1, 2 and 4."""
+    """The scheduler of a sweep of four trials of five epochs; half of them pass each of the epochs 1, 2 and 4."""
 
     def __init__(self, progress: list[list[float]], stopped: set[int]) -> None:
         run = build(TrialConfig, {"exploration": {"epochs": 5}})
@@ -146,17 +146,17 @@ class Asha:
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_early_stopping_remembers_what_was_seen_before_an_interruption(interrupted: bool) -> None:
     asha = Asha([[], [], [], []], set())
-    assert asha.report(0, 1, 10) == "CONTINUE"  # nobody to compare with
+    assert asha.report(0, 1, 10) == "CONTINUE"  # no other trial to compare with
     assert asha.report(1, 1, 20) == "CONTINUE"
     assert asha.report(2, 1, 14) == "STOP"  # the median of 10 and 20 is 15
     assert asha.report(0, 2, 30) == "CONTINUE"
     assert asha.report(1, 2, 25) == "STOP"
     if interrupted:
         asha = Asha([[10, 30], [20, 25], [14], []], {1, 2})
-        assert asha.report(0, 2, 1) == "CONTINUE"  # played anew from an earlier state; it was past this already
+        assert asha.report(0, 2, 1) == "CONTINUE"  # repeated from an earlier state; it had passed this already
     assert asha.report(3, 1, 13) == "STOP"  # the median of 10, 20 and 14 is 14
     assert asha.report(3, 2, 27) == "STOP"  # of 30 and 25, it is 27.5
-    assert asha.report(0, 3, 1) == "CONTINUE"  # not an epoch at which anybody is stopped
+    assert asha.report(0, 3, 1) == "CONTINUE"  # not an epoch at which trials are stopped
 
 
 def result(number: int, top_k: float, cells: int, psnr: float | None) -> TrialResult:
