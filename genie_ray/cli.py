@@ -1,4 +1,4 @@
-"""`genie-ray`: puts the commands together, and turns what the user can mend into one line."""
+"""`genie-ray`: assembles the commands, and prints errors that the user can fix in one line."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="World models that learn games by exploring them. `genie-ray run` is the whole loop; the other commands are "
-    "its stages, each of which takes artefacts and leaves one. Run again what was cut off: it continues.",
+    help="World models that learn games by exploring them. `genie-ray run` runs the whole loop; the other commands are "
+    "its stages, each of which reads artefacts and writes one. An interrupted command continues when run again.",
 )
 app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(data_app, name="data")
@@ -41,22 +41,22 @@ for command in (
 ):
     app.command()(command)
 
-# When Serve is shut down, Ray reports its controller's unanswered calls as failures, which asks nothing of anybody.
-# Read when Ray is imported, so set before that.
+# When Serve shuts down, Ray reports its controller's unanswered calls as failures, but nothing needs to be done.
+# Ray reads this on import, so it is set before that.
 QUIET_RAY = {"RAY_DEDUP_LOGS_SKIP_REGEX": r"Task ServeController\."}
 
-INTERRUPTED = 130  # the exit code of what SIGINT ended
+INTERRUPTED = 130  # exit code after SIGINT
 
 
 def main() -> None:
-    """Runs the command line; what the user can mend is told in one line, with exit code 2 (1: all but some games)."""
+    """Runs the command line; errors that the user can fix take one line, with exit code 2 (1: some games failed)."""
     for name, value in QUIET_RAY.items():
         os.environ.setdefault(name, value)
     try:
         app()
     except SystemExit as end:
-        if end.code == INTERRUPTED:  # typer's, silently
-            print("interrupted: the same command continues from what is saved", file=sys.stderr)
+        if end.code == INTERRUPTED:  # typer prints nothing
+            print("interrupted: the same command continues from what was saved", file=sys.stderr)
         raise
     except (ValueError, OSError, IncompleteError) as error:
         if os.environ.get("GENIE_RAY_TRACEBACK"):

@@ -1,8 +1,8 @@
-"""One typed description of a run: every room's settings, composed.
+"""The typed settings of a run, composed of those of all its parts.
 
 A preset under experiments/ lists only what differs from the defaults, which are the paper's, or ours where those
-measured better (each setting's comment names its source). Each part refuses what it cannot do itself; here is refused
-what does not fit together, before anything starts.
+measured better (each setting's comment names its source). Each part checks its own settings; this module checks, before
+anything starts, that they fit together.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from genie_ray.training.config import RecipeConfig
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(RecipeConfig, ExplorersConfig):
-    """Everything that one exploration loop needs to know."""
+    """All settings of one exploration loop."""
 
     collection: CollectionConfig = field(default_factory=CollectionConfig)
     player: PlayerConfig = field(default_factory=PlayerConfig)
@@ -66,6 +66,6 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     """Reads a preset and applies overrides.
 
     Raises:
-        ValueError: one line; unknown key (with the nearest known one), wrong type, impossible value, unreadable file.
+        ValueError: one line; unknown key (with the nearest known one), wrong type, invalid value, unreadable file.
     """
     return build(RunConfig, load_values(path, overrides))

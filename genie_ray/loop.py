@@ -1,13 +1,13 @@
-"""The exploration loop: play, learn a world model, explore what it does not know, learn from that, and compare.
+"""The exploration loop: play, train a world model, explore what it does not know, train on that, and compare.
 
     random play → tokenizer → dynamics → explorer → explored play ┐
                                            fresh random play ─────┼→ two fine-tuned models → evaluation → report
                         PPO on the game's reward → test play ─────┘
 
-Where large frames are collected (collection.large_frame_every), an upscaler learns from those of the random play.
+If large frames are collected (collection.large_frame_every), an upscaler is trained on those of the random play.
 
-Stages meet in artefacts only. A stage whose artefacts are there is skipped; one that was cut off continues from what it
-last saved, because every stage resumes by itself.
+Stages exchange nothing but artefacts. A stage whose artefacts exist is skipped; an interrupted one continues from what
+it last saved, because every stage can resume by itself.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from genie_ray.training.job import TrainingJob
 from genie_ray.training.train import train
 from world_model.genie import GenieReduxGConfig
 
-BYTES_PER_FRAME = 1_000  # stored; frames of the games measured took 58 to 116
-BYTES_PER_LARGE_FRAME = 16_000  # of 16 times the pixels; those of Kangaroo took 830
+BYTES_PER_FRAME = 1_000  # stored; measured: 58 to 116, depending on the game
+BYTES_PER_LARGE_FRAME = 16_000  # with 16 times the pixels; measured: 830 for Kangaroo
 BYTES_RESERVED = 2 * 1024**3  # for checkpoints, Ray's spill files and logs
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the loop: it is done when all its artefacts are there."""
+    """One step of the loop; it is done when all its artefacts exist."""
 
     name: str
     artefacts: tuple[Path, ...]
@@ -55,7 +55,7 @@ class Stage:
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing left to do; a dataset that lacks games is played on."""
+        """Whether nothing is left to do; a dataset that lacks games is not done."""
         return all(
             path.exists() and not (path.name == METADATA_FILE and read_metadata(path.parent).missing)
             for path in self.artefacts
@@ -63,7 +63,7 @@ class Stage:
 
 
 def run_loop(config: RunConfig, directory: Path) -> Path:
-    """Runs what is left to do of a run, in a Ray of its own if there is none, and returns the report's path.
+    """Runs what is left of a run, starting a local Ray if there is none, and returns the report's path.
 
     Raises:
         ValueError: a game or ROM is missing, the directory holds a run with other settings, or the disk is too full.
@@ -168,8 +168,8 @@ def _log(directory: Path, **entry: object) -> None:
 
 
 def _check(config: RunConfig, directory: Path) -> None:
-    """Refuses what would fail later, before anything starts."""
-    GenieReduxGConfig(tokenizer=config.tokenizer, dynamics=config.dynamics)  # an explorer's model knows its actions
+    """Refuses, before anything starts, what would fail later."""
+    GenieReduxGConfig(tokenizer=config.tokenizer, dynamics=config.dynamics)  # an explorer needs a model of its actions
     require_games(config.games)
     check_unchanged(directory, to_dict(config), free=("ray.",))
     existing = next(parent for parent in [directory, *directory.parents] if parent.exists())

@@ -1,4 +1,4 @@
-"""Who may import whom, held on the import graph itself: the packages, and the rooms of genie_ray."""
+"""Which code may import which, checked on the import graph itself: the packages, and the rooms of genie_ray."""
 
 import ast
 import subprocess
@@ -48,7 +48,7 @@ TOP = ("__init__", "__main__")
 
 
 def module_name(path: Path) -> str:
-    """`genie_ray/base/files.py` → `genie_ray.base.files`; a package goes by its folder."""
+    """`genie_ray/base/files.py` → `genie_ray.base.files`; a package is named by its folder."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
@@ -135,7 +135,7 @@ def test_nothing_private_is_imported() -> None:
 
 
 def test_rooms_are_small() -> None:
-    """No file of more than 300 lines, no folder of more than 13 modules: it would have two subjects."""
+    """No file over 300 lines, no folder over 13 modules: anything larger would have two subjects."""
     sources = [*FILES.values(), *(ROOT / "experiments").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
     assert not [path.name for path in sources if len(path.read_text().splitlines()) > 300]
     folders: dict[Path, int] = {}
@@ -159,9 +159,9 @@ def test_rooms_are_small() -> None:
     ],
 )
 def test_import_stays_light(statement: str, absent: list[str]) -> None:
-    """`genie-ray --help` is quick because none of the heavy packages is imported before a command needs it.
+    """`genie-ray --help` is quick because no heavy package is imported before a command needs it.
 
-    Settings take PyTorch along, as a model's sizes stand beside the model, but no room's work.
+    Settings import PyTorch, because a model's config is in the model's module, but nothing else heavy.
     """
     code = f"{statement}\nimport sys\nprint([name for name in {absent!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -1,4 +1,4 @@
-"""The whole loop on real games: once in peace, and once killed again and again."""
+"""The whole loop on real games: once undisturbed, and once killed again and again."""
 
 import json
 import os
@@ -23,7 +23,7 @@ DEADLINE_S = 900
 
 
 def start(directory: Path) -> subprocess.Popen[bytes]:
-    """The loop in a process of its own, which may be killed."""
+    """The loop in its own process, which may be killed."""
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     with (directory.parent / f"{directory.name}.log").open("ab") as log:
         return subprocess.Popen(
@@ -40,7 +40,7 @@ def finish(directory: Path) -> None:
 
 
 def kill_once(directory: Path, sign: str) -> None:
-    """Starts the loop and kills its driver with SIGKILL as soon as a file that matches `sign` is there."""
+    """Starts the loop and kills its driver with SIGKILL as soon as a file matches `sign`."""
     process = start(directory)
     end = time.monotonic() + DEADLINE_S
     while not list(directory.glob(sign)):

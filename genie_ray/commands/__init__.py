@@ -1,1 +1,1 @@
-"""The commands of `genie-ray`, by subject; cli.py puts them together. Thin: parse, call, print."""
+"""The commands of `genie-ray`, by subject; cli.py assembles them. Thin: parse, call, print."""

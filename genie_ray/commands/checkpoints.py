@@ -1,4 +1,4 @@
-"""`genie-ray checkpoint`: what may be done to a checkpoint without training or data. Thin: parse, call, print."""
+"""`genie-ray checkpoint`: operations on checkpoints that need no training or data. Thin: parse, call, print."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import typer
 
 from genie_ray.commands.options import Output
 
-checkpoint_app = typer.Typer(no_args_is_help=True, help="Checkpoints: look into them, import, exchange a tokenizer.")
+checkpoint_app = typer.Typer(no_args_is_help=True, help="Inspect and import checkpoints; replace a tokenizer.")
 
 
 @checkpoint_app.command("info")
 def info(directory: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint directory.")]) -> None:
-    """Print what a checkpoint holds: kind, parameters, hashes, sizes, and where it comes from."""
+    """Print what a checkpoint holds: kind, parameters, hashes, sizes and provenance."""
     import yaml
 
     from world_model.checkpoint import describe
@@ -27,20 +27,21 @@ def import_pt(
     output: Output,
     tokenizer: Annotated[Path, typer.Option(help="Published tokenizer (.pt).")],
     model: Annotated[
-        Path | None, typer.Option(help="Published GenieRedux-G or GenieRedux (.pt); without one, the tokenizer alone.")
+        Path | None, typer.Option(help="Published GenieRedux-G or GenieRedux (.pt); default: the tokenizer alone.")
     ] = None,
     frame_size: Annotated[
-        int | None, typer.Option(min=1, help="Pixels, if not 64; a GenieRedux's file tells it.")
+        int | None, typer.Option(min=1, help="Pixels, if not 64; a GenieRedux's file contains it.")
     ] = None,
     max_frames: Annotated[
-        int | None, typer.Option(min=1, help="Longest clip of a tokenizer alone, if not 16; a model's file tells it.")
+        int | None,
+        typer.Option(min=1, help="Longest clip of a tokenizer alone, if not 16; a model's file contains it."),
     ] = None,
     token_input_scale: Annotated[
         float | None,
-        typer.Option(min=0, help="Of the token input, if not as published: 10 for GenieRedux-G, 0 for GenieRedux."),
+        typer.Option(min=0, help="Scale of the token input, if not as published: 10 (GenieRedux-G), 0 (GenieRedux)."),
     ] = None,
 ) -> None:
-    """Import a checkpoint of the released GenieRedux implementation."""
+    """Import a checkpoint from the released GenieRedux implementation."""
     from genie_ray.training.card import model_card
     from world_model import checkpoint
     from world_model.published import import_published
@@ -60,7 +61,7 @@ def with_tokenizer(
     model: Annotated[Path, typer.Option(help="World model checkpoint.")],
     tokenizer: Annotated[Path, typer.Option(help="Its tokenizer after `genie-ray train decoder`.")],
 ) -> None:
-    """Give a world model its tokenizer with a tuned decoder. One whose tokens mean something else is refused."""
+    """Give a world model its own tokenizer with a tuned decoder; a tokenizer with other tokens is refused."""
     from genie_ray.training.card import model_card
     from world_model import checkpoint
     from world_model.tokenizer import Tokenizer

@@ -1,4 +1,4 @@
-"""`genie-ray data`: look into replay datasets, check them, convert them. Thin: parse, call, print."""
+"""`genie-ray data`: inspect, verify, show and convert replay datasets. Thin: parse, call, print."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from genie_ray.commands.options import Output
 
-data_app = typer.Typer(no_args_is_help=True, help="Replay datasets: look into them, check them, convert them.")
+data_app = typer.Typer(no_args_is_help=True, help="Inspect, verify, show and convert replay datasets.")
 
 Dataset = Annotated[
     str, typer.Argument(metavar="DATA", help="Replay dataset: a directory, or a URI (s3://, gs://, hdfs://, file://).")
@@ -21,7 +21,7 @@ def info(
     data: Dataset,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
 ) -> None:
-    """Tell what a dataset holds: counts, lengths, actions, rewards and sizes by game and policy."""
+    """Summarise a dataset: counts, lengths, actions, rewards and sizes by game and policy."""
     import json
 
     from genie_ray.replay.dataset import ReplayDataset
@@ -36,7 +36,7 @@ def info(
 
 @data_app.command("verify")
 def verify(data: Dataset) -> None:
-    """Decode every file and name those that are damaged, truncated, lost or foreign; exit code 1 if there are any."""
+    """Decode every file and list those that are damaged, truncated, lost or foreign; exit code 1 if there are any."""
     from genie_ray.replay.verify import verify as find_problems
 
     problems = find_problems(data)
@@ -52,11 +52,11 @@ def verify(data: Dataset) -> None:
 def show(
     data: Dataset,
     output: Output,
-    game: Annotated[str | None, typer.Option(help="Of this game; without one, of any.")] = None,
-    policy: Annotated[str | None, typer.Option(help="Played by this policy; without one, by any.")] = None,
+    game: Annotated[str | None, typer.Option(help="Only episodes of this game.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Only episodes played by this policy.")] = None,
     episode: Annotated[str | None, typer.Option(help="The episode with this id.")] = None,
-    count: Annotated[int, typer.Option(help="How many episodes, spread evenly over those asked for.")] = 1,
-    every: Annotated[int, typer.Option(help="Steps from one shown frame to the next.")] = 4,
+    count: Annotated[int, typer.Option(help="How many episodes, spread evenly over those that match.")] = 1,
+    every: Annotated[int, typer.Option(help="Steps between shown frames.")] = 4,
 ) -> None:
     """Draw episodes: a film strip (PNG) and a clip (GIF) each, with actions and rewards."""
     from genie_ray.replay.dataset import ReplayDataset
@@ -74,21 +74,21 @@ def convert(
     output: Output,
     to: Annotated[
         Literal["jpg", "png", "mp4"],
-        typer.Option(help="Frames of an export: jpg as published (lossy), png and mp4 (lossless)."),
+        typer.Option(help="Frame format of an export: jpg as published (lossy), png or mp4 (lossless)."),
     ] = "jpg",
-    game: Annotated[str | None, typer.Option(help="Of an import; without one, what the files tell.")] = None,
-    policy: Annotated[str, typer.Option(help="Who played an import: part of its episodes' ids.")] = "imported",
+    game: Annotated[str | None, typer.Option(help="Game of an import; default: as named in the files.")] = None,
+    policy: Annotated[str, typer.Option(help="Policy that played an import; part of its episode ids.")] = "imported",
     actions: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME...", help="Action names of an import, where the files have none.")
+        str | None, typer.Option(metavar="NAME,NAME...", help="Action names of an import, if the files have none.")
     ] = None,
     frame_size: Annotated[
-        int | None, typer.Option(min=1, help="Resize an import's frames to so many pixels, padded to a square.")
+        int | None, typer.Option(min=1, help="Resize an import's frames to this many pixels, padded to a square.")
     ] = None,
 ) -> None:
     """Export a dataset in GenieRedux's published layout (a folder per session: frames and actions.json), or import.
 
-    Imports are that layout, and plain clips: videos (mp4, gif, ...) with a list of actions in a .json of the same name,
-    or .npz with both.
+    Imports that layout, and plain clips: videos (mp4, gif, ...) with a list of actions in a .json of the same name, or
+    .npz files with both.
     """
     from genie_ray.replay.dataset import ReplayDataset
     from genie_ray.replay.exchange import convert

@@ -1,4 +1,4 @@
-"""`genie-ray games`: which games there are, and what is known of them."""
+"""`genie-ray games`: which games there are, and what is known about them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ if TYPE_CHECKING:
 
     from genie_ray.games.labels import Entry
 
-games_app = typer.Typer(no_args_is_help=True, help="Games: find those of a kind.")
+games_app = typer.Typer(no_args_is_help=True, help="Find games by their labels; find out what their actions do.")
 
 Labels = Annotated[
     list[Path] | None,
-    typer.Option("--labels", help="CSV file of game labels, RetroAct's or in our layout, read after ours; repeatable."),
+    typer.Option("--labels", help="CSV file of game labels, RetroAct's or in our layout, added to ours; repeatable."),
 ]
 
 
 @games_app.command("list")
 def games_list(
     selection: Annotated[
-        str | None, typer.Argument(help="default, platformers-200 or aligned-50; without one, all games.")
+        str | None,
+        typer.Argument(help="Named selection: default, platformers-200 or aligned-50; if omitted, all games."),
     ] = None,
     genre: Annotated[str | None, typer.Option(help="E.g. platformer, or RetroAct's tag: pl.")] = None,
     motion: Annotated[
@@ -34,19 +35,19 @@ def games_list(
     ] = None,
     view: Annotated[str | None, typer.Option(help="side, top, first_person, third_person or multi.")] = None,
     controls: Annotated[
-        list[str] | None, typer.Option(metavar="ACTION=LABEL", help="What an action does: JUMP=jump; repeatable.")
+        list[str] | None, typer.Option(metavar="ACTION=LABEL", help="What an action does, e.g. JUMP=jump; repeatable.")
     ] = None,
     installed: Annotated[
         bool | None, typer.Option("--installed/--missing", help="Only games with, or without, a ROM here.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most that many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="List at most this many.")] = None,
     labels: Labels = None,
     integrations: Integrations = None,
     as_csv: Annotated[
-        bool, typer.Option("--csv", help="CSV instead of a table; so, too, into a pipe or file.")
+        bool, typer.Option("--csv", help="CSV instead of a table; always used for a pipe or file.")
     ] = False,
 ) -> None:
-    """List games by what they are like: labels of ours for the 33 that run out of the box, and those that you give."""
+    """List games by their labels: ours for the 33 that run out of the box, and those you add with --labels."""
     from rich.console import Console
 
     from genie_ray.games.catalog import Catalog

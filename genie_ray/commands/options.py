@@ -1,4 +1,4 @@
-"""Options that several commands share, and the settings that they make."""
+"""Options that several commands share, and the settings built from them."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ Overrides = Annotated[
 ]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="YAML preset; without one, the default settings.", show_default=False),
+    typer.Option("--config", "-c", help="YAML preset; default: the built-in settings.", show_default=False),
 ]
 Address = Annotated[
-    str | None, typer.Option(help="Ray cluster to run on (or RAY_ADDRESS); without one, a local Ray is started.")
+    str | None, typer.Option(help="Ray cluster to run on (or RAY_ADDRESS); default: a local Ray is started.")
 ]
-Output = Annotated[Path, typer.Argument(metavar="OUT", help="Directory that the artefact is left in.")]
+Output = Annotated[Path, typer.Argument(metavar="OUT", help="Output directory.")]
 Data = Annotated[Path, typer.Option("--data", help="Replay dataset directory.")]
 Games = Annotated[
     list[str] | None,
     typer.Option(
         "--game",
         help="Game id, query (genre=platformer,JUMP=jump) or selection (default, platformers-200, aligned-50), "
-        "repeatable; without one, the config's games.",
+        "repeatable; if omitted, the config's games.",
     ),
 ]
 Integrations = Annotated[
     list[Path] | None,
-    typer.Option("--integrations", help="Directory of games of one's own, Stable-Retro integrations; repeatable."),
+    typer.Option("--integrations", help="Directory of your own games (Stable-Retro integrations); repeatable."),
 ]
-TokenizerOption = Annotated[Path | None, typer.Option("--tokenizer", help="Tokenizer checkpoint: train from scratch.")]
-Init = Annotated[Path | None, typer.Option(help="World model checkpoint: fine-tune it.")]
-Seed = Annotated[int | None, typer.Option(help="Random seed; without one, the config's.", show_default=False)]
+TokenizerOption = Annotated[Path | None, typer.Option("--tokenizer", help="Tokenizer checkpoint; trains from scratch.")]
+Init = Annotated[Path | None, typer.Option(help="World model checkpoint to fine-tune.")]
+Seed = Annotated[int | None, typer.Option(help="Random seed; default: the config's.", show_default=False)]
 
 
 def load_settings(config: Path | None, overrides: list[str] | None, address: str | None) -> RunConfig:
-    """The preset with the overrides of the command line."""
+    """The preset with the command line's overrides."""
     from genie_ray.config import load_config
     from genie_ray.games.roms import add_integrations
 
@@ -52,7 +52,7 @@ def load_settings(config: Path | None, overrides: list[str] | None, address: str
 
 
 def choose_games(settings: ExplorersConfig, names: list[str] | None = None) -> tuple[str, ...]:
-    """The games that are named, or the config's, by their full ids; tells which of a selection are left out.
+    """The named games, or else the config's, by their full ids; prints which games of a selection are left out.
 
     Raises:
         ValueError: see `Catalog.choose`; no game of a selection has its ROM here.

@@ -1,4 +1,4 @@
-"""`genie-ray collect` and `genie-ray explore`: play recorded, and explorers trained. Thin: parse, call, print."""
+"""`genie-ray collect` and `genie-ray explore`: record play, and train explorers. Thin: parse, call, print."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from genie_ray.commands.options import Address, ConfigFile, Games, Output, Overr
 def collect(
     output: Output,
     steps: Annotated[int | None, typer.Option(min=1, help="Environment steps per game.", show_default=False)] = None,
-    episodes: Annotated[int | None, typer.Option(min=1, help="Or episodes per game.", show_default=False)] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Episodes per game, instead of steps.", show_default=False)
+    ] = None,
     max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps that end an episode (env.max_episode_steps).", show_default=False)
+        int | None, typer.Option(min=1, help="Most steps per episode (env.max_episode_steps).", show_default=False)
     ] = None,
     policy: Annotated[
         str, typer.Option(help="`random`, or a directory of trained agents (<directory>/<game>/module).")
     ] = "random",
     game: Games = None,
     epsilon: Annotated[float, typer.Option(min=0, max=1, help="Share of random actions mixed in.")] = 0.0,
-    temperature: Annotated[float, typer.Option(min=1e-6, help="Divides a trained policy's logits.")] = 1.0,
+    temperature: Annotated[
+        float, typer.Option(min=1e-6, help="Sampling temperature: divides a trained policy's logits.")
+    ] = 1.0,
     seed: Seed = None,
     config: ConfigFile = None,
     address: Address = None,
@@ -30,7 +34,7 @@ def collect(
 ) -> None:
     """Play games and store every step as a replay dataset. Settings: collection.*, env.*."""
     if (steps is None) == (episodes is None):
-        raise ValueError("say how much to play of each game: either --steps or --episodes")
+        raise ValueError("give the amount of play per game: either --steps or --episodes")
     limit = [] if max_steps is None else [f"env.max_episode_steps={max_steps}"]
     settings = load_settings(config, [*(overrides or []), *limit], address)
     games = choose_games(settings, game)
@@ -58,15 +62,13 @@ def collect(
 def explore(
     output: Output,
     world_model: Annotated[
-        Path | None, typer.Option(help="World model checkpoint that judges; see reward.* for how.")
+        Path | None, typer.Option(help="World model checkpoint that the rewards come from; see reward.*.")
     ] = None,
     reward_service: Annotated[
-        str | None, typer.Option(help="Instead: name of a reward service that runs on this cluster (serve-rewards).")
+        str | None, typer.Option(help="Instead: name of a reward service running on this cluster (serve-rewards).")
     ] = None,
     game: Games = None,
-    shared: Annotated[
-        bool, typer.Option("--shared", help="One explorer of all the games (OUT/shared/module).")
-    ] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="One explorer for all games (OUT/shared/module).")] = False,
     config: ConfigFile = None,
     address: Address = None,
     overrides: Overrides = None,
@@ -79,9 +81,9 @@ def explore(
     from genie_ray.rewards.service import find_service
 
     if (world_model is None) == (reward_service is None):
-        raise ValueError("who gives the rewards? Name one of --world-model and --reward-service")
+        raise ValueError("give one source of rewards: either --world-model or --reward-service")
     if reward_service is not None and (own := [each for each in overrides or [] if each.startswith("reward.")]):
-        raise ValueError(f"{own[0]}: a service that runs has its own settings; give them to `genie-ray serve-rewards`")
+        raise ValueError(f"{own[0]}: a running service has its own settings; give them to `genie-ray serve-rewards`")
     games = choose_games(settings, game)
     with ray_session(settings.ray):
         if world_model is not None:

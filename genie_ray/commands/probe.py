@@ -14,22 +14,22 @@ from genie_ray.commands.options import Integrations
 def probe(
     games: Annotated[list[str], typer.Argument(metavar="GAME...", help="Game ids.")],
     out: Annotated[Path, typer.Option(help="Directory for film strips, clips and measurements.")] = Path("probe"),
-    csv: Annotated[
-        Path | None, typer.Option(help="CSV file that the labels go into; without one, OUT/games.csv.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Also rows that a person confirmed.")] = False,
-    action_set: Annotated[str, typer.Option(help="A named action set, or actions joined by commas.")] = "paper",
+    csv: Annotated[Path | None, typer.Option(help="CSV file to write the labels to; default: OUT/games.csv.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also overwrite rows that a person confirmed.")
+    ] = False,
+    action_set: Annotated[str, typer.Option(help="A named action set, or comma-separated actions.")] = "paper",
     before: Annotated[
-        str, typer.Option(help="Buttons that get past a start screen, joined by commas: START,START.")
+        str, typer.Option(help="Comma-separated buttons that get past a start screen, e.g. START,START.")
     ] = "",
-    contexts: Annotated[int, typer.Option(help="Places in the game that each action is held in.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of the random play that leads there.")] = 0,
+    contexts: Annotated[int, typer.Option(help="Game states from which each action is held.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the random play that leads to these states.")] = 0,
     integrations: Integrations = None,
-    workers: Annotated[int | None, typer.Option(help="Games played at once; without one, as many as CPUs.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Games played at once; default: one per CPU.")] = None,
 ) -> None:
-    """Hold each action, and no-op from the same states, and propose what it does from what differs.
+    """Hold each action, and no-op from the same states, and propose what the action does from the differences.
 
-    A person confirms: look at OUT/index.html, correct the CSV file and write `viewed` into its column `source`.
+    Then confirm by eye: look at OUT/index.html, correct the CSV file and write `viewed` into its column `source`.
     """
     from genie_ray.probing.config import ProbeConfig
     from genie_ray.probing.label_file import write_labels

@@ -1,4 +1,4 @@
-"""`genie-ray roms`: import, list and examine game ROMs."""
+"""`genie-ray roms`: import, list and check game ROMs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import typer
 
 from genie_ray.commands.options import Integrations
 
-roms_app = typer.Typer(no_args_is_help=True, help="Game ROMs: import, list and examine them.")
+roms_app = typer.Typer(no_args_is_help=True, help="Import, list and check game ROMs.")
 
 
 @roms_app.command("import")
 def roms_import(
     paths: Annotated[list[Path] | None, typer.Argument(help="Files, zip archives or directories.")] = None,
-    from_ale: Annotated[bool, typer.Option("--from-ale", help="The Atari 2600 ROMs that ale-py brings.")] = False,
+    from_ale: Annotated[bool, typer.Option("--from-ale", help="The Atari 2600 ROMs that ale-py includes.")] = False,
     integrations: Integrations = None,
 ) -> None:
     """Import ROMs into Stable-Retro."""
@@ -30,10 +30,12 @@ def roms_import(
 
 @roms_app.command("list")
 def roms_list(
-    which: Annotated[Literal["installed", "known"], typer.Argument(help="Games with a ROM, or all.")] = "installed",
+    which: Annotated[
+        Literal["installed", "known"], typer.Argument(help="Games with a ROM here, or all.")
+    ] = "installed",
     integrations: Integrations = None,
 ) -> None:
-    """List the games that can be played."""
+    """List the games that can be played here, or all known ones."""
     from genie_ray.games import roms
 
     roms.add_integrations(integrations or [])
@@ -46,7 +48,7 @@ def roms_doctor(
     paths: Annotated[list[Path], typer.Argument(help="Files, zip archives or directories.")],
     integrations: Integrations = None,
 ) -> None:
-    """Tell of each file which game's ROM it is, or why it is none. Nothing is imported."""
+    """Print which game's ROM each file is, or why it is not one. Nothing is imported."""
     from collections import Counter
 
     from genie_ray.games import roms

@@ -1,4 +1,4 @@
-"""`genie-ray run` and `genie-ray report`: the whole loop, and its page. Thin: parse, call, print."""
+"""`genie-ray run` and `genie-ray report`: the whole loop, and its report. Thin: parse, call, print."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from genie_ray.commands.options import Address, Overrides, choose_games, load_se
 def run(
     config: Annotated[Path, typer.Argument(help="YAML preset, e.g. experiments/demo.yaml.")],
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory; without one, runs/<preset's name>.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/<preset name>.")] = None,
     address: Address = None,
 ) -> None:
-    """The whole loop: random play, world model, explorer, explored play, fine-tuning, evaluation, report."""
+    """Run the whole loop: random play, world model, explorer, explored play, fine-tuning, evaluation, report."""
     settings = load_settings(config, overrides, address)
     settings = dataclasses.replace(settings, games=choose_games(settings))
     from genie_ray.loop import run_loop
@@ -32,10 +32,10 @@ def run(
 def report(
     directory: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
     upscaler: Annotated[
-        Path | None, typer.Option(help="Upscaler checkpoint: also show predicted frames enlarged by it.")
+        Path | None, typer.Option(help="Upscaler checkpoint; the report then also shows frames enlarged by it.")
     ] = None,
 ) -> None:
-    """Write RUN/report.html again and print its table."""
+    """Rewrite RUN/report.html and print its tables."""
     from genie_ray.report.page import print_table, write_report
 
     if upscaler is not None:

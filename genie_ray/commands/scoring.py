@@ -1,4 +1,4 @@
-"""Commands that look at what a model predicts: `evaluate`, `evaluate-upscaler`, `rollout`."""
+"""Commands that evaluate a model's predictions: `evaluate`, `evaluate-upscaler`, `rollout`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def evaluate_upscaler(
     upscaler: Annotated[Path, typer.Option(help="Upscaler checkpoint.")],
     split: Annotated[
         Literal["validation", "all"],
-        typer.Option(help="The episodes held out of a training on this dataset, or all of a test dataset."),
+        typer.Option(help="The episodes held out from training on this dataset, or all of a test dataset."),
     ] = "validation",
     config: ConfigFile = None,
     address: Address = None,
@@ -62,19 +62,20 @@ def rollout(
     world_model: Annotated[Path, typer.Option(help="World model checkpoint to play in.")],
     data: Data,
     upscaler: Annotated[Path | None, typer.Option(help="Upscaler checkpoint that enlarges the pictures.")] = None,
-    game: Annotated[str | None, typer.Option(help="Game of the episode; without one, any.")] = None,
+    game: Annotated[str | None, typer.Option(help="Game of the episode; default: any.")] = None,
     episode: Annotated[
-        str | None, typer.Option(help="Id of the recorded episode; without one, the first that is long enough.")
+        str | None, typer.Option(help="Id of the recorded episode; default: the first that is long enough.")
     ] = None,
-    start: Annotated[int, typer.Option(help="The episode's step to start at.")] = 0,
-    prime_frames: Annotated[int, typer.Option(help="Frames that are given.")] = 2,
-    steps: Annotated[int, typer.Option(help="Frames that are predicted.")] = 40,
+    start: Annotated[int, typer.Option(help="Step of the episode to start at.")] = 0,
+    prime_frames: Annotated[int, typer.Option(help="Frames given to the model.")] = 2,
+    steps: Annotated[int, typer.Option(help="Frames to predict.")] = 40,
     actions: Annotated[
-        str, typer.Option(metavar="recorded|random|NAME,NAME...", help="Actions to take; names are repeated.")
+        str,
+        typer.Option(metavar="recorded|random|NAME,NAME...", help="Actions to take; named ones are repeated in turn."),
     ] = "recorded",
-    decoding_steps: Annotated[int, typer.Option(help="Refinement steps of a frame; the paper has 25.")] = 4,
-    temperature: Annotated[float, typer.Option(help="Of sampling; 0: always the likeliest tokens.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of random actions and sampled tokens.")] = 0,
+    decoding_steps: Annotated[int, typer.Option(help="Decoding steps per frame; the paper uses 25.")] = 4,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0: always the likeliest tokens.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of random actions and sampled tokens.")] = 0,
 ) -> None:
     """Play in a world model from a recorded episode's first frames: clip, film strip, uncertainty, PSNR, frames/s."""
     import dataclasses

@@ -13,10 +13,10 @@ from genie_ray.commands.options import Address, Overrides, choose_games
 def sweep(
     config: Annotated[Path, typer.Argument(help="YAML file, e.g. experiments/sweeps/topk_epsilon.yaml.")],
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Directory; without one, runs/<file's name>.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output directory; default: runs/<file name>.")] = None,
     address: Address = None,
 ) -> None:
-    """Train explorers under different settings side by side; compare what they find. Settings: run.*, samples, …"""
+    """Train explorers under different settings side by side and compare what they find. Settings: run.*, samples, …"""
     import dataclasses
 
     from genie_ray.games.roms import add_integrations

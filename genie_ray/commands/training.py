@@ -27,7 +27,7 @@ MixedData = Annotated[
     typer.Option(
         "--data",
         metavar="DIR[:WEIGHT]",
-        help="Replay dataset, a directory or URI; several are mixed, each with its share: --data A --data B:2.",
+        help="Replay dataset (directory or URI); repeat the option to mix several by weight: --data A --data B:2.",
     ),
 ]
 
@@ -54,7 +54,7 @@ def train_decoder(
     address: Address = None,
     overrides: Overrides = None,
 ) -> None:
-    """Tune a tokenizer's decoder to other games; its tokens stay as they are. Settings: tune_decoder.*."""
+    """Tune a tokenizer's decoder to other games; its tokens do not change. Settings: tune_decoder.*."""
     settings = load_settings(config, overrides, address)
     from genie_ray.training import jobs
 
@@ -85,7 +85,7 @@ def train_genie_redux(
     address: Address = None,
     overrides: Overrides = None,
 ) -> None:
-    """Train dynamics together with a latent action model, which finds the actions itself. Settings as of `dynamics`, \
+    """Train dynamics together with a latent action model, which infers the actions. Settings: as for `dynamics`, \
 and latent_actions.*."""
     settings = load_settings(config, [*(overrides or []), "dynamics.conditioning=latent"], address)
     _train_world_model("genie_redux", output, data, tokenizer, init, settings)
@@ -111,7 +111,7 @@ def _train_world_model(
     init: Path | None,
     settings: RunConfig,
 ) -> None:
-    """From scratch on a tokenizer's tokens, or fine-tuning."""
+    """Trains from scratch on a tokenizer's tokens, or fine-tunes."""
     from genie_ray.training import jobs
 
     mixture = _mixture(data)

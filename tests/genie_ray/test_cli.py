@@ -1,4 +1,4 @@
-"""The command line: what the user can mend is told in one line, with exit code 2 and before anything starts."""
+"""The command line: errors that the user can fix take one line, with exit code 2, before anything starts."""
 
 import shutil
 import subprocess
@@ -21,7 +21,7 @@ def refuse(
 
 
 class Refuse:
-    """Runs a command that must fail, and returns its one line."""
+    """Runs a command that must fail, and returns its error line."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], directory: Path) -> None:
         self._monkeypatch, self._capsys = monkeypatch, capsys
@@ -139,11 +139,11 @@ def test_wrong_reward_settings_are_told(
     refuse: Refuse, roms: list[str], world_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     smoke = ["-c", SMOKE]
-    assert "Name one of --world-model and --reward-service" in refuse("explore", "out", *smoke)
+    assert "either --world-model or --reward-service" in refuse("explore", "out", *smoke)
     assert "no reward service 'absent' on this cluster" in refuse(
         "explore", "out", "--reward-service", "absent", *smoke
     )
-    assert "reward.kind=vae: a service that runs has its own settings" in refuse(
+    assert "reward.kind=vae: a running service has its own settings" in refuse(
         "explore", "out", "--reward-service", "absent", *smoke, "reward.kind=vae"
     )
     assert "reward.top_k_fraction is 1.5" in refuse("explore", "out", *smoke, "reward.top_k_fraction=1.5")

@@ -24,7 +24,7 @@ JUNK = (
 
 
 def keys(cls: type, prefix: str = "") -> Iterator[str]:
-    """The dotted keys of a config, those of its parts included."""
+    """The dotted keys of a config and its parts."""
     for name, kind in get_type_hints(cls).items():
         yield prefix + name
         if dataclasses.is_dataclass(kind):

@@ -1,4 +1,4 @@
-"""The published presets: what they claim is set, by themselves, whatever the defaults become."""
+"""The published presets: they set what they claim themselves, whatever the defaults become."""
 
 import dataclasses
 from pathlib import Path
@@ -105,7 +105,7 @@ CLAIMS: dict[str, dict[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("preset", CLAIMS)
 def test_a_preset_sets_what_it_claims(preset: str) -> None:
-    """In the file itself, and as it reaches the parts: no default has a say."""
+    """In the file itself, and as loaded: nothing depends on defaults."""
     path = PUBLISHED / f"{preset}.yaml"
     written, loaded = yaml.safe_load(path.read_text()), to_dict(load_config(path))
     for section, claims in CLAIMS[preset].items():
@@ -114,7 +114,7 @@ def test_a_preset_sets_what_it_claims(preset: str) -> None:
 
 
 def _claimed(loaded: dict[str, Any], claims: dict[str, Any]) -> dict[str, Any]:
-    """What a loaded config says of what is claimed; of its nested parts, too."""
+    """The claimed settings' values in a loaded config, including nested parts."""
     return {
         key: _claimed(loaded[key], value) if isinstance(value, dict) else loaded[key] for key, value in claims.items()
     }
@@ -126,7 +126,7 @@ def test_every_preset_is_tested(preset: Path) -> None:
 
 
 def test_no_choice_is_left_to_a_default() -> None:
-    """A field that is new to a model, its decoding or its protocol must be set in the presets, too."""
+    """A new field of a model, its decoding or its protocol must also be set in the presets."""
     for config, claims in (
         (TokenizerConfig, TOKENIZER),
         (DynamicsConfig, GUIDED),

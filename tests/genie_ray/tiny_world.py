@@ -26,13 +26,13 @@ TOKENIZER = TokenizerConfig(frame_size=SIZE, patch_size=4, quantizer=QUANTIZER, 
 
 
 def guided_model() -> GenieReduxG:
-    """A GenieRedux-G with random weights, large enough at its end that each action leads to other tokens."""
+    """A GenieRedux-G with random weights, large enough in its last layer that each action leads to other tokens."""
     dynamics = DynamicsConfig(num_actions=len(NAMES), alignment="aligned", **TINY)
     return _lively(GenieReduxG(GenieReduxGConfig(tokenizer=TOKENIZER, dynamics=dynamics)))
 
 
 def unguided_model() -> GenieRedux:
-    """The same, but its actions are latent."""
+    """The same, but with latent actions."""
     dynamics = DynamicsConfig(conditioning="latent", token_input_scale=0.0, tdce_weight=0.0, **TINY)
     codes = QuantizerConfig(codes=CODES, code_dim=8)
     latent = LatentActionConfig(frame_size=SIZE, patch_size=4, quantizer=codes, **TINY)
@@ -47,7 +47,7 @@ def _lively(model: Any) -> Any:
 def tiny_dataset(
     root: Path, lengths: Sequence[int] = (12, 20), *, size: int = SIZE, names: Any = NAMES
 ) -> ReplayDataset:
-    """An episode of random frames and actions for each length, the first one of Hero, the others of Kangaroo."""
+    """For each length, an episode of random frames and actions; the first is of Hero, the others of Kangaroo."""
     rng = np.random.default_rng(0)
     for index, length in enumerate(lengths):
         game = GAMES[min(index, 1)]
