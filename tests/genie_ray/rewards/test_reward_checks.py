@@ -40,7 +40,7 @@ def test_checkpoints_that_do_not_fit_are_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gpus": 999.0}, "wants 999 GPUs; the cluster has"),
+        ({"gpus": 999.0}, "needs 999 GPUs; the cluster has"),
         ({"kind": "vae"}, "no state directory; needed by kind 'vae'"),
     ],
 )
