@@ -11,8 +11,6 @@ import ray
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from genie_ray.base.session import RayConfig
-from genie_ray.envs.config import EnvConfig
 from genie_ray.exploring.config import ExplorationConfig, ExplorersConfig, RoundsConfig
 from genie_ray.exploring.rounds import Rounds
 from genie_ray.replay.dataset import ReplayDataset
@@ -26,21 +24,14 @@ def learn(epoch: int, seconds: float) -> int:
     return epoch
 
 
+RUN = ExplorersConfig(exploration=ExplorationConfig(epochs=12, rounds=RoundsConfig(every=3)))
+
+
 class Schedule(Rounds):
     """Rounds that take a given time to learn nothing, and record what happens when."""
 
     def __init__(self, directory: Path, seconds: float) -> None:
-        super().__init__(
-            directory,
-            RoundsConfig(every=3),
-            directory,
-            None,  # type: ignore[arg-type]
-            epochs=12,
-            game="Kangaroo",
-            env=EnvConfig(),
-            ray=RayConfig(),
-            seed=0,
-        )
+        super().__init__(directory, RUN, directory, None, game="Kangaroo")  # type: ignore[arg-type]
         self.seconds = seconds
         self.events: list[tuple[str, int]] = []
 
@@ -90,8 +81,7 @@ def grow(episode: SingleAgentEpisode, steps: int) -> None:
 
 def test_each_step_is_stored_once(tmp_path: Path) -> None:
     def rounds() -> Rounds:
-        run = ExplorersConfig(exploration=ExplorationConfig(epochs=12, rounds=RoundsConfig(every=3)))
-        return Rounds(tmp_path, run, tmp_path, None, game="Kangaroo")  # type: ignore[arg-type]
+        return Rounds(tmp_path, RUN, tmp_path, None, game="Kangaroo")  # type: ignore[arg-type]
 
     def store(by: Rounds, epoch: int, *played: SingleAgentEpisode) -> None:
         by._export(epoch, SimpleNamespace(replay=SimpleNamespace(episodes=played)))  # type: ignore[arg-type]
