@@ -8,8 +8,9 @@ CARD_FILE = "README.md"
 GENERATED = "<!-- written by genie-ray; without this line it is never overwritten -->"
 
 
-def dataset_card(name: str, metadata: DatasetMetadata) -> str:
+def dataset_card(metadata: DatasetMetadata) -> str:
     """The card in Markdown, with the header that dataset hubs read. What only a person knows is left blank."""
+    title = f"Replay dataset: {metadata.policy} play of {len(metadata.counts)} games"
     height, width, _ = metadata.frame_shape
     games = "\n".join(
         f"| {game} | {counts.episodes:,} | {counts.actions:,} |" for game, counts in sorted(metadata.counts.items())
@@ -19,12 +20,12 @@ def dataset_card(name: str, metadata: DatasetMetadata) -> str:
     played_by = metadata.policy + (f" (weights {weights[:12]})" if weights else "")
     frames = f"{height}×{width}×3" + (f"; every {large.every}th also at {large.size}×{large.size}" if large else "")
     return f"""---
-pretty_name: {name}
+pretty_name: "{title}"
 tags: [games, reinforcement-learning, world-model]
 ---
 {GENERATED}
 
-# {name}
+# {title}
 
 Recorded play of {len(metadata.counts)} games: one row per step, with the frame, the action taken on it, the action's
 log-probability and the game's own reward.
@@ -48,7 +49,7 @@ log-probability and the game's own reward.
 ```python
 from genie_ray.replay.dataset import ReplayDataset
 
-dataset = ReplayDataset("{name}")
+dataset = ReplayDataset("…")  # this directory
 episode = dataset.read(dataset.episodes[0])  # frames, actions, rewards
 ```
 

@@ -79,7 +79,7 @@ def write_metadata(root: Location, metadata: DatasetMetadata) -> DatasetPath:
     card = directory / CARD_FILE
     if not card.is_file() or GENERATED in card.read_text():  # never overwrite what a person wrote
         with _whole_or_not_at_all(card) as temporary:
-            temporary.write_text(dataset_card(directory.name, metadata))
+            temporary.write_text(dataset_card(metadata))
     return path
 
 

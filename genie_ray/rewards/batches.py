@@ -24,7 +24,6 @@ class Request:
     judge: Judge
     lengths: list[int]  # actions of each fragment
     waiting: deque[Windows]
-    episodes: frozenset[str]  # whose windows must be judged in order
     maps: bool
     remember: bool
     done: asyncio.Future[RewardAnswer]
@@ -67,33 +66,17 @@ class Request:
 
 
 def next_batch(requests: Sequence[Request], size: int) -> list[tuple[Request, Windows]]:
-    """Up to `size` windows for the first request's judge, in equal shares: a long request does not block the others."""
-    batch: list[tuple[Request, Windows]] = []
-    room = size
-    while room and (served := _served_next(requests)):
-        share = max(1, room // len(served))
-        for request in served:
-            taken = request.take(min(share, room))
-            batch += [(request, windows) for windows in taken]
-            room -= sum(map(len, taken))
-    return batch
-
-
-def _served_next(requests: Sequence[Request]) -> list[Request]:
-    """Requests with windows left, unless an earlier one has windows of the same episode or needs another judge.
+    """Up to `size` windows for the first request's judge, in order of arrival, so an episode is judged in its order.
 
     Windows that may be remembered and windows that may not are never in one batch.
     """
-    served: list[Request] = []
-    episodes: set[str] = set()
+    batch: list[tuple[Request, Windows]] = []
     for request in requests:
         if request.judge is not requests[0].judge or request.remember != requests[0].remember:
             break
-        if request.waiting:
-            if episodes.isdisjoint(request.episodes):
-                served.append(request)
-            episodes |= request.episodes
-    return served
+        room = size - sum(len(windows) for _, windows in batch)
+        batch += [(request, windows) for windows in request.take(room)]
+    return batch
 
 
 def digest(

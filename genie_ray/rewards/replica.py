@@ -138,7 +138,6 @@ class RewardModel:
             judge=self._judge,
             lengths=[len(taken) for taken in actions],
             waiting=deque(part for part in parts if len(part)),
-            episodes=frozenset(name for name in names if name is not None),
             maps=maps,
             remember=remember,
             done=asyncio.get_running_loop().create_future(),
