@@ -90,7 +90,14 @@ def start(output: Path, nodes: Nodes) -> subprocess.Popen[str]:
     command += ["--episodes", str(EPISODES), "--max-steps", str(LENGTH), *(f"--game={game}" for game in GAMES)]
     command.append(f"collection.steps_per_shard={PER_SHARD * LENGTH}")
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )
 
 
 def wait_for(condition: Callable[[], object], driver: subprocess.Popen[str]) -> None:
