@@ -246,7 +246,7 @@ def _tuner(config: SweepConfig, results: Sequence[TrialResult], directory: Path,
         tune.with_resources(trainable, tune.PlacementGroupFactory(bundles)),
         param_space={"trial": tune.grid_search(list(trials))},
         tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=at_once),
-        run_config=tune.TrialConfig(
+        run_config=tune.RunConfig(
             name=files.name,
             storage_path=str(directory),
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),

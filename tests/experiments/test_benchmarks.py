@@ -15,7 +15,7 @@ from genie_ray.envs.config import EnvConfig
 BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_world_model_is_measured(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     # In fp32, as not every CPU multiplies bf16: there a large product takes minutes.
@@ -61,7 +61,7 @@ def test_collection_is_measured(roms: list[str], tmp_path: Path) -> None:
     assert 10 < measured["bytes_per_frame"] < 64 * 64 * 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_reward_service_is_measured(roms: list[str], tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     arguments = ["--callers", "1", "--outstanding", "1", "--turns", "1", "--seconds", "0.3", "--game", roms[0]]

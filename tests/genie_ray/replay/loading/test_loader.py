@@ -186,7 +186,7 @@ def test_memory_is_used_again_only_when_nothing_refers_to_it(dataset: ReplayData
 PEAK = """
 import itertools, sys
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.replay.windows import WindowLoader
+from genie_ray.replay.loading.windows import WindowLoader
 
 def peak():  # MB
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1e3
