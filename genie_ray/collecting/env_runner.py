@@ -36,6 +36,7 @@ class CollectionEnvRunner(EnvRunner):
         env: frames, actions and episode length.
         checkpoint: the agent that plays; None for random play.
         exploration: `epsilon` and `temperature` of the agent.
+        weights: of random play's actions; empty: all alike.
         native_frame_every: see `make_game`.
     """
 
@@ -46,11 +47,12 @@ class CollectionEnvRunner(EnvRunner):
         *,
         checkpoint: Path | None,
         exploration: dict[str, float],
+        weights: tuple[float, ...] = (),
         native_frame_every: int,
     ) -> None:
         super().__init__(config=AlgorithmConfig().framework("torch"))
         self._game, self._settings, self._native_frame_every = game, env, native_frame_every
-        self._checkpoint, self._exploration = checkpoint, exploration
+        self._checkpoint, self._exploration, self._weights = checkpoint, exploration, weights
         self.steps_played = 0  # since the runner was made
         self.make_env()
         self.make_module()
@@ -63,7 +65,9 @@ class CollectionEnvRunner(EnvRunner):
             self.module = load_module(self._checkpoint, **self._exploration).eval()
         else:
             self.module = RandomModule(
-                observation_space=self.env.observation_space, action_space=self.env.action_space, model_config={}
+                observation_space=self.env.observation_space,
+                action_space=self.env.action_space,
+                model_config={"weights": list(self._weights)},
             )
 
     def sample(self, *, seed: int, max_steps: int | None = None, **kwargs: Any) -> list[SingleAgentEpisode]:

@@ -16,7 +16,7 @@ from genie_ray.envs.config import EnvConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Who plays: uniform random actions, or the agents of a directory, `<directory>/<game>/module`, one per game.
+    """Who plays: random actions, or the agents of a directory, `<directory>/<game>/module`, one per game.
 
     Games without their own agent are played by `<directory>/shared/module`.
     """
@@ -25,6 +25,7 @@ class Policy:
     directory: Path | None = None
     epsilon: float = 0.0  # share of random actions mixed in
     temperature: float = 1.0
+    weights: tuple[float, ...] = ()  # of random play: how frequent each action is; (): all alike
 
     def checkpoint(self, game: str) -> Path | None:
         """The game's agent.
@@ -78,6 +79,8 @@ class Collection:
             "seed": self.seed,
             "env": asdict(self.env),
         }
+        if self.policy.weights:
+            plan["weights"] = self.policy.weights
         if self.config.large_frames is not None:
             plan["large_frames"] = asdict(self.config.large_frames)
         return json.loads(json.dumps(plan))

@@ -73,6 +73,7 @@ class RolloutWorker:
                 self._collection.env,
                 checkpoint=policy.checkpoint(game),
                 exploration={"epsilon": policy.epsilon, "temperature": policy.temperature},
+                weights=policy.weights,
                 native_frame_every=self._collection.config.large_frame_every,
             )
         except Exception as error:

@@ -27,6 +27,13 @@ def collect(
     temperature: Annotated[
         float, typer.Option(min=1e-6, help="Sampling temperature: divides a trained policy's logits.")
     ] = 1.0,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Random play that prefers some actions: NAME=WEIGHT, joined by commas; other actions have weight 1.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = None,
     config: ConfigFile = None,
     address: Address = None,
@@ -41,9 +48,14 @@ def collect(
     from genie_ray.base.session import ray_session
     from genie_ray.collecting.collection import collect as play
     from genie_ray.collecting.plan import Policy
+    from genie_ray.games.actions import action_names, action_weights
 
     player = Policy(name="random")
-    if policy != "random":
+    if weights is not None:
+        if policy != "random":
+            raise ValueError(f"--weights is {weights!r} and --policy {policy}: weights are for random play only")
+        player = Policy(name="weighted", weights=action_weights(weights, action_names(settings.env.action_set)))
+    elif policy != "random":
         player = Policy(name=Path(policy).name, directory=Path(policy), epsilon=epsilon, temperature=temperature)
     with ray_session(settings.ray):
         play(

@@ -69,7 +69,7 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
             num_levels=1,
             num_threads=0,
             rand_seed=0,  # unused, as there is only one level; without it procgen draws a random seed
-            distribution_mode="hard",  # procgen's default; Genie's data (Bruce et al., 2024, arXiv 2402.15391)
+            distribution_mode=self.config.coinrun_mode,
             paint_vel_info=self.config.paint_vel_info,
             render_mode="rgb_array" if self._native_frame_every else None,
         )

@@ -17,6 +17,7 @@ class EnvConfig:
     fit: Literal["pad", "stretch"] = "pad"  # how the console's picture becomes a square
     action_set: str = "paper"  # a name in games/actions.yaml, or actions joined by commas
     integrations: tuple[str, ...] = ()  # folders with your own games, see roms.add_integrations
+    coinrun_mode: Literal["easy", "hard"] = "hard"  # CoinRun's levels; procgen's default, Genie's data (arXiv 2402.15391)
     paint_vel_info: bool = False  # CoinRun: paint the player's speed into a corner of the picture; procgen's default
     coinrun_levels: tuple[int, int] = (0, 10_000)  # the first, and how many; Genie's data (arXiv 2402.15391)
 
@@ -28,6 +29,8 @@ class EnvConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}: must be at least 1")
         if self.fit not in ("pad", "stretch"):
             raise ValueError(f"fit is {self.fit!r}: must be 'pad' or 'stretch'")
+        if self.coinrun_mode not in ("easy", "hard"):
+            raise ValueError(f"coinrun_mode is {self.coinrun_mode!r}: must be 'easy' or 'hard'")
         first, count = self.coinrun_levels
         if first < 0 or count < 1 or first + count > 2**31 - 1:
             raise ValueError(

@@ -40,6 +40,26 @@ def action_names(action_set: str) -> tuple[str, ...]:
     return actions
 
 
+def action_weights(text: str, actions: Sequence[str]) -> tuple[float, ...]:
+    """The weight of each action, [A], from `NAME=WEIGHT,...`; actions not named have weight 1.
+
+    Raises:
+        ValueError: a part that is not NAME=WEIGHT, an unknown action, or a weight that is not a positive number.
+    """
+    weights = dict.fromkeys(actions, 1.0)
+    for part in text.split(","):
+        name, equals, number = part.strip().partition("=")
+        if not equals or name not in weights:
+            raise ValueError(f"weight {part.strip()!r} is not NAME=WEIGHT: NAME must be one of {', '.join(actions)}")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            raise ValueError(f"weight of {name} is {number!r}: must be a number") from None
+        if not 0 < weights[name] < float("inf"):
+            raise ValueError(f"weight of {name} is {number}: must be above 0 and finite")
+    return tuple(weights.values())
+
+
 def platform_of(game: str) -> str:
     """The platform in a Stable-Retro id: `Kangaroo-Atari2600-v0` → `Atari2600`."""
     return game.removesuffix("-v0").rsplit("-", 1)[-1]

@@ -31,14 +31,14 @@ Order = Literal["st", "ts"]
 class PositionEncodingGenerator(nn.Module):
     """Depthwise 3×3×3 convolution over (T, H, W), zero-padded, causal in time: [B, T, H, W, D] → the same.
 
-    `before_BTHWD`: up to two preceding frames, if the clip is fed in pieces.
+    `before_BTHWD`: up to two preceding frames, if the clip is fed in pieces. `paired`: see `SpatioTemporalTransformer`.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.conv = nn.Conv3d(dim, dim, kernel_size=3, groups=dim)
 
-    def forward(self, x_BTHWD: Tensor, before_BTHWD: Tensor | None = None) -> Tensor:
+    def forward(self, x_BTHWD: Tensor, before_BTHWD: Tensor | None = None, paired: bool = False) -> Tensor:
         # One 2-D convolution of all frames per time tap, added to the frames it contributes to: the same sum as the
         # 3-D convolution, but almost three times as fast on a CPU (channels stay last, so nothing is transposed).
         weight, bias = self.conv.weight, self.conv.bias
@@ -47,13 +47,20 @@ class PositionEncodingGenerator(nn.Module):
             x_BTHWD = torch.cat([before_BTHWD, x_BTHWD], dim=1)
         known = x_BTHWD.shape[1] - frames
 
-        def tap(delay: int, first: int, last: int) -> Tensor:
+        def tap(delay: int, first: int, last: int, clips: int = x_BTHWD.shape[0]) -> Tensor:
             kernel = weight[:, :, 2 - delay].contiguous(memory_format=torch.channels_last)
-            images = rearrange(x_BTHWD[:, first:last], "b t h w d -> (b t) d h w")
+            images = rearrange(x_BTHWD[:clips, first:last], "b t h w d -> (b t) d h w")
             out = F.conv2d(images, kernel, None if delay else bias, padding=1, groups=weight.shape[0])
-            return rearrange(out, "(b t) d h w -> b t h w d", b=x_BTHWD.shape[0])
+            return rearrange(out, "(b t) d h w -> b t h w d", b=clips)
 
         out = tap(0, known, known + frames)
+        if paired:
+            clips = x_BTHWD.shape[0] // 2
+            for delay in (1, 2):  # frame i of an asked clip follows frame i of its known one
+                past = tap(delay, 0, max(0, frames - delay + 1), clips)
+                out[clips:, delay - 1 :] += past
+                out[:clips, delay:] += past[:, : frames - delay]
+            return out
         for delay in (1, 2):
             skipped = max(0, delay - known)  # frames whose past at this tap lies before the clip
             if skipped < frames:
@@ -78,14 +85,22 @@ class Attention(nn.Module):
         self.k_scale = nn.Parameter(torch.ones(head_dim))
         self.to_out = nn.Linear(heads * head_dim, dim, bias=False)
 
-    def forward(self, x_MSD: Tensor, bias_hSS: Tensor, cache: "HalfBlockCache | None" = None, start: int = 0) -> Tensor:
+    def forward(
+        self,
+        x_MSD: Tensor,
+        bias_hSS: Tensor,
+        cache: "HalfBlockCache | None" = None,
+        start: int = 0,
+        paired: bool = False,
+    ) -> Tensor:
         projections = self.to_q(self.norm(x_MSD)), *self.to_kv(x_MSD).chunk(2, dim=-1)
         q, k, v = (rearrange(z, "m s (h c) -> m h s c", h=self.heads) for z in projections)
         # Scores are Σ_c q_c · k_c, so both scales can be applied to the queries.
         q, k = _unit(q) * (self.q_scale * self.k_scale * ATTENTION_SCALE).to(q.dtype), _unit(k)
         if cache is not None:
             k, v = cache.extend(k, v, start)
-        return self.to_out(rearrange(attend(q, k, v, bias_hSS), "m h s c -> m s (h c)"))
+        attended = attend_paired(q, k, v, bias_hSS) if paired else attend(q, k, v, bias_hSS)
+        return self.to_out(rearrange(attended, "m h s c -> m s (h c)"))
 
 
 def attend(q_MhSC: Tensor, k_MhSC: Tensor, v_MhSC: Tensor, bias_hSS: Tensor) -> Tensor:
@@ -106,6 +121,21 @@ def attend(q_MhSC: Tensor, k_MhSC: Tensor, v_MhSC: Tensor, bias_hSS: Tensor) -> 
     bias = rearrange(bias_hPSPS, "h p s q r -> 1 h (p s) (q r)")
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
     return rearrange(attended, "m h (p s) c -> (m p) h s c", p=packed)
+
+
+def attend_paired(q_MhSC: Tensor, k_MhSC: Tensor, v_MhSC: Tensor, bias_hTT: Tensor) -> Tensor:
+    """Causal attention of known clips (the first half of the rows) and asked ones, [M, h, S, C].
+
+    An asked clip's position i is position i + 1 of its known one, which it reads up to i, besides itself. `bias_hTT` is
+    that of T = S + 1 positions.
+    """
+    (q_known, q), (k_known, k), (v_known, v) = (z.chunk(2) for z in (q_MhSC, k_MhSC, v_MhSC))
+    known = attend(q_known, k_known, v_known, bias_hTT[:, :-1, :-1])
+    future = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).triu(1)
+    past_MhSS = (q @ k_known.transpose(-1, -2) + bias_hTT[:, 1:, :-1]).masked_fill(future, -torch.inf)
+    own_MhS1 = (q * k).sum(dim=-1, keepdim=True) + bias_hTT.diagonal(dim1=1, dim2=2)[:, 1:, None]
+    probs_MhST = torch.cat([past_MhSS, own_MhS1], dim=-1).softmax(dim=-1).to(v.dtype)
+    return torch.cat([known, probs_MhST[..., :-1] @ v_known + probs_MhST[..., -1:] * v])
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -176,11 +206,19 @@ class HalfBlock(nn.Module):
         self.attention = Attention(dim, heads, head_dim)
         self.feed_forward = FeedForward(dim)
 
-    def forward(self, x_BTHWD: Tensor, bias_hSS: Tensor, cache: HalfBlockCache | None = None, start: int = 0) -> Tensor:
+    def forward(
+        self,
+        x_BTHWD: Tensor,
+        bias_hSS: Tensor,
+        cache: HalfBlockCache | None = None,
+        start: int = 0,
+        paired: bool = False,
+    ) -> Tensor:
         b, t, h, w, _ = x_BTHWD.shape
-        x = x_BTHWD + self.peg(x_BTHWD, None if cache is None else cache.before(x_BTHWD, start))
+        x = x_BTHWD + self.peg(x_BTHWD, None if cache is None else cache.before(x_BTHWD, start), paired)
         rows = rearrange(x, f"b t h w d -> {self.rows}").contiguous()
-        attended = self.attention(rows, bias_hSS, cache if self.along_time else None, start)
+        cache = cache if self.along_time else None
+        attended = self.attention(rows, bias_hSS, cache, start, paired and self.along_time)
         x = x + rearrange(attended, f"{self.rows} -> b t h w d", b=b, t=t, h=h, w=w)
         return x + self.feed_forward(x)
 
@@ -216,20 +254,23 @@ class SpatioTemporalTransformer(nn.Module):
         x_BTHWD: Tensor,
         spatial_bias_hNN: Tensor,
         *,
-        before_block: Callable[[Tensor], Tensor] | None = None,
+        before_block: Callable[[Tensor, int], Tensor] | None = None,
         cache: TransformerCache | None = None,
         start: int = 0,
+        paired: bool = False,
     ) -> Tensor:
         """Processes frames `start`.. of a clip; earlier ones are in the cache.
 
         Args:
             x_BTHWD: the frames, [B, T, H, W, D].
             spatial_bias_hNN: additive bias of spatial attention.
-            before_block: applied to the stream before every block.
+            before_block: applied to the stream before every block, with the block's number.
             cache: past frames; these are added to it.
             start: position of the first frame in its clip.
+            paired: the first half of the batch are known clips, frames 0..T−1; the second half asks for their frames
+                1..T, each of which reads the known frames before it, and itself (not with a cache).
         """
-        end = start + x_BTHWD.shape[1]
+        end = start + x_BTHWD.shape[1] + paired
         temporal_bias_hTS = self.temporal_bias_hTT[:, start:end, :end]
         x = x_BTHWD
         if torch.is_autocast_enabled(x.device.type):  # the stream, too, or every layer would cast it again
@@ -237,17 +278,17 @@ class SpatioTemporalTransformer(nn.Module):
             x, spatial_bias_hNN, temporal_bias_hTS = (z.to(dtype) for z in (x, spatial_bias_hNN, temporal_bias_hTS))
         for index, (spatial, temporal) in enumerate(zip(self.spatial, self.temporal, strict=True)):
             if before_block is not None:
-                x = before_block(x)
+                x = before_block(x, index)
             halves = [
                 (spatial, spatial_bias_hNN, cache and cache.spatial[index]),
                 (temporal, temporal_bias_hTS, cache and cache.temporal[index]),
             ]
             for half, bias, kept in halves if self.order == "st" else reversed(halves):
                 if self.checkpoint_activations and torch.is_grad_enabled():
-                    x = checkpoint(half, x, bias, use_reentrant=False)
+                    x = checkpoint(half, x, bias, None, start, paired, use_reentrant=False)
                 else:
                     # A cached clip runs uncompiled: each of its lengths would need its own compilation.
-                    x = (half if kept is None else half.forward)(x, bias, kept, start)
+                    x = (half if kept is None else half.forward)(x, bias, kept, start, paired)
         return self.norm(x)
 
     def compile_halves(self) -> None:
