@@ -28,10 +28,17 @@ class CachedPredictor:
         dynamics: the model.
         token_vectors_KD: `Tokenizer.token_vectors()`.
         actions: [B, T−1] int64 or [B, T−1, D], those known so far; `add_actions` appends more.
+        guidance: w ≥ 0; the logits become l + w · (l − l without actions) (classifier-free guidance, Ho and Salimans,
+            2022, arXiv 2207.12598). It takes a model trained with `action_dropout`, and twice the time.
     """
 
     @torch.no_grad()
-    def __init__(self, dynamics: Dynamics, token_vectors_KD: Tensor, actions: Tensor) -> None:
+    def __init__(
+        self, dynamics: Dynamics, token_vectors_KD: Tensor, actions: Tensor, *, guidance: float = 0.0
+    ) -> None:
+        if guidance and not dynamics.config.action_dropout:
+            raise ValueError(f"guidance is {guidance}, allowed for a model trained without action_dropout: 0")
+        self._guidance = guidance
         device, own_dtype = token_vectors_KD.device.type, dynamics.to_logits.weight.dtype
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else own_dtype
         self._token_inputs_KD = dynamics.token_inputs(token_vectors_KD).to(dtype)
@@ -44,7 +51,7 @@ class CachedPredictor:
     def restart(self, actions: Tensor) -> None:
         """Starts another clip."""
         self._cache = TransformerCache(self._dynamics.transformer, self._dynamics.config.max_frames)
-        self._actions = actions
+        self._actions = actions  # below, clips with their actions are followed by the same without, if guided
         self._kept = 0  # frames that are final and in the cache
         self._next_logits_BTHWK: Tensor | None = None  # of the next frame, if the kept ones predict it ("shifted")
 
@@ -55,6 +62,16 @@ class CachedPredictor:
     @torch.no_grad()
     def __call__(self, tokens_BTHW: Tensor, first: int) -> Tensor:
         """Logits of the tokens of frames first..T−1, [B, T−first, H, W, K]; frames before `first` are final."""
+        if not self._guidance:
+            return self._logits(tokens_BTHW, self._actions, first)
+        given_B = torch.ones(len(tokens_BTHW), dtype=torch.bool, device=tokens_BTHW.device)
+        logits_BTHWK, free_BTHWK = self._logits(
+            tokens_BTHW.repeat(2, 1, 1, 1), torch.cat([self._actions] * 2), first, torch.cat([given_B, ~given_B])
+        ).chunk(2)
+        return logits_BTHWK + self._guidance * (logits_BTHWK - free_BTHWK)
+
+    def _logits(self, tokens_BTHW: Tensor, actions: Tensor, first: int, given_B: Tensor | None = None) -> Tensor:
+        """As the call; actions count where `given_B` is True."""
         dynamics, shifted = self._dynamics, self._dynamics.config.alignment == "shifted"
         frames = tokens_BTHW.shape[1]
         assert first >= self._kept, "a final frame stays final"
@@ -67,7 +84,7 @@ class CachedPredictor:
         with torch.autocast(tokens_BTHW.device.type, enabled=False):
             x_BTHWE = dynamics.stream(
                 tokens_BTHW[:, self._kept : inputs],
-                dynamics.conditions(self._actions[:, : frames - 1])[:, self._kept :],
+                dynamics.conditions(actions[:, : frames - 1], given_B)[:, self._kept :],
                 self._token_inputs_KD,
                 self._spatial_bias_hNN,
                 cache=self._cache,

@@ -11,6 +11,7 @@ Axes: B batch, T frames, H W token grid, N = H·W, D width of embeddings, E widt
 C dimensions of a code, M masked positions.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -24,6 +25,7 @@ from world_model.layers.position_bias import ContinuousPositionBias
 from world_model.layers.transformer import SpatioTemporalTransformer, TransformerCache
 
 GRADIENT_SHRINK = 0.1  # share of the gradient that reaches the embeddings; published code, after CogView
+EMPTY_SHARE = 0.5  # of frames that are hidden completely, with masking by frame; ours
 MASK_PROBABILITY = (0.5, 1.0)  # drawn per batch, uniformly; Genie, Sec. 2.1
 
 
@@ -35,27 +37,47 @@ class DynamicsConfig:
     head_dim: int = 64  # paper, Sec. 4
     max_frames: int = 16  # longest clip; paper, Sec. 4
     num_actions: int = 5  # A; RetroAct's platformer control set has five
-    # "one_hot": GenieRedux-G, real actions concatenated to the input; "latent": GenieRedux, vectors of D added to it
-    conditioning: Literal["one_hot", "latent"] = "one_hot"
+    # How an action enters. "one_hot": concatenated, as published; "embedding": a learned vector is added; "scale": it
+    # scales and shifts each dimension (adaptive norm, as in DIAMOND); "latent": GenieRedux, vectors of D are added
+    conditioning: Literal["one_hot", "embedding", "scale", "latent"] = "one_hot"
     # "input": once, as in the published code; "every_block": again before each block, as the paper's Sec. 3 has it
     actions_at: Literal["input", "every_block"] = "input"
     alignment: Literal["shifted", "aligned"] = "shifted"  # published code
+    # What training hides: see `draw_mask` and `loss`. "clip" is published; the others, ours, are for "aligned"
+    masking: Literal["clip", "frame", "paired"] = "clip"
+    changed_weight: float = 0.0  # additional weight in the loss of tokens that differ from the last frame's; ours
+    past_noise: float = 0.0  # up to this share of a known frame's tokens is replaced at random, if "paired"; ours
+    action_dropout: float = 0.0  # share of clips that are trained without actions, for guidance in decoding
     token_input_scale: float = 10.0  # of the code vectors added to visible tokens; published code; 0: no token input
     tdce_weight: float = 3.0  # λ of the token distance cross-entropy; published code
 
     def __post_init__(self) -> None:
         check_positive(self, "dim", "blocks", "heads", "head_dim", "max_frames", "num_actions")
         choices = {
-            "conditioning": ("one_hot", "latent"),
+            "conditioning": ("one_hot", "embedding", "scale", "latent"),
             "actions_at": ("input", "every_block"),
             "alignment": ("shifted", "aligned"),
+            "masking": ("clip", "frame", "paired"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)!r}, allowed: {allowed}")
-        for name in ("token_input_scale", "tdce_weight"):
+        for name in ("token_input_scale", "tdce_weight", "changed_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)}, allowed: 0 or more")
+        for name in ("past_noise", "action_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)}, allowed: 0 to below 1")
+        if self.masking != "clip" and self.alignment != "aligned":
+            raise ValueError(
+                f"DynamicsConfig: masking is {self.masking!r} and alignment {self.alignment!r}, "
+                "allowed with it: 'aligned'"
+            )
+        if self.past_noise and self.masking != "paired":
+            raise ValueError(
+                f"DynamicsConfig: past_noise is {self.past_noise} and masking {self.masking!r}, "
+                "allowed with it: 'paired'"
+            )
         if self.max_frames < 2:
             raise ValueError(f"DynamicsConfig: max_frames is {self.max_frames}, allowed: 2 or more")
 
@@ -73,7 +95,7 @@ class Dynamics(nn.Module):
     def __init__(self, config: DynamicsConfig, *, grid: tuple[int, int], codes: int) -> None:
         super().__init__()
         self.config, self.grid, self.codes = config, grid, codes
-        width = config.dim + (config.num_actions if config.conditioning == "one_hot" else 0)
+        width = config.dim + (config.num_actions if config.conditioning == "one_hot" else 0)  # of the stream
         self.token_embedding = nn.Embedding(codes + 1, config.dim)  # the last row is the mask
         self.position_embedding = nn.Embedding(config.max_frames * grid[0] * grid[1], config.dim)
         self.spatial_bias = ContinuousPositionBias(grid, config.heads, hidden=config.head_dim)
@@ -85,6 +107,11 @@ class Dynamics(nn.Module):
             max_frames=config.max_frames,
         )
         self.to_logits = nn.Linear(width, codes)
+        places = config.blocks if config.actions_at == "every_block" else 1
+        if config.conditioning == "embedding":
+            self.action_vectors_XAE = nn.Parameter(torch.randn(places, config.num_actions, config.dim))
+        elif config.conditioning == "scale":
+            self.action_vectors_XAE = nn.Parameter(0.1 * torch.randn(places, config.num_actions, 2 * config.dim))
 
     @property
     def mask_token(self) -> int:
@@ -103,11 +130,33 @@ class Dynamics(nn.Module):
         return self.to_logits(self.features(tokens_BTHW, actions, token_vectors_KD)[:, first - 1 :])
 
     def draw_mask(self, tokens_BTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A training mask [B, T−1, H, W]: all entries True with the same probability, drawn per batch from [0.5, 1]."""
-        low, high = MASK_PROBABILITY
-        probability = low + (high - low) * torch.rand((), generator=generator, device=tokens_BTHW.device)
+        """A training mask [B, T−1, H, W], by `config.masking`.
+
+        "clip": all entries are True with the same probability, drawn per batch from [0.5, 1].
+
+        "paired": half of the frames are hidden completely, the others at a rate cos(π/2 · u) each, u uniform in [0, 1).
+
+        "frame": a frame is drawn for each clip. Earlier frames are visible, it is hidden as in "paired", and later ones
+        at a rate cos(π/2 · u) each (a complete past and masks by frame: MAGI, arXiv 2501.12389).
+        """
         shape = tokens_BTHW[:, 1:].shape
-        return torch.rand(shape, generator=generator, device=tokens_BTHW.device) < probability
+
+        def uniform(*size: int) -> Tensor:
+            return torch.rand(size, generator=generator, device=tokens_BTHW.device)
+
+        if self.config.masking == "clip":
+            low, high = MASK_PROBABILITY
+            probability = low + (high - low) * uniform()
+            return uniform(*shape) < probability
+        clips, frames = shape[:2]
+        rate_BT = torch.cos(math.pi / 2 * uniform(clips, frames))
+        empty_BT = uniform(clips, frames) < EMPTY_SHARE
+        if self.config.masking == "frame":
+            number_T = torch.arange(frames, device=tokens_BTHW.device)
+            drawn_B1 = (uniform(clips, 1) * frames).long()
+            empty_BT = empty_BT & (number_T == drawn_B1)
+            rate_BT = rate_BT.masked_fill(number_T < drawn_B1, 0.0)
+        return uniform(*shape) < rate_BT.masked_fill(empty_BT, 1.0)[:, :, None, None]
 
     def loss(
         self,
@@ -116,29 +165,49 @@ class Dynamics(nn.Module):
         mask_BTHW: Tensor,
         *,
         token_vectors_KD: Tensor,
-        code_vectors_KC: Tensor,
+        distance_vectors_KC: Tensor,
+        generator: torch.Generator | None = None,
     ) -> DynamicsOutput:
         """Training loss: cross-entropy + λ · token distance, means over the masked positions.
 
         For a "shifted" model, `mask_BTHW` [B, T−1, H, W] hides tokens of frames 0..T−2, and the next frame's token at
         each hidden position is scored, as published. For an "aligned" model, it hides tokens of frames 1..T−1, and
-        these are scored.
+        these are scored: with "paired" masking, each frame is predicted from its own visible tokens and a complete past
+        (the exact form of teacher forcing that MAGI, arXiv 2501.12389, Sec. 3 describes).
+
+        A position whose token has changed since the last frame weighs 1 + `changed_weight`.
         """
-        hidden, first, last = self.mask_token, tokens_BTHW[:, :1], tokens_BTHW[:, -1:]
-        if self.config.alignment == "shifted":
-            visible_BTHW = torch.cat([tokens_BTHW[:, :-1].masked_fill(mask_BTHW, hidden), last], dim=1)
+        config, hidden = self.config, self.mask_token
+        if config.action_dropout:
+            kept_B = torch.rand(len(tokens_BTHW), generator=generator, device=tokens_BTHW.device)
+            conditions_BTE = self.conditions(actions, kept_B >= config.action_dropout)
         else:
-            visible_BTHW = torch.cat([first, tokens_BTHW[:, 1:].masked_fill(mask_BTHW, hidden)], dim=1)
-        features_BTHWE = self.features(visible_BTHW, actions, token_vectors_KD)
+            conditions_BTE = self.conditions(actions)
+        first, targets_BTHW = tokens_BTHW[:, :1], tokens_BTHW[:, 1:]
+        inputs = self.token_inputs(token_vectors_KD), self.spatial_bias()
+        if config.masking == "paired":
+            known_BTHW = self.corrupt(tokens_BTHW[:, :-1], generator)
+            pairs_BTHW = torch.cat([known_BTHW, targets_BTHW.masked_fill(mask_BTHW, hidden)])
+            features_BTHWE = self.stream(pairs_BTHW, conditions_BTE, *inputs, paired=True).chunk(2)[1]
+        elif config.alignment == "aligned":
+            visible_BTHW = torch.cat([first, targets_BTHW.masked_fill(mask_BTHW, hidden)], dim=1)
+            features_BTHWE = self.stream(visible_BTHW, conditions_BTE, *inputs)[:, 1:]
+        else:
+            visible_BTHW = tokens_BTHW[:, :-1].masked_fill(mask_BTHW, hidden)
+            features_BTHWE = self.stream(visible_BTHW, conditions_BTE, *inputs)
         logits_MK = self.to_logits(features_BTHWE[mask_BTHW])
-        targets_M = tokens_BTHW[:, 1:][mask_BTHW]
+        targets_M = targets_BTHW[mask_BTHW]
         log_probs_MK = logits_MK.float().log_softmax(dim=-1)
         target_log_probs_M = log_probs_MK.gather(-1, targets_M[:, None])[:, 0]
         cross_entropy = loss = -target_log_probs_M.mean()
+        changed_M = (targets_BTHW != tokens_BTHW[:, :-1])[mask_BTHW].float()
+        if config.changed_weight:
+            weights_M = 1 + config.changed_weight * changed_M
+            loss = -(weights_M * target_log_probs_M).sum() / weights_M.sum()
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.tdce_weight > 0):
-            token_distance = expected_code_distance(log_probs_MK.exp(), targets_M, code_vectors_KC).mean()
+            token_distance = expected_code_distance(log_probs_MK.exp(), targets_M, distance_vectors_KC).mean()
         if self.config.tdce_weight:
-            loss = cross_entropy + self.config.tdce_weight * token_distance
+            loss = loss + self.config.tdce_weight * token_distance
         metrics = {
             "loss": loss.detach(),
             "cross_entropy": cross_entropy.detach(),
@@ -168,39 +237,73 @@ class Dynamics(nn.Module):
         *,
         cache: TransformerCache | None = None,
         start: int = 0,
+        paired: bool = False,
     ) -> Tensor:
         """The transformer's output for input frames `start`.. of a clip, [B, T, H, W, E].
 
         Args:
-            tokens_BTHW: tokens of these frames.
-            conditions_BTE: their `conditions`.
+            tokens_BTHW: tokens of these frames; if paired, [2B, T−1, H, W]: of frames 0..T−2, then of frames 1..T−1.
+            conditions_BTE: their `conditions`; if paired, of frames 0..T−1.
             token_inputs_KD: `token_inputs`.
             spatial_bias_hNN: `spatial_bias()`.
             cache: the earlier frames; these are added to it.
             start: position of the first of these frames.
+            paired: see `SpatioTemporalTransformer.forward`.
         """
-        conditions_BTHWE = conditions_BTE[:, :, None, None].expand(-1, -1, *self.grid, -1)
+        config = self.config
+        if paired:
+            clips = zip(tokens_BTHW.chunk(2), (start, start + 1), strict=True)
+            x_BTHWD = torch.cat([self.embed(tokens, token_inputs_KD, first) for tokens, first in clips])
+            conditions_BTE = torch.cat([conditions_BTE[:, :-1], conditions_BTE[:, 1:]])
+        else:
+            x_BTHWD = self.embed(tokens_BTHW, token_inputs_KD, start)
 
-        def join(x: Tensor) -> Tensor:
-            if self.config.conditioning == "latent":
-                return x + conditions_BTHWE.to(x.dtype)
-            return torch.cat([x[..., : self.config.dim], conditions_BTHWE.to(x.dtype)], dim=-1)
+        def join(x: Tensor, block: int = 0) -> Tensor:
+            given_BTE = conditions_BTE
+            if config.conditioning in ("embedding", "scale"):
+                given_BTE = given_BTE @ self.action_vectors_XAE[block].to(given_BTE.dtype)
+            given_BTHWE = given_BTE[:, :, None, None].to(x.dtype)
+            if config.conditioning == "one_hot":
+                return torch.cat([x[..., : config.dim], given_BTHWE.expand(*x.shape[:-1], -1)], dim=-1)
+            if config.conditioning == "scale":
+                scale, shift = given_BTHWE.chunk(2, dim=-1)
+                return x * (1 + scale) + shift
+            return x + given_BTHWE
+
+        def join_again(x: Tensor, block: int) -> Tensor:
+            return join(x, block) if block else x
 
         return self.transformer(
-            join(self.embed(tokens_BTHW, token_inputs_KD, start)),
+            join(x_BTHWD),
             spatial_bias_hNN,
-            before_block=join if self.config.actions_at == "every_block" else None,
+            before_block=join_again if config.actions_at == "every_block" else None,
             cache=cache,
             start=start,
+            paired=paired,
         )
 
-    def conditions(self, actions: Tensor) -> Tensor:
+    def conditions(self, actions: Tensor, kept_B: Tensor | None = None) -> Tensor:
         """The action input of each input frame, [B, T', A] or [B, T', D]. A "shifted" model has T' = T−1 frames, each
         with the action that follows it; an "aligned" one T' = T, each with the action that led to it (zeros for the
-        first). Arguments as in `forward`."""
-        if self.config.conditioning == "one_hot":
+        first). Arguments as in `forward`; where `kept_B` is False, all are zeros: no action is given."""
+        if self.config.conditioning != "latent":
             actions = F.one_hot(actions, self.config.num_actions).to(self.to_logits.weight.dtype)
+        if kept_B is not None:
+            actions = actions * kept_B[:, None, None].to(actions.dtype)
         return actions if self.config.alignment == "shifted" else F.pad(actions, (0, 0, 1, 0))
+
+    def corrupt(self, tokens_BTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The tokens with a share of each frame's replaced at random; the shares are uniform in [0, `past_noise`).
+
+        Decoding errors of earlier frames look alike, so a model that has seen such frames drifts less.
+        """
+        if not self.config.past_noise:
+            return tokens_BTHW
+        device, frames = tokens_BTHW.device, tokens_BTHW.shape[:2]
+        share_BT = torch.rand(frames, generator=generator, device=device) * self.config.past_noise
+        replaced_BTHW = torch.rand(tokens_BTHW.shape, generator=generator, device=device) < share_BT[:, :, None, None]
+        random_BTHW = torch.randint(self.codes, tokens_BTHW.shape, generator=generator, device=device)
+        return torch.where(replaced_BTHW, random_BTHW, tokens_BTHW)
 
     def token_inputs(self, token_vectors_KD: Tensor) -> Tensor:
         """What is added to the embedding of each token, [K+1, D]: its scaled code vector; zeros for the mask."""
@@ -220,11 +323,11 @@ class Dynamics(nn.Module):
         return x_BTHWD
 
 
-def expected_code_distance(probs_MK: Tensor, targets_M: Tensor, codes_KC: Tensor) -> Tensor:
-    """Σ_k p_mk · d(k, target_m) with d the cosine distance between codes, [M] in [0, 2] (TDCE; CVPR paper, Sec. 3).
+def expected_code_distance(probs_MK: Tensor, targets_M: Tensor, vectors_KC: Tensor) -> Tensor:
+    """Σ_k p_mk · |v_k − v_target|², [M] (TDCE; CVPR paper, Sec. 3), with `Tokenizer.distance_vectors()`.
 
-    The distance is linear in the unit code: Σ_k p_k (1 − ê_k·ê) = 1 − (Σ_k p_k ê_k)·ê, so no K×K table is needed.
-    A zero vector has no direction; it counts as orthogonal to every code.
+    The square makes it linear in the moments Σ p·v and Σ p·|v|², so no K×K table is needed.
     """
-    unit_KC = F.normalize(codes_KC, dim=-1)
-    return 1 - ((probs_MK @ unit_KC) * unit_KC[targets_M]).sum(dim=-1)
+    squares_K, targets_MC = vectors_KC.square().sum(dim=-1), vectors_KC[targets_M]
+    mixed_M = ((probs_MK @ vectors_KC) * targets_MC).sum(dim=-1)
+    return probs_MK @ squares_K - 2 * mixed_M + squares_K[targets_M]

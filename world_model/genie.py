@@ -32,7 +32,7 @@ class GenieReduxGConfig:
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
 
     def __post_init__(self) -> None:
-        _check_parts(self.tokenizer, self.dynamics, "one_hot")
+        _check_parts(self.tokenizer, self.dynamics, ("one_hot", "embedding", "scale"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class GenieReduxConfig:
     latent_actions: LatentActionConfig = field(default_factory=LatentActionConfig)
 
     def __post_init__(self) -> None:
-        _check_parts(self.tokenizer, self.dynamics, "latent")
+        _check_parts(self.tokenizer, self.dynamics, ("latent",))
         if self.latent_actions.dim != self.dynamics.dim:
             raise ValueError(
                 f"latent_actions.dim is {self.latent_actions.dim}, allowed: dynamics.dim {self.dynamics.dim}"
@@ -61,9 +61,10 @@ class GenieReduxConfig:
             )
 
 
-def _check_parts(tokenizer: TokenizerConfig, dynamics: DynamicsConfig, conditioning: str) -> None:
-    if dynamics.conditioning != conditioning:
-        raise ValueError(f"dynamics.conditioning is {dynamics.conditioning!r}, allowed here: {conditioning!r}")
+def _check_parts(tokenizer: TokenizerConfig, dynamics: DynamicsConfig, conditionings: tuple[str, ...]) -> None:
+    if dynamics.conditioning not in conditionings:
+        allowed = ", ".join(map(repr, conditionings))
+        raise ValueError(f"dynamics.conditioning is {dynamics.conditioning!r}, allowed here: {allowed}")
     if dynamics.token_input_scale and dynamics.dim != tokenizer.dim:
         raise ValueError(
             f"dynamics.dim is {dynamics.dim}, allowed with a token input: the tokenizer's dim {tokenizer.dim}"
@@ -112,7 +113,8 @@ class _WorldModel(nn.Module, ABC):
             actions,
             self.dynamics.draw_mask(tokens_BTHW, generator),
             token_vectors_KD=self.tokenizer.token_vectors(),
-            code_vectors_KC=self.tokenizer.code_vectors(),
+            distance_vectors_KC=self.tokenizer.distance_vectors(),
+            generator=generator,
         )
 
     @torch.no_grad()
@@ -130,7 +132,9 @@ class _WorldModel(nn.Module, ABC):
             )
         prime_tokens_BTHW = self.tokenizer.encode(prime_frames_BTHWC)
         predicted_BTHW = maskgit.decode(
-            CachedPredictor(self.dynamics, self.tokenizer.token_vectors(), actions),
+            CachedPredictor(
+                self.dynamics, self.tokenizer.token_vectors(), actions, guidance=decoding.guidance
+            ),
             prime_tokens_BTHW,
             frames,
             mask_token=self.dynamics.mask_token,

@@ -31,6 +31,7 @@ class DecodingConfig:
     schedule: Schedule = "cosine"  # published code
     mode: Literal["one_go", "autoregressive"] = "one_go"  # paper, Sec. 4
     frames_per_step: int = 2  # frames decoded together in mode "autoregressive"; paper, Sec. 4
+    guidance: float = 0.0  # how far logits move away from those without actions; ours, for models with action_dropout
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.frames_per_step < 1:
@@ -39,6 +40,8 @@ class DecodingConfig:
             )
         if not self.temperature >= 0:
             raise ValueError(f"decoding temperature is {self.temperature}, allowed: 0 or more")
+        if not 0 <= self.guidance < math.inf:
+            raise ValueError(f"decoding guidance is {self.guidance}, allowed: 0 or more, finite")
         if self.schedule not in ("cosine", "exp"):
             raise ValueError(f"decoding schedule is {self.schedule!r}, allowed: 'cosine', 'exp'")
         if self.mode not in ("one_go", "autoregressive"):

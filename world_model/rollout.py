@@ -62,7 +62,10 @@ class Rollout:
         batch, primes = prime_frames_BTHWC.shape[:2]
         check_actions(prime_actions_BT, (batch, primes - 1), model.num_actions)
         self._predict = CachedPredictor(
-            model.dynamics, model.tokenizer.token_vectors(), model.action_inputs(prime_actions_BT)
+            model.dynamics,
+            model.tokenizer.token_vectors(),
+            model.action_inputs(prime_actions_BT),
+            guidance=decoding.guidance,
         )
         self._start_clip(prime_frames_BTHWC, prime_actions_BT)
 

@@ -140,6 +140,10 @@ class Tokenizer(Autoencoder):
         """The codebook, [K, C]."""
         return self.quantizer.code_vectors()
 
+    def distance_vectors(self) -> Tensor:
+        """Vectors [K, C] whose squared Euclidean distance says how unlike two tokens are."""
+        return self.quantizer.distance_vectors()
+
     def token_vectors(self) -> Tensor:
         """The codebook projected to the model's width, [K, D]."""
         return self.quantizer.token_vectors()

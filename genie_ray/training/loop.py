@@ -196,23 +196,24 @@ class Averages:
 
     def __init__(self) -> None:
         self._sums: defaultdict[str, Tensor | float] = defaultdict(float)
-        self._weight = 0.0
+        self._weights: defaultdict[str, float] = defaultdict(float)  # by key: not every batch has every value
 
     def add(self, values: Mapping[str, Tensor], weight: float) -> None:
         """Adds the means of one batch; stays on the device."""
         for key, value in values.items():
             self._sums[key] = self._sums[key] + value.detach() * weight
-        self._weight += weight
+            self._weights[key] += weight
 
     def reduce(self) -> dict[str, float]:
         """The means over everything added on all ranks; a PSNR is that of the pooled error, in dB."""
-        parts = [({key: float(value) for key, value in self._sums.items()}, self._weight)]
+        parts = [{key: (float(value), self._weights[key]) for key, value in self._sums.items()}]
         if torch.distributed.is_initialized():
-            own, parts = parts[0], [parts[0]] * torch.distributed.get_world_size()
+            own, parts = parts[0], parts * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(parts, own)
-        weight = sum(part_weight for _, part_weight in parts)
-        keys = {key for sums, _ in parts for key in sums}
-        means = {key: sum(sums.get(key, 0.0) for sums, _ in parts) / weight for key in sorted(keys)}
+        means = {}
+        for key in sorted({key for part in parts for key in part}):
+            values = [part[key] for part in parts if key in part]
+            means[key] = sum(value for value, _ in values) / sum(weight for _, weight in values)
         if "psnr" in means:
             means["psnr"] = float(psnr(means["reconstruction_mse"]))
         if "prediction_mse" in means:

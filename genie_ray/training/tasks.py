@@ -19,6 +19,7 @@ from genie_ray.replay.loading.pictures import PictureLoader, iter_pictures, requ
 from genie_ray.replay.loading.windows import WindowLoader, iter_windows
 from genie_ray.training.job import TrainingJob
 from world_model import checkpoint
+from world_model.control import action_likelihoods
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
 from world_model.maskgit import DecodingConfig
@@ -187,7 +188,10 @@ class DynamicsTask(Task):
 
     @torch.no_grad()
     def validation_metrics(self, model: checkpoint.Model, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Squared error of the frames predicted from the first two; cheap: greedy, in one decoding step per frame."""
+        """Squared error of the frames predicted from the first two, and how much the last frame depends on its action.
+
+        Cheap: greedy, in one decoding step per frame. The keys of control are those of `world_model.control`.
+        """
         assert isinstance(model, (GenieReduxG, GenieRedux))
         frames_BTHWC = batch["frames_BTHWC"]
         if frames_BTHWC.shape[1] <= PRIME_FRAMES:
@@ -196,7 +200,13 @@ class DynamicsTask(Task):
             frames_BTHWC[:, :PRIME_FRAMES], self._player_actions(model, batch), decoding=VALIDATION_DECODING
         )
         error = predicted_BTHWC.float() - frames_BTHWC[:, PRIME_FRAMES:].float()
-        return {"prediction_mse": (error / 255).square().mean()}
+        return {"prediction_mse": (error / 255).square().mean()} | self._control(model, batch)
+
+    def _control(self, model: GenieReduxG | GenieRedux, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        if not isinstance(model, GenieReduxG):
+            return {}
+        actions_BT = batch["actions_BT"][:, :-1]
+        return action_likelihoods(model, batch["frames_BTHWC"], actions_BT).control(actions_BT[:, -1])
 
     def _player_actions(self, model: GenieReduxG | GenieRedux, batch: Mapping[str, Any]) -> Tensor:
         return batch["actions_BT"][:, :-1]

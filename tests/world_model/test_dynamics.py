@@ -77,7 +77,7 @@ def test_masked_tokens_are_hidden_and_alone_are_scored(alignment: str) -> None:
     mask_BTHW[0, 2, 1, 3] = True
     frame_hidden = 2 if alignment == "shifted" else 3
     metrics = model.loss(
-        tokens_BTHW, actions_BT, mask_BTHW, token_vectors_KD=vectors_KD, code_vectors_KC=torch.randn(CODES, 8)
+        tokens_BTHW, actions_BT, mask_BTHW, token_vectors_KD=vectors_KD, distance_vectors_KC=torch.randn(CODES, 8)
     ).metrics
     visible_BTHW = tokens_BTHW.clone()
     visible_BTHW[0, frame_hidden, 1, 3] = model.mask_token
@@ -109,6 +109,95 @@ def test_embeddings_get_a_tenth_of_their_gradient() -> None:
     )
 
 
+def test_frame_masks_have_a_complete_past() -> None:
+    """Before a clip's drawn frame nothing is hidden; that frame is hidden completely in about half of the clips."""
+    model, clips, frames = dynamics(alignment="aligned", masking="frame"), 4_000, FRAMES - 1
+    tokens_BTHW = torch.zeros(clips, FRAMES, *GRID, dtype=torch.int64)
+    mask_BTHW = model.draw_mask(tokens_BTHW, torch.Generator().manual_seed(1))
+    assert mask_BTHW.shape == (clips, frames, *GRID)
+    hidden_BT = mask_BTHW.float().mean(dim=(2, 3))
+    first_B = (hidden_BT.cumsum(dim=1) == 0).sum(dim=1)  # of the frames with something hidden
+    shares = torch.bincount(first_B, minlength=frames + 1) / clips
+    assert (shares[:frames] - 1 / frames).abs().max() < 0.05  # the drawn frame is uniform
+    drawn_B = hidden_BT[torch.arange(clips), first_B.clamp(max=frames - 1)]
+    assert abs((drawn_B == 1).float().mean() - 0.5) < 0.1
+    later = hidden_BT[first_B == 0][:, 1:]
+    assert abs(later.mean() - 2 / math.pi) < 0.02  # the mean of cos(π/2 · u)
+
+
+def test_paired_masks_hide_half_of_the_frames_completely() -> None:
+    model = dynamics(alignment="aligned", masking="paired")
+    tokens_BTHW = torch.zeros(2_000, FRAMES, 16, 16, dtype=torch.int64)
+    hidden_BT = model.draw_mask(tokens_BTHW, torch.Generator().manual_seed(1)).float().mean(dim=(2, 3))
+    empty_T = (hidden_BT == 1).float().mean(dim=0)
+    assert (empty_T - 0.5).abs().max() < 0.06  # a rate near 1 may hide all of a frame, too
+    assert abs(hidden_BT.mean() - (0.5 + 0.5 * 2 / math.pi)) < 0.01
+
+
+@pytest.mark.parametrize("conditioning", ["one_hot", "embedding", "scale"])
+@torch.no_grad()
+def test_paired_training_shows_what_decoding_shows(conditioning: str) -> None:
+    """Each frame's cross-entropy is that of a pass over the true frames before it and its own visible tokens."""
+    model = dynamics(
+        alignment="aligned", masking="paired", conditioning=conditioning, actions_at="every_block", tdce_weight=0.0
+    )
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    tokens_BTHW, actions_BT, vectors_KD = random_tokens()
+    mask_BTHW = model.draw_mask(tokens_BTHW)
+    found = model.loss(
+        tokens_BTHW, actions_BT, mask_BTHW, token_vectors_KD=vectors_KD, distance_vectors_KC=torch.randn(CODES, 8)
+    )
+    total = 0.0
+    for time in range(1, FRAMES):
+        frame_B1HW, mask_B1HW = tokens_BTHW[:, time : time + 1], mask_BTHW[:, time - 1 : time]
+        clip_BTHW = torch.cat([tokens_BTHW[:, :time], frame_B1HW.masked_fill(mask_B1HW, model.mask_token)], dim=1)
+        log_probs_B1HWK = model(clip_BTHW, actions_BT[:, :time], vectors_KD, first=time).log_softmax(dim=-1)
+        total -= float(log_probs_B1HWK.gather(-1, frame_B1HW[..., None])[..., 0][mask_B1HW].sum())
+    assert float(found.loss) == pytest.approx(total / int(mask_BTHW.sum()), rel=1e-5)
+
+
+def test_changed_tokens_weigh_more() -> None:
+    model = dynamics(tdce_weight=0.0, changed_weight=4.0)
+    tokens_BTHW, actions_BT, vectors_KD = random_tokens()
+    tokens_BTHW[:, 1:, :2] = tokens_BTHW[:, :1, :2]  # the upper half never changes
+    mask_BTHW = torch.ones(1, FRAMES - 1, *GRID, dtype=torch.bool)
+    found = model.loss(
+        tokens_BTHW, actions_BT, mask_BTHW, token_vectors_KD=vectors_KD, distance_vectors_KC=torch.randn(CODES, 8)
+    )
+    hidden_BTHW = torch.cat([torch.full_like(tokens_BTHW[:, 1:], model.mask_token), tokens_BTHW[:, -1:]], dim=1)
+    log_probs_BTHWK = model(hidden_BTHW, actions_BT, vectors_KD).log_softmax(dim=-1)
+    nll_BTHW = -log_probs_BTHWK.gather(-1, tokens_BTHW[:, 1:, ..., None])[..., 0]
+    weights_BTHW = torch.where(tokens_BTHW[:, 1:] != tokens_BTHW[:, :-1], 5.0, 1.0)
+    torch.testing.assert_close(found.loss, (weights_BTHW * nll_BTHW).sum() / weights_BTHW.sum())
+    torch.testing.assert_close(found.metrics["cross_entropy"], nll_BTHW.mean())
+
+
+def test_past_noise_replaces_up_to_its_share() -> None:
+    model = dynamics(alignment="aligned", masking="paired", past_noise=0.4)
+    tokens_BTHW = torch.full((2_000, 3, *GRID), CODES - 1)
+    share_BT = (model.corrupt(tokens_BTHW) != tokens_BTHW).float().mean(dim=(2, 3))
+    assert abs(share_BT.mean() - 0.2 * (1 - 1 / CODES)) < 0.01
+    assert share_BT.max() < 0.9
+    assert torch.equal(dynamics().corrupt(tokens_BTHW), tokens_BTHW)
+
+
+def test_action_dropout_trains_without_actions() -> None:
+    """A clip's loss is that of no action, all zeros, in the given share of clips."""
+    model = dynamics(action_dropout=0.3, tdce_weight=0.0)
+    model.transformer = torch.nn.Identity()
+    seen: list[Tensor] = []
+    model.transformer.forward = lambda x, *_, **__: seen.append(x) or x  # type: ignore[method-assign]
+    clips = 2_000
+    tokens_BTHW, actions_BT = torch.zeros(clips, 2, *GRID, dtype=torch.int64), torch.ones(clips, 1, dtype=torch.int64)
+    mask_BTHW = torch.ones(clips, 1, *GRID, dtype=torch.bool)
+    vectors_KD, distances_KC = torch.randn(CODES, 32), torch.randn(CODES, 8)
+    model.loss(tokens_BTHW, actions_BT, mask_BTHW, token_vectors_KD=vectors_KD, distance_vectors_KC=distances_KC)
+    given_BA = seen[0][:, 0, 0, 0, 32:]
+    assert set(given_BA.sum(dim=1).tolist()) == {0.0, 1.0}
+    assert abs(given_BA[:, 1].mean() - 0.7) < 0.03
+
+
 def test_the_mask_probability_is_uniform_from_one_half_to_one() -> None:
     model, tokens_BTHW = dynamics(), torch.zeros(1, 3, 32, 32, dtype=torch.int64)
     generator = torch.Generator().manual_seed(1)
@@ -120,19 +209,11 @@ def test_the_mask_probability_is_uniform_from_one_half_to_one() -> None:
 
 
 def test_token_distance_by_hand() -> None:
-    codes_KC = torch.tensor([[2.0, 0.0], [0.0, 1.0], [-3.0, 0.0]])
+    vectors_KC = torch.tensor([[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
     probs_MK = torch.tensor([[0.5, 0.3, 0.2], [0.0, 1.0, 0.0]])
     targets_M = torch.tensor([0, 1])
-    # Distances to code 0 are 0, 1, 2: 0.5·0 + 0.3·1 + 0.2·2; all mass on the target costs nothing.
-    torch.testing.assert_close(expected_code_distance(probs_MK, targets_M, codes_KC), torch.tensor([0.7, 0.0]))
-
-
-def test_token_distance_equals_the_table_of_distances() -> None:
-    codes_KC, probs_MK = torch.randn(CODES, 8), torch.randn(10, CODES).softmax(dim=-1)
-    targets_M = torch.randint(0, CODES, (10,))
-    table_KK = 1 - torch.cosine_similarity(codes_KC[:, None], codes_KC[None], dim=-1)
-    wanted = torch.stack([(p * table_KK[:, t]).sum() for p, t in zip(probs_MK, targets_M, strict=True)])
-    torch.testing.assert_close(expected_code_distance(probs_MK, targets_M, codes_KC), wanted)
+    # Squared distances to vector 0 are 0, 5, 9: 0.5·0 + 0.3·5 + 0.2·9; all mass on the target costs nothing.
+    torch.testing.assert_close(expected_code_distance(probs_MK, targets_M, vectors_KC), torch.tensor([3.3, 0.0]))
 
 
 def test_the_loss_adds_lambda_times_the_token_distance() -> None:
@@ -161,7 +242,18 @@ def test_too_many_frames_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"alignment": "both"}, {"conditioning": "film"}, {"tdce_weight": -1.0}, {"num_actions": 0}, {"max_frames": 1}],
+    [
+        {"alignment": "both"},
+        {"masking": "token"},
+        {"masking": "frame", "alignment": "shifted"},
+        {"masking": "frame", "alignment": "aligned", "past_noise": 0.1},
+        {"conditioning": "film"},
+        {"tdce_weight": -1.0},
+        {"changed_weight": -1.0},
+        {"action_dropout": 1.0},
+        {"num_actions": 0},
+        {"max_frames": 1},
+    ],
 )
 def test_impossible_configs_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match="allowed"):

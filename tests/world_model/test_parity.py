@@ -83,7 +83,7 @@ def test_guided_logits_and_losses(guided: GenieReduxG, expected: dict[str, Tenso
         expected["actions_BT"],
         expected["mask_BTHW"],
         token_vectors_KD=tokenizer.token_vectors(),
-        code_vectors_KC=tokenizer.code_vectors(),
+        distance_vectors_KC=tokenizer.distance_vectors(),
     ).metrics
     assert_close(metrics["cross_entropy"], expected["ce_loss"])
     assert_close(metrics["token_distance"], expected["tdce_penalty"])

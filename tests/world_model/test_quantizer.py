@@ -85,3 +85,32 @@ def test_codes_are_looked_up_in_fp32_under_autocast() -> None:
     tokens = codebook(vectors).tokens
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(codebook(vectors).tokens, tokens)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_token_has_no_distance_from_itself(kind: str) -> None:
+    codebook = quantizer(kind)
+    codebook(torch.randn(2, 3, 4, 4, DIM))  # an "ema" codebook starts from the first training batch
+    vectors_KC = codebook.distance_vectors().detach()
+    distances_KK = torch.cdist(vectors_KC, vectors_KC).square()
+    assert distances_KK.diagonal().abs().max() < 1e-5
+    assert distances_KK.mean() == pytest.approx(1.0, abs=0.4)  # so that λ means about the same for every codebook
+
+
+def test_fsq_neighbours_are_alike_wherever_they_lie() -> None:
+    """One level apart is as far through the middle as elsewhere, and nearer than two levels."""
+    codebook = quantizer("fsq")
+    codes_KC, vectors_KC = codebook.code_vectors().detach(), codebook.distance_vectors().detach()
+    steps_KK = ((codes_KC[:, None] - codes_KC[None]) * torch.tensor([2.0, 2.0, 1.0])).abs()  # in levels of 5, 4, 3
+    distances_KK = torch.cdist(vectors_KC, vectors_KC).square()
+    first = (steps_KK[..., 1:] == 0).all(dim=-1)  # pairs that differ in the first dimension only
+    by_levels = [distances_KK[first & (steps_KK[..., 0] == levels)] for levels in (0, 1, 2)]
+    for distances, levels in zip(by_levels, (0, 1, 4), strict=True):
+        torch.testing.assert_close(distances, torch.full_like(distances, levels * float(by_levels[1].mean())))
+
+
+def test_cosine_distances_are_those_of_the_paper() -> None:
+    codebook = quantizer("cosine")
+    codes_KC, vectors_KC = codebook.code_vectors().detach(), codebook.distance_vectors().detach()
+    wanted_KK = 1 - torch.cosine_similarity(codes_KC[:, None], codes_KC[None], dim=-1)
+    torch.testing.assert_close(torch.cdist(vectors_KC, vectors_KC).square(), wanted_KK, rtol=0, atol=1e-5)

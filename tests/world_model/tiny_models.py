@@ -72,3 +72,11 @@ def train(module: nn.Module, loss: Callable[[], Tensor], steps: int) -> None:
         optimizer.zero_grad()
         loss().backward()
         optimizer.step()
+
+
+def shown_actions(batch: int = 8, frames: int = FRAMES) -> tuple[Tensor, Tensor]:
+    """Clips whose frames are pictures of the actions that led to them: [B, T, H, W, C], [B, T−1]."""
+    seed = torch.Generator().manual_seed(0)
+    pictures = torch.randint(256, (ACTIONS, SIZE, SIZE, 3), dtype=torch.uint8, generator=seed)
+    actions = torch.randint(0, ACTIONS, (batch, frames))
+    return pictures[actions], actions[:, 1:]

@@ -62,6 +62,13 @@ class Quantizer(nn.Module, ABC):
     def code_vectors(self) -> Tensor:
         """The codes themselves, [K, C]."""
 
+    def distance_vectors(self) -> Tensor:
+        """Vectors [K, C] whose squared Euclidean distance says how unlike two tokens are (for TDCE).
+
+        Here the cosine distance of their codes, 1 − cos, in [0, 2].
+        """
+        return F.normalize(self.code_vectors(), dim=-1) / math.sqrt(2)
+
     @abstractmethod
     def project_out(self, codes: Tensor) -> Tensor:
         """[..., C] → [..., D]."""
@@ -140,6 +147,12 @@ class FSQQuantizer(Quantizer):
 
     def code_vectors(self) -> Tensor:
         return self.fsq.implicit_codebook
+
+    def distance_vectors(self) -> Tensor:
+        """As in the interface. A code is a place in a grid, so its distance is Euclidean; the mean of all pairs is 1,
+        about as for the cosine distance of random codes."""
+        codes_KC = self.fsq.implicit_codebook
+        return codes_KC / (2 * codes_KC.var(dim=0, correction=0).sum()).sqrt()
 
     def project_out(self, codes: Tensor) -> Tensor:
         return self.fsq.project_out(codes)

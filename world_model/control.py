@@ -1,0 +1,66 @@
+"""How much a world model's prediction depends on the action: what teacher forcing shows long before any picture does.
+
+The last frame of a clip is hidden completely, its past is given, and the likelihood of its true tokens is compared under
+the true action and under every other one. Only tokens that changed since the frame before count.
+
+The measures are ours; for next-frame prediction given a complete past see MAGI (arXiv 2501.12389), for ΔPSNR, which
+needs decoded frames, Genie (Bruce et al., 2024, arXiv 2402.15391, Sec. 3).
+Axes: B batch, T frames, A actions, H W pixels in `frames_BTHWC`, C colour channels.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from world_model.genie import GenieReduxG
+
+
+class ActionLikelihoods(NamedTuple):
+    """How well the last frame's changed tokens are predicted under each action."""
+
+    nll_BA: Tensor  # negative log-likelihood of a clip's changed tokens, summed, in nats
+    changed_B: Tensor  # how many tokens changed
+
+    def control(self, actions_B: Tensor) -> dict[str, Tensor]:
+        """Control over the clips whose frame changed, given the true last actions int64 [B]; {} without such a clip.
+
+        nll_changed: nats per changed token under the true action. nll_gap: how many more the other actions need, on
+        average. action_accuracy: share of clips in which the true action has the highest likelihood; chance is 1/A.
+        """
+        moved_B = self.changed_B > 0
+        if not moved_B.any():
+            return {}
+        nll_BA, actions_B, changed = self.nll_BA[moved_B], actions_B[moved_B], self.changed_B.sum()
+        true_B = nll_BA.gather(1, actions_B[:, None])[:, 0]
+        others_B = (nll_BA.sum(dim=1) - true_B) / (nll_BA.shape[1] - 1)
+        return {
+            "nll_changed": true_B.sum() / changed,
+            "nll_gap": (others_B - true_B).sum() / changed,
+            "action_accuracy": (nll_BA.argmin(dim=1) == actions_B).float().mean(),
+        }
+
+
+@torch.no_grad()
+def action_likelihoods(model: GenieReduxG, frames_BTHWC: Tensor, actions_BT: Tensor) -> ActionLikelihoods:
+    """Likelihood of the last frame of clips under each possible last action.
+
+    Args:
+        model: the world model.
+        frames_BTHWC: uint8, at least two frames.
+        actions_BT: int64 [B, T−1], the actions between them; the last one is not used.
+    """
+    tokens_BTHW = model.tokenizer.encode(frames_BTHWC)
+    past_BTHW, targets_BHW = tokens_BTHW[:, :-1], tokens_BTHW[:, -1]
+    changed_BHW = targets_BHW != past_BTHW[:, -1]
+    asked_BTHW = torch.cat([past_BTHW, torch.full_like(targets_BHW[:, None], model.dynamics.mask_token)], dim=1)
+    nll_BA = []
+    for action in range(model.num_actions):
+        given_BT = torch.cat([actions_BT[:, :-1], torch.full_like(actions_BT[:, -1:], action)], dim=1)
+        logits_B1HWK = model.dynamics(
+            asked_BTHW, given_BT, model.tokenizer.token_vectors(), first=asked_BTHW.shape[1] - 1
+        )
+        nll_BHW = F.cross_entropy(logits_B1HWK[:, 0].float().movedim(-1, 1), targets_BHW, reduction="none")
+        nll_BA.append((nll_BHW * changed_BHW).sum(dim=(1, 2)))
+    return ActionLikelihoods(torch.stack(nll_BA, dim=1), changed_BHW.sum(dim=(1, 2)))
