@@ -33,9 +33,7 @@ class CachedPredictor:
     """
 
     @torch.no_grad()
-    def __init__(
-        self, dynamics: Dynamics, token_vectors_KD: Tensor, actions: Tensor, *, guidance: float = 0.0
-    ) -> None:
+    def __init__(self, dynamics: Dynamics, token_vectors_KD: Tensor, actions: Tensor, *, guidance: float = 0.0) -> None:
         if guidance and not dynamics.config.action_dropout:
             raise ValueError(f"guidance is {guidance}, allowed for a model trained without action_dropout: 0")
         self._guidance = guidance

@@ -1,7 +1,7 @@
-"""How much a world model's prediction depends on the action: what teacher forcing shows long before any picture does.
+"""How much a world model's prediction depends on the action, seen long before any decoded picture shows it.
 
-The last frame of a clip is hidden completely, its past is given, and the likelihood of its true tokens is compared under
-the true action and under every other one. Only tokens that changed since the frame before count.
+The last frame of a clip is hidden completely, its past is given, and the likelihood of its true tokens is compared
+under the true action and under every other one. Only tokens that changed since the frame before count.
 
 The measures are ours; for next-frame prediction given a complete past see MAGI (arXiv 2501.12389), for ΔPSNR, which
 needs decoded frames, Genie (Bruce et al., 2024, arXiv 2402.15391, Sec. 3).

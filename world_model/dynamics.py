@@ -11,9 +11,8 @@ Axes: B batch, T frames, H W token grid, N = H·W, D width of embeddings, E widt
 C dimensions of a code, M masked positions.
 """
 
-import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +22,9 @@ from torch import Tensor, nn
 from world_model.layers.checks import check_length, check_positive
 from world_model.layers.position_bias import ContinuousPositionBias
 from world_model.layers.transformer import SpatioTemporalTransformer, TransformerCache
+from world_model.objective import DynamicsOutput, Masking, draw_mask, replace_some, token_loss
 
 GRADIENT_SHRINK = 0.1  # share of the gradient that reaches the embeddings; published code, after CogView
-EMPTY_SHARE = 0.5  # of frames that are hidden completely, with masking by frame; ours
-MASK_PROBABILITY = (0.5, 1.0)  # drawn per batch, uniformly; Genie, Sec. 2.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +41,13 @@ class DynamicsConfig:
     # "input": once, as in the published code; "every_block": again before each block, as the paper's Sec. 3 has it
     actions_at: Literal["input", "every_block"] = "input"
     alignment: Literal["shifted", "aligned"] = "shifted"  # published code
-    # What training hides: see `draw_mask` and `loss`. "clip" is published; the others, ours, are for "aligned"
-    masking: Literal["clip", "frame", "paired"] = "clip"
+    # What training hides: see objective.py and `loss`. "clip" is published; the others, ours, are for "aligned"
+    masking: Masking = "clip"
     changed_weight: float = 0.0  # additional weight in the loss of tokens that differ from the last frame's; ours
     past_noise: float = 0.0  # up to this share of a known frame's tokens is replaced at random, if "paired"; ours
+    # Share of clips of which each known frame is, with probability 1/2, the model's own prediction, if "paired"
+    # (after Self Forcing, arXiv 2506.08009; here in one decoding step, without gradient)
+    self_decoded: float = 0.0
     action_dropout: float = 0.0  # share of clips that are trained without actions, for guidance in decoding
     token_input_scale: float = 10.0  # of the code vectors added to visible tokens; published code; 0: no token input
     tdce_weight: float = 3.0  # λ of the token distance cross-entropy; published code
@@ -65,7 +66,7 @@ class DynamicsConfig:
         for name in ("token_input_scale", "tdce_weight", "changed_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)}, allowed: 0 or more")
-        for name in ("past_noise", "action_dropout"):
+        for name in ("past_noise", "self_decoded", "action_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)}, allowed: 0 to below 1")
         if self.masking != "clip" and self.alignment != "aligned":
@@ -73,20 +74,14 @@ class DynamicsConfig:
                 f"DynamicsConfig: masking is {self.masking!r} and alignment {self.alignment!r}, "
                 "allowed with it: 'aligned'"
             )
-        if self.past_noise and self.masking != "paired":
-            raise ValueError(
-                f"DynamicsConfig: past_noise is {self.past_noise} and masking {self.masking!r}, "
-                "allowed with it: 'paired'"
-            )
+        for name in ("past_noise", "self_decoded"):
+            if getattr(self, name) and self.masking != "paired":
+                raise ValueError(
+                    f"DynamicsConfig: {name} is {getattr(self, name)} and masking {self.masking!r}, "
+                    "allowed with it: 'paired'"
+                )
         if self.max_frames < 2:
             raise ValueError(f"DynamicsConfig: max_frames is {self.max_frames}, allowed: 2 or more")
-
-
-class DynamicsOutput(NamedTuple):
-    """Result of a training pass."""
-
-    loss: Tensor  # scalar: cross-entropy + λ · token distance
-    metrics: dict[str, Tensor]  # scalars without gradient
 
 
 class Dynamics(nn.Module):
@@ -130,33 +125,8 @@ class Dynamics(nn.Module):
         return self.to_logits(self.features(tokens_BTHW, actions, token_vectors_KD)[:, first - 1 :])
 
     def draw_mask(self, tokens_BTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A training mask [B, T−1, H, W], by `config.masking`.
-
-        "clip": all entries are True with the same probability, drawn per batch from [0.5, 1].
-
-        "paired": half of the frames are hidden completely, the others at a rate cos(π/2 · u) each, u uniform in [0, 1).
-
-        "frame": a frame is drawn for each clip. Earlier frames are visible, it is hidden as in "paired", and later ones
-        at a rate cos(π/2 · u) each (a complete past and masks by frame: MAGI, arXiv 2501.12389).
-        """
-        shape = tokens_BTHW[:, 1:].shape
-
-        def uniform(*size: int) -> Tensor:
-            return torch.rand(size, generator=generator, device=tokens_BTHW.device)
-
-        if self.config.masking == "clip":
-            low, high = MASK_PROBABILITY
-            probability = low + (high - low) * uniform()
-            return uniform(*shape) < probability
-        clips, frames = shape[:2]
-        rate_BT = torch.cos(math.pi / 2 * uniform(clips, frames))
-        empty_BT = uniform(clips, frames) < EMPTY_SHARE
-        if self.config.masking == "frame":
-            number_T = torch.arange(frames, device=tokens_BTHW.device)
-            drawn_B1 = (uniform(clips, 1) * frames).long()
-            empty_BT = empty_BT & (number_T == drawn_B1)
-            rate_BT = rate_BT.masked_fill(number_T < drawn_B1, 0.0)
-        return uniform(*shape) < rate_BT.masked_fill(empty_BT, 1.0)[:, :, None, None]
+        """A training mask [B, T−1, H, W] for clips of tokens; see `objective.draw_mask`."""
+        return draw_mask(tokens_BTHW[:, 1:], self.config.masking, generator)
 
     def loss(
         self,
@@ -186,7 +156,9 @@ class Dynamics(nn.Module):
         first, targets_BTHW = tokens_BTHW[:, :1], tokens_BTHW[:, 1:]
         inputs = self.token_inputs(token_vectors_KD), self.spatial_bias()
         if config.masking == "paired":
-            known_BTHW = self.corrupt(tokens_BTHW[:, :-1], generator)
+            known_BTHW = replace_some(tokens_BTHW[:, :-1], config.past_noise, self.codes, generator)
+            if config.self_decoded:
+                known_BTHW = self.own_past(known_BTHW, conditions_BTE, *inputs, generator)
             pairs_BTHW = torch.cat([known_BTHW, targets_BTHW.masked_fill(mask_BTHW, hidden)])
             features_BTHWE = self.stream(pairs_BTHW, conditions_BTE, *inputs, paired=True).chunk(2)[1]
         elif config.alignment == "aligned":
@@ -195,26 +167,14 @@ class Dynamics(nn.Module):
         else:
             visible_BTHW = tokens_BTHW[:, :-1].masked_fill(mask_BTHW, hidden)
             features_BTHWE = self.stream(visible_BTHW, conditions_BTE, *inputs)
-        logits_MK = self.to_logits(features_BTHWE[mask_BTHW])
-        targets_M = targets_BTHW[mask_BTHW]
-        log_probs_MK = logits_MK.float().log_softmax(dim=-1)
-        target_log_probs_M = log_probs_MK.gather(-1, targets_M[:, None])[:, 0]
-        cross_entropy = loss = -target_log_probs_M.mean()
-        changed_M = (targets_BTHW != tokens_BTHW[:, :-1])[mask_BTHW].float()
-        if config.changed_weight:
-            weights_M = 1 + config.changed_weight * changed_M
-            loss = -(weights_M * target_log_probs_M).sum() / weights_M.sum()
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.tdce_weight > 0):
-            token_distance = expected_code_distance(log_probs_MK.exp(), targets_M, distance_vectors_KC).mean()
-        if self.config.tdce_weight:
-            loss = loss + self.config.tdce_weight * token_distance
-        metrics = {
-            "loss": loss.detach(),
-            "cross_entropy": cross_entropy.detach(),
-            "token_distance": token_distance.detach(),
-            "accuracy": (target_log_probs_M == log_probs_MK.amax(dim=-1)).float().mean(),
-        }
-        return DynamicsOutput(loss, metrics)
+        return token_loss(
+            self.to_logits(features_BTHWE[mask_BTHW]),
+            targets_BTHW[mask_BTHW],
+            (targets_BTHW != tokens_BTHW[:, :-1])[mask_BTHW],
+            distance_vectors_KC=distance_vectors_KC,
+            tdce_weight=config.tdce_weight,
+            changed_weight=config.changed_weight,
+        )
 
     def features(self, tokens_BTHW: Tensor, actions: Tensor, token_vectors_KD: Tensor) -> Tensor:
         """Stream after the transformer, from which frames 1..T−1 are predicted: [B, T−1, H, W, E].
@@ -292,19 +252,6 @@ class Dynamics(nn.Module):
             actions = actions * kept_B[:, None, None].to(actions.dtype)
         return actions if self.config.alignment == "shifted" else F.pad(actions, (0, 0, 1, 0))
 
-    def corrupt(self, tokens_BTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The tokens with a share of each frame's replaced at random; the shares are uniform in [0, `past_noise`).
-
-        Decoding errors of earlier frames look alike, so a model that has seen such frames drifts less.
-        """
-        if not self.config.past_noise:
-            return tokens_BTHW
-        device, frames = tokens_BTHW.device, tokens_BTHW.shape[:2]
-        share_BT = torch.rand(frames, generator=generator, device=device) * self.config.past_noise
-        replaced_BTHW = torch.rand(tokens_BTHW.shape, generator=generator, device=device) < share_BT[:, :, None, None]
-        random_BTHW = torch.randint(self.codes, tokens_BTHW.shape, generator=generator, device=device)
-        return torch.where(replaced_BTHW, random_BTHW, tokens_BTHW)
-
     def token_inputs(self, token_vectors_KD: Tensor) -> Tensor:
         """What is added to the embedding of each token, [K+1, D]: its scaled code vector; zeros for the mask."""
         return F.pad(token_vectors_KD * self.config.token_input_scale, (0, 0, 0, 1))
@@ -322,12 +269,32 @@ class Dynamics(nn.Module):
             x_BTHWD = x_BTHWD + F.embedding(tokens_BTHW, token_inputs_KD)
         return x_BTHWD
 
+    @torch.no_grad()
+    def own_past(
+        self,
+        known_BTHW: Tensor,
+        conditions_BTE: Tensor,
+        token_inputs_KD: Tensor,
+        spatial_bias_hNN: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Known frames 0..T−2, some of them (never the first) as the model predicts them from those before.
 
-def expected_code_distance(probs_MK: Tensor, targets_M: Tensor, vectors_KC: Tensor) -> Tensor:
-    """Σ_k p_mk · |v_k − v_target|², [M] (TDCE; CVPR paper, Sec. 3), with `Tokenizer.distance_vectors()`.
-
-    The square makes it linear in the moments Σ p·v and Σ p·|v|², so no K×K table is needed.
-    """
-    squares_K, targets_MC = vectors_KC.square().sum(dim=-1), vectors_KC[targets_M]
-    mixed_M = ((probs_MK @ vectors_KC) * targets_MC).sum(dim=-1)
-    return probs_MK @ squares_K - 2 * mixed_M + squares_K[targets_M]
+        In a share `self_decoded` of the clips, each frame is replaced with probability 1/2: what decoding shows a model
+        is its own frames.
+        """
+        clips, frames = known_BTHW.shape[:2]
+        drawn_B1 = torch.rand((clips, 1), generator=generator, device=known_BTHW.device) < self.config.self_decoded
+        own_BT = drawn_B1 & (torch.rand((clips, frames - 1), generator=generator, device=known_BTHW.device) < 0.5)
+        picked = own_BT.any(dim=1).nonzero()[:, 0]
+        if not len(picked):
+            return known_BTHW
+        past_BTHW = known_BTHW[picked]
+        pairs_BTHW = torch.cat([past_BTHW[:, :-1], torch.full_like(past_BTHW[:, 1:], self.mask_token)])
+        features_BTHWE = self.stream(
+            pairs_BTHW, conditions_BTE[picked, :frames], token_inputs_KD, spatial_bias_hNN, paired=True
+        ).chunk(2)[1]
+        predicted_BTHW = self.to_logits(features_BTHWE).argmax(dim=-1)
+        known_BTHW = known_BTHW.clone()
+        known_BTHW[picked, 1:] = torch.where(own_BT[picked][:, :, None, None], predicted_BTHW, past_BTHW[:, 1:])
+        return known_BTHW

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from world_model import maskgit
 from world_model.cached import CachedPredictor
-from world_model.dynamics import Dynamics, DynamicsConfig, DynamicsOutput
+from world_model.dynamics import Dynamics, DynamicsConfig
 from world_model.latent_actions import LatentActionConfig, LatentActionModel
 from world_model.layers.checks import check_actions, check_frames, check_length
 from world_model.maskgit import DecodingConfig
+from world_model.objective import DynamicsOutput
 from world_model.tokenizer import Tokenizer, TokenizerConfig
 from world_model.uncertainty import PREDICTED_FRAMES, PRIME_FRAMES, token_entropy
 
@@ -132,9 +133,7 @@ class _WorldModel(nn.Module, ABC):
             )
         prime_tokens_BTHW = self.tokenizer.encode(prime_frames_BTHWC)
         predicted_BTHW = maskgit.decode(
-            CachedPredictor(
-                self.dynamics, self.tokenizer.token_vectors(), actions, guidance=decoding.guidance
-            ),
+            CachedPredictor(self.dynamics, self.tokenizer.token_vectors(), actions, guidance=decoding.guidance),
             prime_tokens_BTHW,
             frames,
             mask_token=self.dynamics.mask_token,

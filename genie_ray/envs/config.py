@@ -17,7 +17,7 @@ class EnvConfig:
     fit: Literal["pad", "stretch"] = "pad"  # how the console's picture becomes a square
     action_set: str = "paper"  # a name in games/actions.yaml, or actions joined by commas
     integrations: tuple[str, ...] = ()  # folders with your own games, see roms.add_integrations
-    coinrun_mode: Literal["easy", "hard"] = "hard"  # CoinRun's levels; procgen's default, Genie's data (arXiv 2402.15391)
+    coinrun_mode: Literal["easy", "hard"] = "hard"  # procgen's default, and Genie's data (arXiv 2402.15391)
     paint_vel_info: bool = False  # CoinRun: paint the player's speed into a corner of the picture; procgen's default
     coinrun_levels: tuple[int, int] = (0, 10_000)  # the first, and how many; Genie's data (arXiv 2402.15391)
 

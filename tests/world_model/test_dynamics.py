@@ -1,13 +1,12 @@
 """The dynamics: sizes, causality, hand-calculated losses, learning."""
 
-import math
-
 import pytest
 import torch
 from tiny_models import ACTIONS, FRAMES, GRID, dynamics_config, guided_model, moving_square, random_clip, train
 from torch import Tensor
 
-from world_model.dynamics import Dynamics, DynamicsConfig, expected_code_distance
+from world_model.dynamics import Dynamics, DynamicsConfig
+from world_model.objective import expected_code_distance
 
 CODES = 32
 ALIGNMENTS = ["shifted", "aligned"]
@@ -109,31 +108,6 @@ def test_embeddings_get_a_tenth_of_their_gradient() -> None:
     )
 
 
-def test_frame_masks_have_a_complete_past() -> None:
-    """Before a clip's drawn frame nothing is hidden; that frame is hidden completely in about half of the clips."""
-    model, clips, frames = dynamics(alignment="aligned", masking="frame"), 4_000, FRAMES - 1
-    tokens_BTHW = torch.zeros(clips, FRAMES, *GRID, dtype=torch.int64)
-    mask_BTHW = model.draw_mask(tokens_BTHW, torch.Generator().manual_seed(1))
-    assert mask_BTHW.shape == (clips, frames, *GRID)
-    hidden_BT = mask_BTHW.float().mean(dim=(2, 3))
-    first_B = (hidden_BT.cumsum(dim=1) == 0).sum(dim=1)  # of the frames with something hidden
-    shares = torch.bincount(first_B, minlength=frames + 1) / clips
-    assert (shares[:frames] - 1 / frames).abs().max() < 0.05  # the drawn frame is uniform
-    drawn_B = hidden_BT[torch.arange(clips), first_B.clamp(max=frames - 1)]
-    assert abs((drawn_B == 1).float().mean() - 0.5) < 0.1
-    later = hidden_BT[first_B == 0][:, 1:]
-    assert abs(later.mean() - 2 / math.pi) < 0.02  # the mean of cos(π/2 · u)
-
-
-def test_paired_masks_hide_half_of_the_frames_completely() -> None:
-    model = dynamics(alignment="aligned", masking="paired")
-    tokens_BTHW = torch.zeros(2_000, FRAMES, 16, 16, dtype=torch.int64)
-    hidden_BT = model.draw_mask(tokens_BTHW, torch.Generator().manual_seed(1)).float().mean(dim=(2, 3))
-    empty_T = (hidden_BT == 1).float().mean(dim=0)
-    assert (empty_T - 0.5).abs().max() < 0.06  # a rate near 1 may hide all of a frame, too
-    assert abs(hidden_BT.mean() - (0.5 + 0.5 * 2 / math.pi)) < 0.01
-
-
 @pytest.mark.parametrize("conditioning", ["one_hot", "embedding", "scale"])
 @torch.no_grad()
 def test_paired_training_shows_what_decoding_shows(conditioning: str) -> None:
@@ -173,15 +147,6 @@ def test_changed_tokens_weigh_more() -> None:
     torch.testing.assert_close(found.metrics["cross_entropy"], nll_BTHW.mean())
 
 
-def test_past_noise_replaces_up_to_its_share() -> None:
-    model = dynamics(alignment="aligned", masking="paired", past_noise=0.4)
-    tokens_BTHW = torch.full((2_000, 3, *GRID), CODES - 1)
-    share_BT = (model.corrupt(tokens_BTHW) != tokens_BTHW).float().mean(dim=(2, 3))
-    assert abs(share_BT.mean() - 0.2 * (1 - 1 / CODES)) < 0.01
-    assert share_BT.max() < 0.9
-    assert torch.equal(dynamics().corrupt(tokens_BTHW), tokens_BTHW)
-
-
 def test_action_dropout_trains_without_actions() -> None:
     """A clip's loss is that of no action, all zeros, in the given share of clips."""
     model = dynamics(action_dropout=0.3, tdce_weight=0.0)
@@ -196,16 +161,6 @@ def test_action_dropout_trains_without_actions() -> None:
     given_BA = seen[0][:, 0, 0, 0, 32:]
     assert set(given_BA.sum(dim=1).tolist()) == {0.0, 1.0}
     assert abs(given_BA[:, 1].mean() - 0.7) < 0.03
-
-
-def test_the_mask_probability_is_uniform_from_one_half_to_one() -> None:
-    model, tokens_BTHW = dynamics(), torch.zeros(1, 3, 32, 32, dtype=torch.int64)
-    generator = torch.Generator().manual_seed(1)
-    shares = torch.tensor([model.draw_mask(tokens_BTHW, generator).float().mean() for _ in range(400)])
-    assert shares.min() > 0.45
-    assert shares.max() <= 1
-    assert abs(shares.mean() - 0.75) < 0.03
-    assert abs(shares.std() - 0.5 / math.sqrt(12)) < 0.02  # of a uniform distribution on [0.5, 1]
 
 
 def test_token_distance_by_hand() -> None:

@@ -1,0 +1,47 @@
+"""Which tokens training hides, and which it replaces."""
+
+import math
+
+import torch
+
+from world_model.objective import draw_mask, replace_some
+
+
+def test_frame_masks_have_a_complete_past() -> None:
+    """Before a clip's drawn frame nothing is hidden; that frame is hidden completely in about half of the clips."""
+    clips, frames = 4_000, 5
+    mask_BTHW = draw_mask(torch.zeros(clips, frames, 4, 4), "frame", torch.Generator().manual_seed(1))
+    assert mask_BTHW.shape == (clips, frames, 4, 4)
+    hidden_BT = mask_BTHW.float().mean(dim=(2, 3))
+    first_B = (hidden_BT.cumsum(dim=1) == 0).sum(dim=1)  # of the frames with something hidden
+    shares = torch.bincount(first_B, minlength=frames + 1) / clips
+    assert (shares[:frames] - 1 / frames).abs().max() < 0.05  # the drawn frame is uniform
+    drawn_B = hidden_BT[torch.arange(clips), first_B.clamp(max=frames - 1)]
+    assert abs((drawn_B == 1).float().mean() - 0.5) < 0.1
+    later = hidden_BT[first_B == 0][:, 1:]
+    assert abs(later.mean() - 2 / math.pi) < 0.02  # the mean of cos(π/2 · u)
+
+
+def test_paired_masks_hide_half_of_the_frames_completely() -> None:
+    mask_BTHW = draw_mask(torch.zeros(2_000, 5, 16, 16), "paired", torch.Generator().manual_seed(1))
+    hidden_BT = mask_BTHW.float().mean(dim=(2, 3))
+    empty_T = (hidden_BT == 1).float().mean(dim=0)
+    assert (empty_T - 0.5).abs().max() < 0.06  # a rate near 1 may hide all of a frame, too
+    assert abs(hidden_BT.mean() - (0.5 + 0.5 * 2 / math.pi)) < 0.01
+
+
+def test_the_mask_probability_is_uniform_from_one_half_to_one() -> None:
+    tokens_BTHW, generator = torch.zeros(1, 2, 32, 32), torch.Generator().manual_seed(1)
+    shares = torch.tensor([draw_mask(tokens_BTHW, "clip", generator).float().mean() for _ in range(400)])
+    assert shares.min() > 0.45
+    assert shares.max() <= 1
+    assert abs(shares.mean() - 0.75) < 0.03
+    assert abs(shares.std() - 0.5 / math.sqrt(12)) < 0.02  # of a uniform distribution on [0.5, 1]
+
+
+def test_past_noise_replaces_up_to_its_share() -> None:
+    tokens_BTHW = torch.full((2_000, 3, 8, 8), 31)
+    share_BT = (replace_some(tokens_BTHW, 0.4, codes=32) != tokens_BTHW).float().mean(dim=(2, 3))
+    assert abs(share_BT.mean() - 0.2 * 31 / 32) < 0.01  # one in 32 is replaced by itself
+    assert share_BT.max() < 0.7
+    assert torch.equal(replace_some(tokens_BTHW, 0.0, codes=32), tokens_BTHW)
