@@ -160,7 +160,7 @@ class Dynamics(nn.Module):
             if config.self_decoded:
                 known_BTHW = self.own_past(known_BTHW, conditions_BTE, *inputs, generator)
             pairs_BTHW = torch.cat([known_BTHW, targets_BTHW.masked_fill(mask_BTHW, hidden)])
-            features_BTHWE = self.stream(pairs_BTHW, conditions_BTE, *inputs, paired=True).chunk(2)[1]
+            features_BTHWE = self.stream(pairs_BTHW, conditions_BTE, *inputs, paired=True)
         elif config.alignment == "aligned":
             visible_BTHW = torch.cat([first, targets_BTHW.masked_fill(mask_BTHW, hidden)], dim=1)
             features_BTHWE = self.stream(visible_BTHW, conditions_BTE, *inputs)[:, 1:]
@@ -293,7 +293,7 @@ class Dynamics(nn.Module):
         pairs_BTHW = torch.cat([past_BTHW[:, :-1], torch.full_like(past_BTHW[:, 1:], self.mask_token)])
         features_BTHWE = self.stream(
             pairs_BTHW, conditions_BTE[picked, :frames], token_inputs_KD, spatial_bias_hNN, paired=True
-        ).chunk(2)[1]
+        )
         predicted_BTHW = self.to_logits(features_BTHWE).argmax(dim=-1)
         known_BTHW = known_BTHW.clone()
         known_BTHW[picked, 1:] = torch.where(own_BT[picked][:, :, None, None], predicted_BTHW, past_BTHW[:, 1:])

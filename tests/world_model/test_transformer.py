@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from world_model.layers.position_bias import causal_alibi_bias
-from world_model.layers.transformer import Attention, PositionEncodingGenerator, SpatioTemporalTransformer, attend
+from world_model.layers.attention import Attention, attend
+from world_model.layers.transformer import PositionEncodingGenerator, SpatioTemporalTransformer
 
 
 def test_peg_is_a_causal_depthwise_convolution() -> None:

@@ -19,10 +19,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from world_model.layers.attention import Attention, HalfBlockCache
 from world_model.layers.position_bias import causal_alibi_bias
 
-ATTENTION_SCALE = 8.0  # cosine similarities lie in [−1, 1]; the fixed factor lets the softmax become sharp
-PACKED_LENGTH = 32  # up to this, short sequences are packed into one attention problem on a CPU
 FEED_FORWARD_MULTIPLE = 4  # × 2/3, since a gated unit has two input projections
 
 Order = Literal["st", "ts"]
@@ -68,81 +67,6 @@ class PositionEncodingGenerator(nn.Module):
         return out
 
 
-class Attention(nn.Module):
-    """Cosine-similarity attention over the second-to-last axis: [..., S, D] → the same.
-
-    Queries and keys are L2-normalised and scaled per dimension. As published, only the queries see the pre-norm;
-    keys and values are projected from the un-normalised input.
-    """
-
-    def __init__(self, dim: int, heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(dim, bias=False)
-        self.to_q = nn.Linear(dim, heads * head_dim, bias=False)
-        self.to_kv = nn.Linear(dim, 2 * heads * head_dim, bias=False)
-        self.q_scale = nn.Parameter(torch.ones(head_dim))
-        self.k_scale = nn.Parameter(torch.ones(head_dim))
-        self.to_out = nn.Linear(heads * head_dim, dim, bias=False)
-
-    def forward(
-        self,
-        x_MSD: Tensor,
-        bias_hSS: Tensor,
-        cache: "HalfBlockCache | None" = None,
-        start: int = 0,
-        paired: bool = False,
-    ) -> Tensor:
-        projections = self.to_q(self.norm(x_MSD)), *self.to_kv(x_MSD).chunk(2, dim=-1)
-        q, k, v = (rearrange(z, "m s (h c) -> m h s c", h=self.heads) for z in projections)
-        # Scores are Σ_c q_c · k_c, so both scales can be applied to the queries.
-        q, k = _unit(q) * (self.q_scale * self.k_scale * ATTENTION_SCALE).to(q.dtype), _unit(k)
-        if cache is not None:
-            k, v = cache.extend(k, v, start)
-        attended = attend_paired(q, k, v, bias_hSS) if paired else attend(q, k, v, bias_hSS)
-        return self.to_out(rearrange(attended, "m h s c -> m s (h c)"))
-
-
-def attend(q_MhSC: Tensor, k_MhSC: Tensor, v_MhSC: Tensor, bias_hSS: Tensor) -> Tensor:
-    """softmax(q·k + bias) · v, [M, h, S, C]."""
-    if q_MhSC.device.type == "cpu" and (torch.is_grad_enabled() or q_MhSC.shape[-2] < k_MhSC.shape[-2]):
-        # PyTorch's fused CPU kernel has no gradient for the bias, a very slow backward pass for short sequences, and
-        # takes twice as long for the few queries of cached decoding.
-        scores_MhSS = torch.matmul(q_MhSC, k_MhSC.transpose(-1, -2)) + bias_hSS
-        return torch.matmul(scores_MhSS.softmax(dim=-1).to(v_MhSC.dtype), v_MhSC)
-    rows, _, length, _ = k_MhSC.shape
-    packed = PACKED_LENGTH // length
-    if q_MhSC.device.type != "cpu" or packed < 2 or rows % packed:
-        return F.scaled_dot_product_attention(q_MhSC, k_MhSC, v_MhSC, attn_mask=bias_hSS[None], scale=1.0)
-    # Packing several short sequences into one, masked from each other, is up to four times as fast.
-    apart = torch.eye(packed, dtype=torch.bool, device=bias_hSS.device).logical_not()[:, None, :, None]
-    bias_hPSPS = bias_hSS[:, None, :, None].expand(-1, packed, -1, packed, -1).masked_fill(apart, -torch.inf)
-    q, k, v = (rearrange(z, "(m p) h s c -> m h (p s) c", p=packed) for z in (q_MhSC, k_MhSC, v_MhSC))
-    bias = rearrange(bias_hPSPS, "h p s q r -> 1 h (p s) (q r)")
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
-    return rearrange(attended, "m h (p s) c -> (m p) h s c", p=packed)
-
-
-def attend_paired(q_MhSC: Tensor, k_MhSC: Tensor, v_MhSC: Tensor, bias_hTT: Tensor) -> Tensor:
-    """Causal attention of known clips (the first half of the rows) and asked ones, [M, h, S, C].
-
-    An asked clip's position i is position i + 1 of its known one, which it reads up to i, besides itself. `bias_hTT` is
-    that of T = S + 1 positions.
-    """
-    (q_known, q), (k_known, k), (v_known, v) = (z.chunk(2) for z in (q_MhSC, k_MhSC, v_MhSC))
-    known = attend(q_known, k_known, v_known, bias_hTT[:, :-1, :-1])
-    future = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).triu(1)
-    past_MhSS = (q @ k_known.transpose(-1, -2) + bias_hTT[:, 1:, :-1]).masked_fill(future, -torch.inf)
-    own_MhS1 = (q * k).sum(dim=-1, keepdim=True) + bias_hTT.diagonal(dim1=1, dim2=2)[:, 1:, None]
-    probs_MhST = torch.cat([past_MhSS, own_MhS1], dim=-1).softmax(dim=-1).to(v.dtype)
-    return torch.cat([known, probs_MhST[..., :-1] @ v_known + probs_MhST[..., -1:] * v])
-
-
-def _unit(x: Tensor) -> Tensor:
-    """x / |x| over the last axis."""
-    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-6)
-
-
 class FeedForward(nn.Module):
     """LayerNorm → two projections to ⌊4·2/3·D⌋ → GELU(gate) · value (GEGLU) → projection back to D."""
 
@@ -157,42 +81,6 @@ class FeedForward(nn.Module):
         x = self.norm(x).to(x.dtype)  # on a GPU, autocast makes norms fp32
         value, gate = (F.linear(x, weight) for weight in self.to_value_and_gate.weight.chunk(2))
         return self.to_out(F.gelu(gate) * value)
-
-
-class HalfBlockCache:
-    """A half block's cache of past frames: PEG inputs of the last two, and all keys and values along time.
-
-    Frames fed from position `start` on replace everything cached from there on, so a frame may be fed repeatedly until
-    it is final.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity  # frames
-        self._inputs_BTHWD: Tensor | None = None
-        self._inputs_start = 0
-        self._keys_MhTC: Tensor | None = None
-        self._values_MhTC: Tensor | None = None
-
-    def before(self, x_BTHWD: Tensor, start: int) -> Tensor:
-        """Up to two PEG inputs before position `start`; caches those of x."""
-        before_BTHWD = x_BTHWD[:, :0]
-        if self._inputs_BTHWD is not None:
-            end = start - self._inputs_start
-            before_BTHWD = self._inputs_BTHWD[:, max(0, end - 2) : end]
-        self._inputs_BTHWD = torch.cat([before_BTHWD, x_BTHWD], dim=1)
-        self._inputs_start = start - before_BTHWD.shape[1]
-        return before_BTHWD
-
-    def extend(self, k_MhTC: Tensor, v_MhTC: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of all frames up to the last one fed."""
-        end = start + k_MhTC.shape[2]
-        if self._keys_MhTC is None or self._values_MhTC is None:
-            rows, heads, _, channels = k_MhTC.shape
-            shape = rows, heads, self._capacity, channels
-            self._keys_MhTC, self._values_MhTC = k_MhTC.new_empty(shape), v_MhTC.new_empty(shape)
-        self._keys_MhTC[:, :, start:end] = k_MhTC
-        self._values_MhTC[:, :, start:end] = v_MhTC
-        return self._keys_MhTC[:, :, :end], self._values_MhTC[:, :, :end]
 
 
 class HalfBlock(nn.Module):
@@ -213,12 +101,17 @@ class HalfBlock(nn.Module):
         cache: HalfBlockCache | None = None,
         start: int = 0,
         paired: bool = False,
+        asked_only: bool = False,
     ) -> Tensor:
-        b, t, h, w, _ = x_BTHWD.shape
+        """`asked_only`: of pairs, returns the asked clips only (in the half that lets them read the known ones)."""
         x = x_BTHWD + self.peg(x_BTHWD, None if cache is None else cache.before(x_BTHWD, start), paired)
         rows = rearrange(x, f"b t h w d -> {self.rows}").contiguous()
-        cache = cache if self.along_time else None
-        attended = self.attention(rows, bias_hSS, cache, start, paired and self.along_time)
+        if paired and self.along_time:
+            attended = self.attention.forward_paired(rows, bias_hSS, asked_only=asked_only)
+        else:
+            attended = self.attention(rows, bias_hSS, cache if self.along_time else None, start)
+        x = x.chunk(2)[1] if asked_only else x
+        b, t, h, w, _ = x.shape
         x = x + rearrange(attended, f"{self.rows} -> b t h w d", b=b, t=t, h=h, w=w)
         return x + self.feed_forward(x)
 
@@ -268,7 +161,8 @@ class SpatioTemporalTransformer(nn.Module):
             cache: past frames; these are added to it.
             start: position of the first frame in its clip.
             paired: the first half of the batch are known clips, frames 0..T−1; the second half asks for their frames
-                1..T, each of which reads the known frames before it, and itself (not with a cache).
+                1..T, each of which reads the known frames before it, and itself. Returns the asked ones, [B/2, T, …].
+                Not with a cache.
         """
         end = start + x_BTHWD.shape[1] + paired
         temporal_bias_hTS = self.temporal_bias_hTT[:, start:end, :end]
@@ -284,11 +178,12 @@ class SpatioTemporalTransformer(nn.Module):
                 (temporal, temporal_bias_hTS, cache and cache.temporal[index]),
             ]
             for half, bias, kept in halves if self.order == "st" else reversed(halves):
+                asked_only = paired and half is self.temporal[-1]  # what the known clips become there, nobody reads
                 if self.checkpoint_activations and torch.is_grad_enabled():
-                    x = checkpoint(half, x, bias, None, start, paired, use_reentrant=False)
+                    x = checkpoint(half, x, bias, None, start, paired, asked_only, use_reentrant=False)
                 else:
                     # A cached clip runs uncompiled: each of its lengths would need its own compilation.
-                    x = (half if kept is None else half.forward)(x, bias, kept, start, paired)
+                    x = (half if kept is None else half.forward)(x, bias, kept, start, paired, asked_only)
         return self.norm(x)
 
     def compile_halves(self) -> None:
