@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -70,3 +71,9 @@ def begin(job: TrainingJob) -> bool:
     check_unchanged(directory, identity, free=FREE, file=JOB_FILE, what="a training", advice="give another directory")
     keep_settings(directory, identity, file=JOB_FILE)
     return last.exists()
+
+
+def read_identity(output: Path) -> dict[str, Any]:
+    """What JOB_FILE says of the training that `begin` let start in `output`: its `TrainingJob.identity`."""
+    identity: dict[str, Any] = json.loads((output / JOB_FILE).read_text())
+    return identity

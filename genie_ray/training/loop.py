@@ -61,7 +61,11 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Ada
 
 
 def train_loop(setup: Mapping[str, Any]) -> None:
-    """Runs in every Ray Train worker."""
+    """Runs in every Ray Train worker.
+
+    Args:
+        setup: `job`, the TrainingJob; `identity`, what its JOB_FILE holds; `ray`, the RayConfig.
+    """
     job: TrainingJob = setup["job"]
     config = job.config
     context = ray.train.get_context()
@@ -71,7 +75,8 @@ def train_loop(setup: Mapping[str, Any]) -> None:
     autocast = precision.autocast(config.precision, device)
 
     replay = open_mix(job.dataset)
-    source = {"dataset": replay.content_hash(), "action_names": replay.metadata.action_names, "job": job.identity()}
+    identity: dict[str, Any] = setup["identity"]
+    source = {"dataset": identity["dataset"], "action_names": replay.metadata.action_names, "job": identity}
     task = TASKS[job.kind](job)
     torch.manual_seed(job.seed)
     module = task.build(replay).to(device)

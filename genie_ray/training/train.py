@@ -18,7 +18,7 @@ from genie_ray.base.session import RayConfig
 from genie_ray.replay.loading.mixture import open_mix, resolved
 from genie_ray.training import jobs
 from genie_ray.training.config import RecipeConfig, check_batch_size
-from genie_ray.training.job import TrainingJob, begin
+from genie_ray.training.job import TrainingJob, begin, read_identity
 from genie_ray.training.tasks import TASKS
 
 
@@ -61,7 +61,7 @@ def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
 
     trainer = TorchTrainer(
         train_loop,
-        train_loop_config={"job": job, "ray": ray_config},
+        train_loop_config={"job": job, "identity": read_identity(job.output), "ray": ray_config},
         scaling_config=ScalingConfig(
             num_workers=ray_config.train_workers,
             use_gpu=ray_config.use_gpu,

@@ -11,7 +11,7 @@ from tiny_world import guided_model, tiny_dataset
 from genie_ray.replay.loading.mixture import WeightedData
 from genie_ray.training import jobs
 from genie_ray.training.config import RecipeConfig, TrainingConfig
-from genie_ray.training.job import JOB_FILE, TrainingJob, begin
+from genie_ray.training.job import JOB_FILE, TrainingJob, begin, read_identity
 from world_model import checkpoint
 from world_model.dynamics import DynamicsConfig
 from world_model.tokenizer import TokenizerConfig
@@ -74,6 +74,14 @@ def test_tokenizers_and_initial_models_are_told_by_their_weights(data: Path, tmp
         begin(dataclasses.replace(job, init=tmp_path / "second"))
     (tmp_path / "first").rename(tmp_path / "moved")
     assert not begin(dataclasses.replace(job, init=tmp_path / "moved"))
+
+
+def test_a_training_is_identified_once(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train workers are told what JOB_FILE says, and do not hash data and checkpoints again."""
+    begin(job)
+    identity = job.identity()
+    monkeypatch.setattr(TrainingJob, "identity", lambda self: 1 / 0)
+    assert read_identity(job.output) == identity
 
 
 def test_speed_and_logging_may_change(job: TrainingJob) -> None:

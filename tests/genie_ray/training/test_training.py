@@ -76,6 +76,7 @@ def test_a_killed_training_ends_with_the_same_weights(replay: ReplayDataset, tmp
     ours, theirs = (checkpoint.read_description(path / "last") for path in (broken, unbroken))
     assert ours["weights_sha256"] == theirs["weights_sha256"]
     assert ours["provenance"] == theirs["provenance"]
+    assert ours["provenance"]["job"] == tokenizer_job(replay, broken).identity()
     assert ours["provenance"]["action_names"] == list(replay.metadata.action_names)
     assert iterations(broken, "loss") == list(range(1, 121))
     assert iterations(broken, "validation_loss") == [40, 80, 120]
