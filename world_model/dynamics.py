@@ -20,6 +20,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from world_model.layers.checks import check_length, check_positive
+from world_model.layers.head import HeadLinear
 from world_model.layers.position_bias import ContinuousPositionBias
 from world_model.layers.transformer import SpatioTemporalTransformer, TransformerCache
 
@@ -37,7 +38,7 @@ class DynamicsConfig:
     num_actions: int = 5  # A; RetroAct's platformer control set has five
     # "one_hot": GenieRedux-G, real actions concatenated to the input; "latent": GenieRedux, vectors of D added to it
     conditioning: Literal["one_hot", "latent"] = "one_hot"
-    # "input": once, as in the published code; "every_block": again before each block, as the paper's Sec. 3 has it
+    # "input": once, as in the published code; "every_block": before each block, as the paper's Sec. 3 has it
     actions_at: Literal["input", "every_block"] = "input"
     alignment: Literal["shifted", "aligned"] = "shifted"  # published code
     token_input_scale: float = 10.0  # of the code vectors added to visible tokens; published code; 0: no token input
@@ -84,7 +85,7 @@ class Dynamics(nn.Module):
             head_dim=config.head_dim,
             max_frames=config.max_frames,
         )
-        self.to_logits = nn.Linear(width, codes)
+        self.to_logits = HeadLinear(width, codes)
 
     @property
     def mask_token(self) -> int:
@@ -186,10 +187,14 @@ class Dynamics(nn.Module):
                 return x + conditions_BTHWE.to(x.dtype)
             return torch.cat([x[..., : self.config.dim], conditions_BTHWE.to(x.dtype)], dim=-1)
 
+        every_block = self.config.actions_at == "every_block"
+        x_BTHWD = self.embed(tokens_BTHW, token_inputs_KD, start)
+        # The first block is one of them: latent vectors added here as well would count twice in it.
+        added_later = every_block and self.config.conditioning == "latent"
         return self.transformer(
-            join(self.embed(tokens_BTHW, token_inputs_KD, start)),
+            x_BTHWD if added_later else join(x_BTHWD),
             spatial_bias_hNN,
-            before_block=join if self.config.actions_at == "every_block" else None,
+            before_block=join if every_block else None,
             cache=cache,
             start=start,
         )

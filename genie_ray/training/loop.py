@@ -116,6 +116,8 @@ def train_loop(setup: Mapping[str, Any]) -> None:
                 with autocast:
                     output = task.loss(model, batch, generator)
                 (output.loss / config.accumulate).backward()
+            # A mean over masked places counts by its clips: batches mask different shares, and what few places average
+            # to is of the same expectation. Logs only; nothing is chosen by it.
             sums.add(output.metrics, weight=batch_size)
         gradient_norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
         optimizer.step()
