@@ -65,6 +65,8 @@ class BatchOptions(TypedDict, total=False):
 class Task(ABC):
     """Training on windows of replay; subclasses define the model and its loss."""
 
+    scored_by: tuple[str, ...] = ("loss",)  # metrics of a validation; the first that it has decides which is best
+
     def __init__(self, job: TrainingJob) -> None:
         self.job = job
 
@@ -88,6 +90,11 @@ class Task(ABC):
     def validation_metrics(self, model: checkpoint.Model, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Further metrics of a held-out batch, averaged over it."""
         return {}
+
+    def score(self, validation: Mapping[str, float]) -> tuple[str, float]:
+        """Name and value of the metric by which the best checkpoint is chosen; lower is better."""
+        name = next(name for name in self.scored_by if name in validation)
+        return name, validation[name]
 
     def batches(self, replay: Replay, **options: Unpack[BatchOptions]) -> Loader:
         """This rank's training batches."""
@@ -123,6 +130,8 @@ class Task(ABC):
 
 class TokenizerTask(Task):
     """A tokenizer from scratch."""
+
+    scored_by = ("reconstruction_mse",)
 
     def check(self, dataset: ReplayDataset) -> None:
         config = self._config()
@@ -168,6 +177,7 @@ class DynamicsTask(Task):
     """GenieRedux-G: dynamics on a frozen tokenizer's tokens, or a whole world model whose dynamics are fine-tuned."""
 
     model_class: type[GenieReduxG] | type[GenieRedux] = GenieReduxG
+    scored_by = ("prediction_mse", "loss")  # there is no prediction in windows of two frames
 
     def check(self, dataset: ReplayDataset) -> None:
         config = self._config()

@@ -1,7 +1,7 @@
 """Training of the world model's parts with Ray Train: one loop for tokenizer, dynamics and upscaler.
 
-A training writes `best/` (lowest validation loss) and `last/`, both checkpoints, beside `metrics.jsonl` and TensorBoard
-files, and `job.json`, which identifies it. If it was killed, the same call continues from the last saved state; if it
+A training writes `best/` (see `Task.score`) and `last/`, both checkpoints, beside `metrics.jsonl` and TensorBoard files,
+and `job.json`, which identifies it. If it was killed, the same call continues from the last saved state; if it
 has finished, the call does nothing; another training in the same directory is refused. The directory must be on storage
 that every train worker can access. Recipe: paper, supplement A (see TrainingConfig).
 """
