@@ -28,6 +28,10 @@ GRADIENT_SHRINK = 0.1  # share of the gradient that reaches the embeddings; publ
 MASK_PROBABILITY = (0.5, 1.0)  # drawn per batch, uniformly; Genie, Sec. 2.1
 
 
+FREE_AFTER_TRAINING = ("token_input_scale", "tdce_weight")
+"""Settings that shape no weights: a fine-tuning may change them. All others stay those of the trained model."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DynamicsConfig:
     dim: int = 512  # paper, Sec. 4

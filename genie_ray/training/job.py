@@ -31,8 +31,9 @@ class TrainingJob:
 
     A tokenizer is trained from `model`; a "decoder" is that of a `tokenizer` checkpoint. Dynamics are trained from
     `model` on the tokens of a `tokenizer` checkpoint; or a whole world model, `init`, is fine-tuned: its dynamics are
-    trained further, its tokenizer stays fixed. In a "genie_redux", `latent_actions` are trained together with the
-    dynamics. An upscaler is trained from `model`, on a dataset with large frames.
+    trained further, its tokenizer stays fixed, and `model`, if not None, holds the dynamics' settings from now on. In a
+    "genie_redux", `latent_actions` are trained together with the dynamics. An upscaler is trained from `model`, on a
+    dataset with large frames.
     """
 
     kind: Literal["tokenizer", "decoder", "dynamics", "genie_redux", "upscaler"]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, Required, TypedDict, Unpack
+from dataclasses import replace
+from typing import Any, Protocol, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.mixture import ReplayMix
 from genie_ray.replay.loading.pictures import PictureLoader, iter_pictures, require_large_frames
 from genie_ray.replay.loading.windows import WindowLoader, iter_windows
+from genie_ray.training.batches import BatchOptions, Loader
 from genie_ray.training.job import TrainingJob
 from world_model import checkpoint
 from world_model.dynamics import DynamicsConfig
@@ -39,27 +41,6 @@ class Output(Protocol):
 
     @property
     def metrics(self) -> dict[str, Tensor]: ...
-
-
-class Loader(Protocol):
-    """An endless source of batches whose position can be saved."""
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class BatchOptions(TypedDict, total=False):
-    """How a train worker reads its batches; the rest is the job's. See `ShuffledLoader`."""
-
-    batch_size: Required[int]
-    rank: Required[int]
-    world_size: Required[int]
-    pin_memory: bool
 
 
 class Task(ABC):
@@ -185,10 +166,11 @@ class DynamicsTask(Task):
         self._check_window(config.dynamics.max_frames)
 
     def build(self, replay: Replay) -> checkpoint.WorldModel:
-        if self.job.init is not None:
-            return checkpoint.load_as(self.model_class, self.job.init)
-        assert self.job.tokenizer is not None
         model = self.model_class(self._config())
+        if self.job.init is not None:
+            model.load_state_dict(checkpoint.load_as(self.model_class, self.job.init).state_dict())
+            return model
+        assert self.job.tokenizer is not None
         model.tokenizer.load_state_dict(checkpoint.load_as(Tokenizer, self.job.tokenizer).state_dict())
         return model
 
@@ -214,7 +196,8 @@ class DynamicsTask(Task):
     def _config(self) -> Any:
         """The whole model's configuration, of `model_class`'s config class."""
         if self.job.init is not None:
-            return checkpoint.read_config(self.model_class, self.job.init)
+            config = checkpoint.read_config(self.model_class, self.job.init)
+            return config if self.job.model is None else replace(config, dynamics=self.job.model)
         assert self.job.tokenizer is not None
         return self._fresh_config(checkpoint.read_config(Tokenizer, self.job.tokenizer))
 

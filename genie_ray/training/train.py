@@ -1,9 +1,9 @@
 """Training of the world model's parts with Ray Train: one loop for tokenizer, dynamics and upscaler.
 
-A training writes `best/` (see `Task.score`) and `last/`, both checkpoints, beside `metrics.jsonl` and TensorBoard files,
-and `job.json`, which identifies it. If it was killed, the same call continues from the last saved state; if it
-has finished, the call does nothing; another training in the same directory is refused. The directory must be on storage
-that every train worker can access. Recipe: paper, supplement A (see TrainingConfig).
+A training writes `best/` (by `Task.score` of a validation) and `last/`, both checkpoints, beside `metrics.jsonl` and
+TensorBoard files, and `job.json`, which identifies it. If it was killed, the same call continues from the last saved
+state; if it has finished, the call does nothing; another training in the same directory is refused. The directory must
+be on storage that every train worker can access. Recipe: paper, supplement A (see TrainingConfig).
 """
 
 from __future__ import annotations
