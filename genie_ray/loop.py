@@ -4,6 +4,9 @@
                                            fresh random play ─────┼→ two fine-tuned models → evaluation → report
                         PPO on the game's reward → test play ─────┘
 
+A fine-tuning first tunes the tokenizer's decoder to the new scenes, which changes no token, then the dynamics, both on
+the same play (Savov et al., CVPR 2025, arXiv 2504.02515, Sec. 4).
+
 If large frames are collected (collection.large_frame_every), an upscaler is trained on those of the random play.
 
 Stages exchange nothing but artefacts. A stage whose artefacts exist is skipped; an interrupted one continues from what
@@ -36,9 +39,13 @@ from genie_ray.replay.writer import read_metadata
 from genie_ray.report.page import write_report
 from genie_ray.report.verdict import BASE, ON_EXPLORED, ON_RANDOM
 from genie_ray.training import jobs
+from genie_ray.training.decoding import save_with_tokenizer
 from genie_ray.training.job import TrainingJob
 from genie_ray.training.train import train
 from world_model.genie import GenieReduxGConfig
+
+DECODER, ADAPTED = "decoder", "world_model"
+"""Folders: trainings of the decoder, and in each the base model with that decoder."""
 
 BYTES_PER_FRAME = 1_000  # stored; measured: 58 to 116, depending on the game
 BYTES_PER_LARGE_FRAME = 16_000  # with 16 times the pixels; measured: 830 for Kangaroo
@@ -99,8 +106,19 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
         name = str(job.output.relative_to(directory))
         return Stage(name, (job.output / "last" / "config.json",), lambda: train(job, config.ray))
 
-    def finetune(source: str) -> Stage:
-        return learn(jobs.finetuning(config.finetune, data / source, finetuned / source, init=base, seed=seed))
+    def finetune(source: str) -> list[Stage]:
+        """The decoder, then the dynamics of the base model with that decoder."""
+        decoder = directory / DECODER / source
+        adapted = decoder / ADAPTED
+        return [
+            learn(jobs.decoder(config, data / source, decoder, tokenizer=tokenizer / "best")),
+            Stage(
+                str(adapted.relative_to(directory)),
+                (adapted / "config.json",),
+                lambda: save_with_tokenizer(adapted, base, decoder / "best"),
+            ),
+            learn(jobs.finetuning(config.finetune, data / source, finetuned / source, init=adapted, seed=seed)),
+        ]
 
     def explore_all() -> None:
         for _ in train_explorers(agents, games, base, config):
@@ -140,8 +158,8 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
         Stage("agent", tuple(agents / name / "module" for name in config.exploration.agents(games)), explore_all),
         play("explore", explorer, collection.finetune_steps, seed),
         play("control", Policy(name="random"), collection.finetune_steps, seed + 1),
-        finetune("control"),
-        finetune("explore"),
+        *finetune("control"),
+        *finetune("explore"),
         Stage("player", tuple(players / game / "module" for game in games), train_players),
         play("test", player, collection.test_steps, seed + 2, large_frames=True),
         Stage(
@@ -172,6 +190,11 @@ def _check(config: RunConfig, directory: Path) -> None:
     GenieReduxGConfig(tokenizer=config.tokenizer, dynamics=config.dynamics)  # an explorer needs a model of its actions
     require_games(config.games)
     check_unchanged(directory, to_dict(config), free=("ray.",))
+    for finetuned in (directory / "finetuned").glob("*/job.json"):
+        if not (directory / DECODER / finetuned.parent.name / ADAPTED).exists():
+            raise ValueError(
+                f"{directory} holds a run of an earlier version, which did not tune the decoder: give another --out"
+            )
     existing = next(parent for parent in [directory, *directory.parents] if parent.exists())
     collection = config.collection
     frames = len(config.games) * (collection.random_steps + 2 * collection.finetune_steps + collection.test_steps)

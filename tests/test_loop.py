@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genie_ray.loop import BASE, ON_EXPLORED, ON_RANDOM
+from genie_ray.config import load_config
+from genie_ray.loop import BASE, ON_EXPLORED, ON_RANDOM, run_loop, stages
 from genie_ray.replay.coverage import cells
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.verify import verify
@@ -58,6 +59,24 @@ def peaceful(roms: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def stage_names(directory: Path) -> list[str]:
+    return [stage.name for stage in stages(load_config(SMOKE), directory)]
+
+
+def test_the_decoder_is_tuned_before_the_dynamics_on_the_same_play(tmp_path: Path) -> None:
+    names = stage_names(tmp_path)
+    for source in ("control", "explore"):
+        tuning = [f"datasets/{source}", f"decoder/{source}", f"decoder/{source}/world_model", f"finetuned/{source}"]
+        assert sorted(tuning, key=names.index) == tuning
+
+
+def test_a_run_of_an_earlier_version_is_refused(tmp_path: Path, roms: list[str]) -> None:
+    (tmp_path / "finetuned" / "control").mkdir(parents=True)
+    (tmp_path / "finetuned" / "control" / "job.json").write_text("{}")
+    with pytest.raises(ValueError, match="did not tune the decoder: give another --out"):
+        run_loop(load_config(SMOKE), tmp_path)
+
+
 @pytest.mark.slow
 def test_the_loop_leaves_every_artefact(peaceful: Path) -> None:
     for name, steps in DATASETS.items():
@@ -72,7 +91,14 @@ def test_the_loop_leaves_every_artefact(peaceful: Path) -> None:
         for path in ("dynamics", "finetuned/control", "finetuned/explore")
     )
     assert len({base["weights_sha256"], on_random["weights_sha256"], on_explored["weights_sha256"]}) == 3
-    assert base["tokenizer_sha256"] == on_random["tokenizer_sha256"] == on_explored["tokenizer_sha256"]
+    # Each fine-tuned model has a decoder of its own, tuned to the same play; their tokens are the base model's.
+    assert len({each["tokenizer_sha256"] for each in (base, on_random, on_explored)}) == 3
+    paths = ["tokenizer/best", "decoder/control/best", "decoder/explore/best", "finetuned/explore/best"]
+    assert len({checkpoint.describe(peaceful / path)["tokens_sha256"] for path in paths}) == 1
+    for source, tuned in (("control", on_random), ("explore", on_explored)):
+        decoder = checkpoint.read_description(peaceful / "decoder" / source / "best")
+        assert tuned["tokenizer_sha256"] == decoder["weights_sha256"]
+        assert decoder["provenance"]["dataset"] == tuned["provenance"]["dataset"]
     assert base["provenance"]["dataset"] == ReplayDataset(peaceful / "datasets/random").content_hash()
     assert on_explored["provenance"]["dataset"] == ReplayDataset(peaceful / "datasets/explore").content_hash()
 
@@ -92,7 +118,8 @@ def test_no_training_has_seen_the_test_episodes(peaceful: Path) -> None:
 @pytest.mark.slow
 def test_the_report_shows_the_table_and_says_who_won(peaceful: Path) -> None:
     page = (peaceful / "report.html").read_text()
-    for row in ("copy last frame", "tokenizer alone", BASE, ON_RANDOM, ON_EXPLORED):
+    tokenizers = [f"tokenizer alone{of}" for of in ("", f": {ON_RANDOM}", f": {ON_EXPLORED}")]
+    for row in ("copy last frame", *tokenizers, BASE, ON_RANDOM, ON_EXPLORED):
         assert row in page
     for game in ("Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"):
         assert f"{game}: " in page
@@ -123,6 +150,7 @@ def test_a_loop_killed_in_each_kind_of_stage_ends_like_an_unbroken_one(peaceful:
         "datasets/random/game=*/*.parquet",  # in the middle of a collection
         "tokenizer/resume/checkpoint_*",  # in the middle of a training
         "agent/*/state-*",  # in the middle of exploring
+        "decoder/control/resume/checkpoint_*",  # in the middle of tuning a decoder
     ]
     for sign in signs:
         kill_once(directory, sign)
@@ -135,7 +163,7 @@ def test_a_loop_killed_in_each_kind_of_stage_ends_like_an_unbroken_one(peaceful:
         dataset = ReplayDataset(directory / "datasets" / name)
         assert {counts.actions for counts in dataset.metadata.counts.values()} == {DATASETS[name]}
         assert verify(dataset.root) == []
-    for path in ("tokenizer/last", "dynamics/last", "finetuned/control/last"):
+    for path in ("tokenizer/last", "dynamics/last", "decoder/control/last", "finetuned/control/last"):
         ours, theirs = (checkpoint.read_description(run / path) for run in (directory, peaceful))
         assert ours["weights_sha256"] == theirs["weights_sha256"], path
     for metrics in directory.glob("**/metrics.jsonl"):

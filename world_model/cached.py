@@ -22,7 +22,7 @@ from world_model.tokenizer import Tokenizer
 class CachedPredictor:
     """A `maskgit.Predict` with the same logits as `Dynamics.forward`, for one growing clip.
 
-    Created under autocast, it computes in that type throughout.
+    Created under autocast, it computes in that type throughout, but for the logits, which are in the weights' own.
 
     Args:
         dynamics: the model.
@@ -41,6 +41,7 @@ class CachedPredictor:
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else own_dtype
         self._token_inputs_KD = dynamics.token_inputs(token_vectors_KD).to(dtype)
         self._spatial_bias_hNN = dynamics.spatial_bias().to(dtype)
+        self._to_logits = dynamics.to_logits
         if dtype != own_dtype:  # once here; autocast would convert the weights at every step
             dynamics = copy.deepcopy(dynamics).to(dtype)
         self._dynamics = dynamics
@@ -88,7 +89,7 @@ class CachedPredictor:
                 cache=self._cache,
                 start=self._kept,
             )
-            logits_BTHWK = dynamics.to_logits(x_BTHWE[:, max(0, wanted - self._kept) :])
+            logits_BTHWK = self._to_logits(x_BTHWE[:, max(0, wanted - self._kept) :])
         if shifted:
             if self._kept == first:
                 assert self._next_logits_BTHWK is not None

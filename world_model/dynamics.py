@@ -19,12 +19,18 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from world_model.layers.checks import check_length, check_positive
+from world_model.layers.checks import check_choices, check_length, check_positive
+from world_model.layers.head import HeadLinear
 from world_model.layers.position_bias import ContinuousPositionBias
 from world_model.layers.transformer import SpatioTemporalTransformer, TransformerCache
 from world_model.objective import DynamicsOutput, Masking, draw_mask, replace_some, token_loss
 
 GRADIENT_SHRINK = 0.1  # share of the gradient that reaches the embeddings; published code, after CogView
+
+
+OBJECTIVE = ("masking", "changed_weight", "past_noise", "self_decoded", "action_dropout", "tdce_weight")
+FREE_AFTER_TRAINING = (*OBJECTIVE, "token_input_scale")
+"""Settings that shape no weights: a fine-tuning may change them. All others stay those of the trained model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +44,7 @@ class DynamicsConfig:
     # How an action enters. "one_hot": concatenated, as published; "embedding": a learned vector is added; "scale": it
     # scales and shifts each dimension (adaptive norm, as in DIAMOND); "latent": GenieRedux, vectors of D are added
     conditioning: Literal["one_hot", "embedding", "scale", "latent"] = "one_hot"
-    # "input": once, as in the published code; "every_block": again before each block, as the paper's Sec. 3 has it
+    # "input": once, as in the published code; "every_block": before each block, as the paper's Sec. 3 has it
     actions_at: Literal["input", "every_block"] = "input"
     alignment: Literal["shifted", "aligned"] = "shifted"  # published code
     # What training hides: see objective.py and `loss`. "clip" is published; the others, ours, are for "aligned"
@@ -54,15 +60,7 @@ class DynamicsConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "dim", "blocks", "heads", "head_dim", "max_frames", "num_actions")
-        choices = {
-            "conditioning": ("one_hot", "embedding", "scale", "latent"),
-            "actions_at": ("input", "every_block"),
-            "alignment": ("shifted", "aligned"),
-            "masking": ("clip", "frame", "paired"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)!r}, allowed: {allowed}")
+        check_choices(self)
         for name in ("token_input_scale", "tdce_weight", "changed_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)}, allowed: 0 or more")
@@ -101,7 +99,7 @@ class Dynamics(nn.Module):
             head_dim=config.head_dim,
             max_frames=config.max_frames,
         )
-        self.to_logits = nn.Linear(width, codes)
+        self.to_logits = HeadLinear(width, codes)
         places = config.blocks if config.actions_at == "every_block" else 1
         if config.conditioning == "embedding":
             self.action_vectors_XAE = nn.Parameter(torch.randn(places, config.num_actions, config.dim))

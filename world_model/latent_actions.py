@@ -33,7 +33,7 @@ class LatentActionOutput(NamedTuple):
     metrics: dict[str, Tensor]  # scalars without gradient
     reconstruction_BTHWC: Tensor  # float pixels of frames 1..T−1, not clipped
     actions_BT: Tensor  # code of each transition, T−1 of them
-    vectors_BTD: Tensor  # the codes projected to the width D; gradients pass straight through
+    vectors_BTD: Tensor  # the codes projected to the width D; gradients pass as in its quantizer
 
 
 class LatentActionModel(Autoencoder):

@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 sys.path.remove(str(Path(__file__).parent))  # where this file would shadow the package that it measures
 
@@ -43,6 +43,9 @@ MATMUL_SIZES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192)}
 SMALL = {"dim": 64, "heads": 2, "head_dim": 32}  # experiments/demo.yaml
 PUBLISHED = DecodingConfig(steps=STEPS, mode="autoregressive", frames_per_step=2)
 ALIGNED = DecodingConfig(steps=STEPS, mode="autoregressive", frames_per_step=1)
+CPU_ATTENTION = {  # the kernel that FlopCounterMode passes over: shapes of q, k and v [M, h, S, C] → FLOPs
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
+}
 
 
 @dataclass
@@ -230,7 +233,7 @@ def warm_up(listed: list[Case], compiled: list[nn.Module], device: torch.device)
     """Runs everything once; counts its FLOPs (before compilation, which hides them) and its memory."""
     for case in listed:
         print(f"warming up: {case.name}", file=sys.stderr)
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
             case.seconds = timed(case.run, device)
         case.flops = counter.get_total_flops()
     for stack in (stack for model in compiled for stack in transformers(model)):

@@ -62,17 +62,7 @@ def with_tokenizer(
     tokenizer: Annotated[Path, typer.Option(help="Its tokenizer after `genie-ray train decoder`.")],
 ) -> None:
     """Give a world model its own tokenizer with a tuned decoder; a tokenizer with other tokens is refused."""
-    from genie_ray.training.card import model_card
-    from world_model import checkpoint
-    from world_model.tokenizer import Tokenizer
+    from genie_ray.training.decoding import save_with_tokenizer
 
-    tuned = checkpoint.load_as(Tokenizer, tokenizer)
-    swapped = checkpoint.with_tokenizer(checkpoint.load_as(checkpoint.WorldModel, model), tuned)
-    sources = {
-        name: checkpoint.read_description(path)["provenance"]
-        for name, path in (("model", model), ("tokenizer", tokenizer))
-    }
-    names = {"action_names": sources["model"].get("action_names")}
-    provenance = {**sources, **names}
-    checkpoint.save(swapped, output, provenance=provenance, card=model_card(swapped, provenance))
+    save_with_tokenizer(output, model, tokenizer)
     typer.echo(output)

@@ -51,6 +51,16 @@ def load_settings(config: Path | None, overrides: list[str] | None, address: str
     return settings
 
 
+def given_names(section: str, config: Path | None, overrides: list[str] | None) -> tuple[str, ...]:
+    """The settings of a section that the preset or the command line gives, right after `load_settings`.
+
+    The others have defaults, which nobody asked for.
+    """
+    from genie_ray.base.settings import load_values
+
+    return tuple(load_values(config, overrides or []).get(section, {}))
+
+
 def choose_games(settings: ExplorersConfig, names: list[str] | None = None) -> tuple[str, ...]:
     """The named games, or else the config's, by their full ids; prints which games of a selection are left out.
 

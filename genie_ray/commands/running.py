@@ -17,7 +17,8 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/<preset name>.")] = None,
     address: Address = None,
 ) -> None:
-    """Run the whole loop: random play, world model, explorer, explored play, fine-tuning, evaluation, report."""
+    """Run the whole loop: random play, world model, explorer, explored play, fine-tuning (decoder, then \
+dynamics), evaluation, report."""
     settings = load_settings(config, overrides, address)
     settings = dataclasses.replace(settings, games=choose_games(settings))
     from genie_ray.loop import run_loop

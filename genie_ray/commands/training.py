@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from genie_ray.commands.options import (
     Output,
     Overrides,
     TokenizerOption,
+    given_names,
     load_settings,
 )
 
@@ -71,8 +73,13 @@ def train_dynamics(
     address: Address = None,
     overrides: Overrides = None,
 ) -> None:
-    """Train the dynamics on a tokenizer's tokens (dynamics.*, train_dynamics.*), or fine-tune a model (finetune.*)."""
-    _train_world_model("dynamics", output, data, tokenizer, init, load_settings(config, overrides, address))
+    """Train the dynamics on a tokenizer's tokens (dynamics.*, train_dynamics.*), or fine-tune a model (finetune.*).
+
+    A fine-tuning keeps the model's dynamics.*, but for token_input_scale and tdce_weight, if the preset or the command
+    line gives them; any other that differs is refused.
+    """
+    settings, given = load_settings(config, overrides, address), given_names("dynamics", config, overrides)
+    _train_world_model("dynamics", output, data, tokenizer, init, settings, given)
 
 
 @train_app.command("genie-redux")
@@ -87,8 +94,9 @@ def train_genie_redux(
 ) -> None:
     """Train dynamics together with a latent action model, which infers the actions. Settings: as for `dynamics`, \
 and latent_actions.*."""
-    settings = load_settings(config, [*(overrides or []), "dynamics.conditioning=latent"], address)
-    _train_world_model("genie_redux", output, data, tokenizer, init, settings)
+    overrides = [*(overrides or []), "dynamics.conditioning=latent"]
+    settings, given = load_settings(config, overrides, address), given_names("dynamics", config, overrides)
+    _train_world_model("genie_redux", output, data, tokenizer, init, settings, given)
 
 
 @train_app.command("upscaler")
@@ -110,15 +118,23 @@ def _train_world_model(
     tokenizer: Path | None,
     init: Path | None,
     settings: RunConfig,
+    given: Iterable[str],
 ) -> None:
-    """Trains from scratch on a tokenizer's tokens, or fine-tunes."""
+    """Trains from scratch on a tokenizer's tokens, or fine-tunes.
+
+    Args:
+        given: names of the dynamics' settings that the preset or the command line gives.
+    """
     from genie_ray.training import jobs
 
     mixture = _mixture(data)
     if tokenizer is not None and init is None:
         job = jobs.dynamics(settings, mixture, output, tokenizer=tokenizer, kind=kind)
     elif init is not None and tokenizer is None:
-        job = jobs.finetuning(settings.finetune, mixture, output, init=init, seed=settings.seed, kind=kind)
+        changes = {name: getattr(settings.dynamics, name) for name in given}
+        job = jobs.finetuning(
+            settings.finetune, mixture, output, init=init, seed=settings.seed, kind=kind, changes=changes
+        )
     else:
         raise ValueError("give either --tokenizer (to train from scratch) or --init (to fine-tune)")
     _train(job, settings)

@@ -26,7 +26,7 @@ from genie_ray.base.session import LOCAL_LOGICAL_CPUS, RayConfig
 from genie_ray.evaluating import scores
 from genie_ray.evaluating.action_probe import PROBED_WINDOWS, ProbeSamples
 from genie_ray.evaluating.config import EvaluationConfig
-from genie_ray.evaluating.predictors import COPY, TOKENIZER, load_predictor
+from genie_ray.evaluating.predictors import COPY, load_predictor, tokenizer_rows
 from genie_ray.evaluating.published_figures import read_figures
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from world_model.checkpoint import WorldModel, read_config
@@ -45,7 +45,7 @@ def evaluate(
     `<label>/<game>` and `truth/<game>`, each [windows, T, H, W, C]) to `output`.
 
     Args:
-        models: label → checkpoint directory of a world model. The first one's tokenizer is also scored alone.
+        models: label → checkpoint directory of a world model. Each different tokenizer is also scored alone.
 
     Returns:
         The contents of evaluation.json.
@@ -69,7 +69,7 @@ def evaluate(
             raise ValueError(
                 f"prime_frames + predicted_frames = {config.window}: {checkpoint} takes at most {longest} frames"
             )
-    entries: list[tuple[str, Path | None]] = [(COPY, None), (TOKENIZER, next(iter(models.values()))), *models.items()]
+    entries: list[tuple[str, Path | None]] = [(COPY, None), *tokenizer_rows(models).items(), *models.items()]
     task = ray.remote(score).options(num_cpus=LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE, num_gpus=int(ray_config.use_gpu))
     pending = {
         task.remote(label, path and path.resolve(), dataset.resolve(), config, ray_config): label

@@ -8,6 +8,7 @@ Axes: B batch, T frames, D width, H W C pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from genie_ray.base.precision import Precision, autocast
 from genie_ray.base.seeding import seeded_generator
-from world_model.checkpoint import WorldModel, load_as
+from world_model.checkpoint import WorldModel, load_as, read_description
 from world_model.genie import GenieRedux
 from world_model.maskgit import DecodingConfig
 
@@ -24,6 +25,25 @@ if TYPE_CHECKING:
     from genie_ray.evaluating.config import EvaluationConfig
 
 COPY, TOKENIZER = "copy last frame", "tokenizer alone"
+
+
+def tokenizer_rows(models: Mapping[str, Path]) -> dict[str, Path]:
+    """Label → checkpoint of a row for each different tokenizer, told by all its weights, the decoder's included.
+
+    The first model's has the label TOKENIZER; others are named after the first model that has them.
+    """
+    rows: dict[str, Path] = {}
+    seen: set[str] = set()
+    for label, path in models.items():
+        if (weights := read_description(path)["tokenizer_sha256"]) not in seen:
+            rows[f"{TOKENIZER}: {label}" if seen else TOKENIZER] = path
+            seen.add(weights)
+    return rows
+
+
+def is_reference(label: str) -> bool:
+    """Whether a row is not a model's: copying, or a tokenizer alone."""
+    return label in (COPY, TOKENIZER) or label.startswith(f"{TOKENIZER}: ")
 
 
 class Guidance(NamedTuple):
@@ -99,6 +119,6 @@ def load_predictor(label: str, checkpoint: Path | None, config: EvaluationConfig
     if checkpoint is None:
         return Predictor(given)
     model = load_as(WorldModel, checkpoint)
-    if label == TOKENIZER:
+    if is_reference(label):
         return TokenizerAlone(given, model)
     return ModelPredictor(given, model, config.decoding, config.precision)

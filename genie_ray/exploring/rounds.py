@@ -2,7 +2,8 @@
 
 Every so many epochs, the play since the last round is added to a replay dataset, and the world model is fine-tuned on
 all of it, in parallel with the agent's training. When done, it takes over as judge: what could be learned then pays no
-more, and the agent has to look further. The judge is never more than one round behind: when a round is due, the agent
+more, and the agent has to look further. Only the dynamics are trained: a judge reads tokens and never decodes, so no
+round tunes the decoder. The judge is never more than one round behind: when a round is due, the agent
 waits for the world model of the previous one. The published protocol is a single round: its world model never changes.
 
 <output>/rounds/dataset/             all play so far, one shard per round and game

@@ -181,9 +181,9 @@ def _strips(run: Path, evaluation: Mapping[str, Any]) -> dict[str, list[dict[str
 
 def _labels(evaluation: Mapping[str, Any]) -> list[str]:
     """The world models, without the rows that they are compared with."""
-    from genie_ray.evaluating.evaluation import COPY, TOKENIZER
+    from genie_ray.evaluating.predictors import is_reference
 
-    return [label for label in evaluation["models"] if label not in (COPY, TOKENIZER)]
+    return [label for label in evaluation["models"] if not is_reference(label)]
 
 
 def _learning_curves(run: Path) -> list[str]:

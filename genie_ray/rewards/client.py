@@ -19,6 +19,7 @@ from ray import serve
 from ray.exceptions import ObjectLostError, RayActorError, RaySystemError, WorkerCrashedError
 from ray.serve.exceptions import BackPressureError, RayServeException
 
+from policies.errors import last_line
 from policies.rewards import RewardAnswer, RewardUnavailableError
 
 APP_NAME = "genie-ray-rewards"
@@ -112,7 +113,7 @@ class ServeRewardClient:
                 pause = min(FIRST_PAUSE_S * 2 ** min(attempt, 10), LONGEST_PAUSE_S)
                 if time.monotonic() + pause >= deadline:
                     self.counts["failed"] += 1
-                    raise RewardUnavailableError(f"reward service {self.app_name!r}: {one_line(error)}") from error
+                    raise RewardUnavailableError(f"reward service {self.app_name!r}: {last_line(error)}") from error
             time.sleep(pause)
             self.counts["retries"] += 1
             response = self.send(method, *arguments)
@@ -131,9 +132,3 @@ class ServeRewardClient:
     def disconnect(self) -> None:
         """Drops the connection; the next request looks the service up again."""
         self._handle = None
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's type and the last non-empty line of its message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__

@@ -20,10 +20,10 @@ from ray import serve
 from ray.exceptions import RayTaskError
 
 from genie_ray.base.errors import cause_of, one_line
-from genie_ray.rewards import client
 from genie_ray.rewards.client import APP_NAME, ServeRewardClient
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.deployment import bind, check_checkpoint, check_cluster, replica_settings, require_fit
+from policies.errors import last_line
 from policies.ray_internals import serve_runs
 from policies.rewards import RewardUnavailableError
 
@@ -78,7 +78,7 @@ def deploy(app: serve.Application, app_name: str) -> None:
     try:
         serve.run(app, name=app_name, route_prefix=None, logging_config=QUIET)
     except RuntimeError as error:
-        raise RuntimeError(f"reward service {app_name!r} does not start: {client.one_line(error)}") from error
+        raise RuntimeError(f"reward service {app_name!r} does not start: {last_line(error)}") from error
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def save_memory(app_name: str, config: RewardConfig) -> None:
     try:
         ServeRewardClient(app_name).ask("save", timeout_s=SAVE_TIMEOUT_S)
     except (RewardUnavailableError, RayTaskError) as error:
-        logger.warning("reward service %r did not save its state: %s", app_name, client.one_line(error))
+        logger.warning("reward service %r did not save its state: %s", app_name, last_line(error))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,8 +31,9 @@ class TrainingJob:
 
     A tokenizer is trained from `model`; a "decoder" is that of a `tokenizer` checkpoint. Dynamics are trained from
     `model` on the tokens of a `tokenizer` checkpoint; or a whole world model, `init`, is fine-tuned: its dynamics are
-    trained further, its tokenizer stays fixed. In a "genie_redux", `latent_actions` are trained together with the
-    dynamics. An upscaler is trained from `model`, on a dataset with large frames.
+    trained further, its tokenizer stays fixed, and `model`, if not None, holds the dynamics' settings from now on. In a
+    "genie_redux", `latent_actions` are trained together with the dynamics. An upscaler is trained from `model`, on a
+    dataset with large frames.
     """
 
     kind: Literal["tokenizer", "decoder", "dynamics", "genie_redux", "upscaler"]
@@ -70,3 +72,9 @@ def begin(job: TrainingJob) -> bool:
     check_unchanged(directory, identity, free=FREE, file=JOB_FILE, what="a training", advice="give another directory")
     keep_settings(directory, identity, file=JOB_FILE)
     return last.exists()
+
+
+def read_identity(output: Path) -> dict[str, Any]:
+    """What JOB_FILE says of the training that `begin` let start in `output`: its `TrainingJob.identity`."""
+    identity: dict[str, Any] = json.loads((output / JOB_FILE).read_text())
+    return identity

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from genie_ray.replay.loading.mixture import WeightedData
 from genie_ray.training.config import RecipeConfig, TrainingConfig
 from genie_ray.training.job import TrainingJob
+from world_model.checkpoint import read_config
+from world_model.dynamics import FREE_AFTER_TRAINING, DynamicsConfig
+from world_model.genie import GenieRedux, GenieReduxG
 
 Data = Path | tuple[WeightedData, ...]
 """One replay dataset, or several mixed by weight."""
@@ -64,9 +69,31 @@ def finetuning(
     init: Path,
     seed: int,
     kind: WorldModelKind = "dynamics",
+    changes: Mapping[str, Any] | None = None,
 ) -> TrainingJob:
-    """Further training of a world model's dynamics."""
-    return TrainingJob(kind=kind, output=output, dataset=data, config=config, seed=seed, init=init)
+    """Further training of a world model's dynamics.
+
+    Args:
+        changes: settings of the dynamics by name; those equal to the model's change nothing.
+
+    Raises:
+        ValueError: one differs from the model's and shapes its weights or what its inputs mean.
+    """
+    model = _changed(init, kind, changes) if changes else None
+    return TrainingJob(kind=kind, output=output, dataset=data, config=config, seed=seed, model=model, init=init)
+
+
+def _changed(init: Path, kind: WorldModelKind, changes: Mapping[str, Any]) -> DynamicsConfig | None:
+    """The dynamics' settings with those that a fine-tuning may change; None if none changes."""
+    own: DynamicsConfig = read_config(GenieRedux if kind == "genie_redux" else GenieReduxG, init).dynamics
+    changed = {name: value for name, value in changes.items() if value != getattr(own, name)}
+    for name, value in changed.items():
+        if name not in FREE_AFTER_TRAINING:
+            raise ValueError(
+                f"dynamics.{name} is {value!r}: must be {getattr(own, name)!r}, as in {init}; "
+                f"a fine-tuning may change {', '.join(FREE_AFTER_TRAINING)}"
+            )
+    return replace(own, **changed) if changed else None
 
 
 def upscaler(recipe: RecipeConfig, data: Data, output: Path) -> TrainingJob:

@@ -27,6 +27,7 @@ from genie_ray.base.metrics_log import MetricsLog
 from genie_ray.base.psnr import psnr
 from genie_ray.base.seeding import seed_of, seeded_generator
 from genie_ray.replay.loading.mixture import ReplayMix, open_mix
+from genie_ray.training.best import Best
 from genie_ray.training.card import model_card
 from genie_ray.training.config import TrainingConfig
 from genie_ray.training.job import TrainingJob
@@ -61,7 +62,11 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Ada
 
 
 def train_loop(setup: Mapping[str, Any]) -> None:
-    """Runs in every Ray Train worker."""
+    """Runs in every Ray Train worker.
+
+    Args:
+        setup: `job`, the TrainingJob; `identity`, what its JOB_FILE holds; `ray`, the RayConfig.
+    """
     job: TrainingJob = setup["job"]
     config = job.config
     context = ray.train.get_context()
@@ -71,7 +76,8 @@ def train_loop(setup: Mapping[str, Any]) -> None:
     autocast = precision.autocast(config.precision, device)
 
     replay = open_mix(job.dataset)
-    source = {"dataset": replay.content_hash(), "action_names": replay.metadata.action_names, "job": job.identity()}
+    identity: dict[str, Any] = setup["identity"]
+    source = {"dataset": identity["dataset"], "action_names": replay.metadata.action_names, "job": identity}
     task = TASKS[job.kind](job)
     torch.manual_seed(job.seed)
     module = task.build(replay).to(device)
@@ -84,12 +90,12 @@ def train_loop(setup: Mapping[str, Any]) -> None:
     batch_size = config.batch_size // world_size // config.accumulate
     on_gpu = device.type == "cuda"
     loader = task.batches(replay, batch_size=batch_size, rank=rank, world_size=world_size, pin_memory=on_gpu)
-    start, best, trained_seconds = 0, math.inf, 0.0
+    start, best, trained_seconds = 0, Best(), 0.0
     restored = ray.train.get_checkpoint()
     if restored is not None:
         with restored.as_directory() as directory:
             state = torch.load(Path(directory) / STATE_FILE, map_location=device, weights_only=True)
-        start, best, trained_seconds = state["iteration"], state["best"], state["trained_seconds"]
+        start, best, trained_seconds = state["iteration"], Best.from_state(state), state["trained_seconds"]
         module.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         loader.load_state_dict(state["loader"])
@@ -111,6 +117,8 @@ def train_loop(setup: Mapping[str, Any]) -> None:
                 with autocast:
                     output = task.loss(model, batch, generator)
                 (output.loss / config.accumulate).backward()
+            # A mean over masked places counts by its clips: batches mask different shares, and what few places average
+            # to is of the same expectation. Logs only; nothing is chosen by it.
             sums.add(output.metrics, weight=batch_size)
         gradient_norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
         optimizer.step()
@@ -135,18 +143,18 @@ def train_loop(setup: Mapping[str, Any]) -> None:
         paused = time.perf_counter()
         if done % config.validate_every == 0 or ended:
             validation = validate(task, module, replay, batch_size, device, autocast, rank, world_size)
+            improved = best.take(task, validation)
             if log:
-                log.write(done, {f"validation_{key}": value for key, value in validation.items()})
-            if validation["loss"] < best:
-                best = validation["loss"]
-                if log:
-                    _save(module, job, "best", done, validation, source)
+                logged = {f"validation_{key}": value for key, value in validation.items()}
+                log.write(done, {**logged, f"best_{best.name}": best.value})
+                if improved:
+                    _save(module, job, "best", done, validation, best, source)
         if ended and log:
-            _save(module, job, "last", done, validation, source)
+            _save(module, job, "last", done, validation, best, source)
         if done % config.checkpoint_every == 0 or ended:
             state = {
                 "iteration": done,
-                "best": best,
+                **best.state_dict(),
                 "trained_seconds": trained_seconds,
                 "model": module.state_dict(),
                 "optimizer": optimizer.state_dict(),
@@ -244,9 +252,12 @@ def _save(
     name: str,
     iteration: int,
     validation: dict[str, float],
+    best: Best,
     source: Mapping[str, Any],
 ) -> None:
-    provenance = {"iteration": iteration, "seed": job.seed, **source, "validation": validation}
+    assert best.name is not None
+    score = {"name": best.name, "value": validation[best.name], "best": best.value}
+    provenance = {"iteration": iteration, "seed": job.seed, **source, "score": score, "validation": validation}
     checkpoint.save(module, job.output / name, provenance=provenance, card=model_card(module, provenance))
 
 

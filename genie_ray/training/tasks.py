@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, Required, TypedDict, Unpack
+from dataclasses import replace
+from typing import Any, Protocol, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.mixture import ReplayMix
 from genie_ray.replay.loading.pictures import PictureLoader, iter_pictures, require_large_frames
 from genie_ray.replay.loading.windows import WindowLoader, iter_windows
+from genie_ray.training.batches import BatchOptions, Loader
 from genie_ray.training.job import TrainingJob
 from world_model import checkpoint
 from world_model.control import action_likelihoods
@@ -42,29 +44,10 @@ class Output(Protocol):
     def metrics(self) -> dict[str, Tensor]: ...
 
 
-class Loader(Protocol):
-    """An endless source of batches whose position can be saved."""
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class BatchOptions(TypedDict, total=False):
-    """How a train worker reads its batches; the rest is the job's. See `ShuffledLoader`."""
-
-    batch_size: Required[int]
-    rank: Required[int]
-    world_size: Required[int]
-    pin_memory: bool
-
-
 class Task(ABC):
     """Training on windows of replay; subclasses define the model and its loss."""
+
+    scored_by: tuple[str, ...] = ("loss",)  # metrics of a validation; the first that it has decides which is best
 
     def __init__(self, job: TrainingJob) -> None:
         self.job = job
@@ -89,6 +72,11 @@ class Task(ABC):
     def validation_metrics(self, model: checkpoint.Model, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Further metrics of a held-out batch, averaged over it."""
         return {}
+
+    def score(self, validation: Mapping[str, float]) -> tuple[str, float]:
+        """Name and value of the metric by which the best checkpoint is chosen; lower is better."""
+        name = next(name for name in self.scored_by if name in validation)
+        return name, validation[name]
 
     def batches(self, replay: Replay, **options: Unpack[BatchOptions]) -> Loader:
         """This rank's training batches."""
@@ -124,6 +112,8 @@ class Task(ABC):
 
 class TokenizerTask(Task):
     """A tokenizer from scratch."""
+
+    scored_by = ("reconstruction_mse",)
 
     def check(self, dataset: ReplayDataset) -> None:
         config = self._config()
@@ -169,6 +159,7 @@ class DynamicsTask(Task):
     """GenieRedux-G: dynamics on a frozen tokenizer's tokens, or a whole world model whose dynamics are fine-tuned."""
 
     model_class: type[GenieReduxG] | type[GenieRedux] = GenieReduxG
+    scored_by = ("prediction_mse", "loss")  # there is no prediction in windows of two frames
 
     def check(self, dataset: ReplayDataset) -> None:
         config = self._config()
@@ -176,10 +167,11 @@ class DynamicsTask(Task):
         self._check_window(config.dynamics.max_frames)
 
     def build(self, replay: Replay) -> checkpoint.WorldModel:
-        if self.job.init is not None:
-            return checkpoint.load_as(self.model_class, self.job.init)
-        assert self.job.tokenizer is not None
         model = self.model_class(self._config())
+        if self.job.init is not None:
+            model.load_state_dict(checkpoint.load_as(self.model_class, self.job.init).state_dict())
+            return model
+        assert self.job.tokenizer is not None
         model.tokenizer.load_state_dict(checkpoint.load_as(Tokenizer, self.job.tokenizer).state_dict())
         return model
 
@@ -214,7 +206,8 @@ class DynamicsTask(Task):
     def _config(self) -> Any:
         """The whole model's configuration, of `model_class`'s config class."""
         if self.job.init is not None:
-            return checkpoint.read_config(self.model_class, self.job.init)
+            config = checkpoint.read_config(self.model_class, self.job.init)
+            return config if self.job.model is None else replace(config, dynamics=self.job.model)
         assert self.job.tokenizer is not None
         return self._fresh_config(checkpoint.read_config(Tokenizer, self.job.tokenizer))
 

@@ -1,9 +1,9 @@
 """Training of the world model's parts with Ray Train: one loop for tokenizer, dynamics and upscaler.
 
-A training writes `best/` (lowest validation loss) and `last/`, both checkpoints, beside `metrics.jsonl` and TensorBoard
-files, and `job.json`, which identifies it. If it was killed, the same call continues from the last saved state; if it
-has finished, the call does nothing; another training in the same directory is refused. The directory must be on storage
-that every train worker can access. Recipe: paper, supplement A (see TrainingConfig).
+A training writes `best/` (by `Task.score` of a validation) and `last/`, both checkpoints, beside `metrics.jsonl` and
+TensorBoard files, and `job.json`, which identifies it. If it was killed, the same call continues from the last saved
+state; if it has finished, the call does nothing; another training in the same directory is refused. The directory must
+be on storage that every train worker can access. Recipe: paper, supplement A (see TrainingConfig).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from genie_ray.base.session import RayConfig
 from genie_ray.replay.loading.mixture import open_mix, resolved
 from genie_ray.training import jobs
 from genie_ray.training.config import RecipeConfig, check_batch_size
-from genie_ray.training.job import TrainingJob, begin
+from genie_ray.training.job import TrainingJob, begin, read_identity
 from genie_ray.training.tasks import TASKS
 
 
@@ -61,7 +61,7 @@ def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
 
     trainer = TorchTrainer(
         train_loop,
-        train_loop_config={"job": job, "ray": ray_config},
+        train_loop_config={"job": job, "identity": read_identity(job.output), "ray": ray_config},
         scaling_config=ScalingConfig(
             num_workers=ray_config.train_workers,
             use_gpu=ray_config.use_gpu,

@@ -17,8 +17,9 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
 from policies.autoexplore.normalizer import reward_figures
+from policies.errors import last_line
 from policies.exploration import Explorer
-from policies.play.runner import FragmentEnvRunner, PlayedFragment, PlayError, one_line
+from policies.play.runner import FragmentEnvRunner, PlayedFragment, PlayError
 from policies.rewards import RewardAnswer, RewardClient, RewardFuture, RewardUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class CuriosityEnvRunner(FragmentEnvRunner):
         except RewardUnavailableError:
             raise
         except Exception as error:
-            raise PlayError(f"no rewards: {one_line(error)}") from error
+            raise PlayError(f"no rewards: {last_line(error)}") from error
 
     def _judged(self, episodes: list[SingleAgentEpisode], answer: RewardAnswer, **common: Any) -> JudgedFragment:
         return JudgedFragment(

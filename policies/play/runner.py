@@ -17,6 +17,8 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
+from policies.errors import last_line
+
 logger = logging.getLogger(__name__)
 MAX_STARTS = 3  # attempts to start the environments
 
@@ -93,8 +95,8 @@ class FragmentEnvRunner(SingleAgentEnvRunner, abc.ABC):
                     self._end_processes()
                     given = self.config.env_config
                     what = given.get("game", given.get("games", self.config.env))
-                    raise PlayError(f"{what} does not start: {one_line(error)}") from error
-                logger.warning("the environments do not start and are created again: %s", one_line(error))
+                    raise PlayError(f"{what} does not start: {last_line(error)}") from error
+                logger.warning("the environments do not start and are created again: %s", last_line(error))
                 self.make_env()
 
     def _end_processes(self) -> None:
@@ -110,9 +112,3 @@ class FragmentEnvRunner(SingleAgentEnvRunner, abc.ABC):
             seeds = np.random.SeedSequence([self.config.seed, self.worker_index or 0, env_steps])
             self._seed = int(seeds.generate_state(1)[0])
             torch.manual_seed(self._seed)
-
-
-def one_line(error: Exception) -> str:
-    """An exception's type and the last non-empty line of its message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__

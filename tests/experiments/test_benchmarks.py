@@ -25,7 +25,7 @@ def test_the_world_model_is_measured(tmp_path: Path) -> None:
     cases = {case["name"]: case for case in size["cases"]}
     assert all(0 < case["share"] < 1 for case in cases.values())
     step, forward = (cases[f"dynamics: {name}, 1 × 16 frames"]["flops"] for name in ("training step", "forward"))
-    assert 2 < step / forward < 6  # a backward pass is about two forward passes; a CPU's attention counts in only one
+    assert 2 < step / forward < 6  # a backward pass is about two forward passes
     assert cases["reward query, 64 windows"]["flops"] == pytest.approx(
         8 * cases["reward query, 8 windows"]["flops"], rel=0.01
     )

@@ -172,6 +172,8 @@ def test_wrong_checkpoint_operations_are_told(
     (tmp_path / "cut.pt").write_bytes(b"")
     assert "truncated or not a .pt file" in refuse("checkpoint", "import", "out", "--tokenizer", tmp_path / "cut.pt")
     checkpoint.save(checkpoint.load_as(checkpoint.WorldModel, genie_redux).tokenizer, tmp_path / "other", provenance={})
+    line = refuse("train", "dynamics", "out", "--data", replay.root, "--init", world_model, "dynamics.blocks=3")
+    assert "dynamics.blocks is 3: must be " in line
     line = refuse("checkpoint", "with-tokenizer", "out", "--model", world_model, "--tokenizer", tmp_path / "other")
     assert "the tokenizer does not match the dynamics" in line
     data = ["--data", replay.root, "-c", SMOKE]

@@ -11,6 +11,7 @@ from genie_ray.base.settings import to_dict
 from genie_ray.config import RunConfig, load_config
 from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.evaluating.published_figures import read_figures
+from genie_ray.games.actions import action_names
 from world_model.dynamics import DynamicsConfig
 from world_model.latent_actions import LatentActionConfig
 from world_model.maskgit import DecodingConfig
@@ -24,7 +25,8 @@ AUTOENCODER = {**STACK, "frame_size": 64, "patch_size": 4, "blocks": 8}
 TOKENIZER = {**AUTOENCODER, "quantizer": CODEBOOK, "mean_frame": False, "decoder_mean_frame": False}
 DYNAMICS = {**STACK, "blocks": 12, "num_actions": 5, "actions_at": "input", "alignment": "shifted"}
 GUIDED = {**DYNAMICS, "conditioning": "one_hot", "token_input_scale": 10.0, "tdce_weight": 3.0}
-UNGUIDED = {**DYNAMICS, "conditioning": "latent", "token_input_scale": 0.0, "tdce_weight": 0.0}
+COINRUN = {**DYNAMICS, "num_actions": 7, "token_input_scale": 0.0, "tdce_weight": 0.0}
+UNGUIDED, COINRUN_GUIDED = ({**COINRUN, "conditioning": name} for name in ("latent", "one_hot"))
 LATENT_ACTIONS = {**AUTOENCODER, "quantizer": {**CODEBOOK, "codes": 7}}
 RECIPE = {
     "window": 16,
@@ -40,6 +42,11 @@ RECIPE = {
 }
 TOKENIZER_RECIPE = {**RECIPE, "iterations": 150_000, "batch_size": 112}
 DYNAMICS_RECIPE = {**RECIPE, "iterations": 185_000, "batch_size": 80}
+COINRUN_RECIPES = {
+    "train_tokenizer": {**TOKENIZER_RECIPE, "batch_size": 84},
+    "train_dynamics": {**DYNAMICS_RECIPE, "batch_size": 84},
+}
+COINRUN_ENV = {"frame_size": 64, "frame_skip": 1, "action_set": "coinrun"}
 DECODING = {"steps": 25, "temperature": 1.0, "schedule": "cosine", "mode": "one_go", "frames_per_step": 2}
 PROTOCOL = {
     "prime_frames": 2,
@@ -79,8 +86,14 @@ CLAIMS: dict[str, dict[str, dict[str, Any]]] = {
         "tokenizer": TOKENIZER,
         "dynamics": UNGUIDED,
         "latent_actions": LATENT_ACTIONS,
-        "train_tokenizer": TOKENIZER_RECIPE,
-        "train_dynamics": DYNAMICS_RECIPE,
+        "env": COINRUN_ENV,
+        **COINRUN_RECIPES,
+    },
+    "genie_redux_g_coinrun": {
+        "tokenizer": TOKENIZER,
+        "dynamics": COINRUN_GUIDED,
+        "env": COINRUN_ENV,
+        **COINRUN_RECIPES,
     },
     "explore": {
         "reward": {"kind": "entropy", "top_k_fraction": 0.25},
@@ -125,12 +138,23 @@ def test_every_preset_is_tested(preset: Path) -> None:
     assert set(yaml.safe_load(preset.read_text())) <= {*CLAIMS[preset.stem], "env", "collection"}
 
 
+def test_coinrun_is_collected_as_its_models_expect() -> None:
+    collected = load_config(PUBLISHED.parent / "coinrun" / "collect.yaml")
+    assert len(action_names(collected.env.action_set)) == collected.dynamics.num_actions == 7
+    for preset in ("genie_redux", "genie_redux_g_coinrun"):
+        model = load_config(PUBLISHED / f"{preset}.yaml")
+        assert {key: getattr(model.env, key) for key in COINRUN_ENV} == {
+            key: getattr(collected.env, key) for key in COINRUN_ENV
+        }
+
+
 def test_no_choice_is_left_to_a_default() -> None:
     """A new field of a model, its decoding or its protocol must also be set in the presets."""
     for config, claims in (
         (TokenizerConfig, TOKENIZER),
         (DynamicsConfig, GUIDED),
         (DynamicsConfig, UNGUIDED),
+        (DynamicsConfig, COINRUN_GUIDED),
         (LatentActionConfig, LATENT_ACTIONS),
         (DecodingConfig, DECODING),
     ):

@@ -45,6 +45,18 @@ def test_an_action_changes_the_next_frame_and_later_ones_only(alignment: str) ->
         assert (difference_T[time:] > 1e-5).all()
 
 
+@pytest.mark.parametrize("conditioning", ["one_hot", "latent"])
+@torch.no_grad()
+def test_every_block_adds_an_action_once_to_each(conditioning: str) -> None:
+    """So a model of one block is the same as one with its actions at the input."""
+    once = dynamics(conditioning=conditioning, blocks=1)
+    each = dynamics(conditioning=conditioning, blocks=1, actions_at="every_block")
+    each.load_state_dict(once.state_dict())
+    tokens_BTHW, actions_BT, vectors_KD = random_tokens()
+    actions = actions_BT if conditioning == "one_hot" else torch.randn(1, FRAMES - 1, vectors_KD.shape[1])
+    assert torch.equal(each(tokens_BTHW, actions, vectors_KD), once(tokens_BTHW, actions, vectors_KD))
+
+
 @pytest.mark.parametrize("alignment", ALIGNMENTS)
 @torch.no_grad()
 def test_a_frame_changes_no_earlier_prediction(alignment: str) -> None:

@@ -62,11 +62,15 @@ def test_a_compiled_model_is_the_same_model() -> None:
 @torch.no_grad()
 def test_bf16_stays_close() -> None:
     model = guided_model()
-    _, actions_BT = random_clip()
+    frames_BTHWC, actions_BT = random_clip()
     tokens_BTHW = torch.randint(0, model.dynamics.codes, (2, actions_BT.shape[1] + 1, *model.dynamics.grid))
     vectors_KD = model.tokenizer.token_vectors()
-    logits = model.dynamics(tokens_BTHW, actions_BT, vectors_KD)
+    logits, whole = model.dynamics(tokens_BTHW, actions_BT, vectors_KD), model.tokenizer(frames_BTHWC)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = model.dynamics(tokens_BTHW, actions_BT, vectors_KD)
-    assert rounded.dtype == torch.bfloat16
-    assert (rounded.float() - logits).square().mean().sqrt() < 0.05 * logits.std()
+        rounded, half = model.dynamics(tokens_BTHW, actions_BT, vectors_KD), model.tokenizer(frames_BTHWC)
+    pixels, rounded_pixels = (output.reconstruction_BTHWC for output in (whole, half))
+    for exact, coarse in ((logits, rounded), (pixels, rounded_pixels)):
+        assert coarse.dtype == torch.float32
+        assert (coarse != coarse.bfloat16()).float().mean() > 0.9  # finer than bf16: the last layer is in fp32
+        assert not torch.equal(coarse, exact)
+    assert (rounded - logits).square().mean().sqrt() < 0.05 * logits.std()

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from world_model.layers.position_bias import causal_alibi_bias
 from world_model.layers.attention import Attention, attend
+from world_model.layers.position_bias import causal_alibi_bias
 from world_model.layers.transformer import PositionEncodingGenerator, SpatioTemporalTransformer
 
 

@@ -1,6 +1,7 @@
 """Checks of a caller's inputs: configuration values, frames, actions, tokens. Each raises a one-line ValueError."""
 
 from collections.abc import Sequence
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -27,6 +28,14 @@ def check_frames(frames_BTHWC: Tensor, frame_size: int, max_frames: int) -> None
     if not len(frames_BTHWC):
         raise ValueError("a batch of 0 clips, allowed: 1 or more")
     check_length(frames_BTHWC.shape[1], max_frames)
+
+
+def check_choices(config: object) -> None:
+    """Raises ValueError unless each field that is declared as a Literal has one of its values."""
+    for name, declared in get_type_hints(type(config)).items():
+        value = getattr(config, name, None)
+        if get_origin(declared) is Literal and value not in get_args(declared):
+            raise ValueError(f"{type(config).__name__}: {name} is {value!r}, allowed: {get_args(declared)}")
 
 
 def check_length(frames: int, max_frames: int) -> None:

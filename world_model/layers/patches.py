@@ -10,6 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from world_model.layers.head import HeadLinear
+
 
 def to_patches(frames_BTHWC: Tensor, patch_size: int) -> Tensor:
     """uint8 frames → [B, T, H/p, W/p, C·p·p] in [0, 1]."""
@@ -49,7 +51,7 @@ class PixelHead(nn.Module):
 
     def __init__(self, dim: int, patch_values: int) -> None:
         super().__init__()
-        self.first_frame, self.next_frames = nn.Linear(dim, patch_values), nn.Linear(dim, patch_values)
+        self.first_frame, self.next_frames = HeadLinear(dim, patch_values), HeadLinear(dim, patch_values)
 
     def forward(self, x_BTHWD: Tensor, *, start: int = 0) -> Tensor:
         """`start`: position of the first of these frames in its clip."""

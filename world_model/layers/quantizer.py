@@ -46,7 +46,7 @@ class QuantizerConfig:
 class Quantized(NamedTuple):
     """A quantizer's output for vectors [..., D]."""
 
-    vectors: Tensor  # [..., D], the codes projected back; gradients pass straight through
+    vectors: Tensor  # [..., D], the codes projected back; gradients pass as the class says
     tokens: Tensor  # [...] int64
     loss: Tensor  # scalar
 
@@ -79,7 +79,10 @@ class Quantizer(nn.Module, ABC):
 
 
 class CosineQuantizer(Quantizer):
-    """Codebook learned by gradient. Rows are normalised at initialisation only, as published."""
+    """Codebook learned by gradient. Rows are normalised at initialisation only; gradients pass straight through it.
+
+    Both as published.
+    """
 
     def __init__(self, config: QuantizerConfig, dim: int) -> None:
         super().__init__()
@@ -106,7 +109,11 @@ class CosineQuantizer(Quantizer):
 
 
 class EMAQuantizer(Quantizer):
-    """Cosine codebook that follows the data by exponential moving averages."""
+    """Cosine codebook that follows the data by exponential moving averages.
+
+    The library passes gradients through it turned and scaled as the code is to the vector, not straight: its default,
+    the rotation trick (Fifty et al., 2024, arXiv 2410.06424).
+    """
 
     def __init__(self, config: QuantizerConfig, dim: int) -> None:
         super().__init__()
@@ -135,7 +142,10 @@ class EMAQuantizer(Quantizer):
 
 
 class FSQQuantizer(Quantizer):
-    """Finite scalar quantisation: each of C dimensions is squashed and rounded to its number of levels."""
+    """Finite scalar quantisation: each of C dimensions is squashed and rounded to its number of levels.
+
+    Gradients pass straight through the rounding.
+    """
 
     def __init__(self, config: QuantizerConfig, dim: int) -> None:
         super().__init__()

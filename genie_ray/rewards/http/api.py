@@ -23,9 +23,10 @@ from ray.serve.handle import DeploymentHandle
 
 from genie_ray import __version__
 from genie_ray.base.errors import cause_of
-from genie_ray.rewards.client import UNAVAILABLE, one_line
+from genie_ray.rewards.client import UNAVAILABLE
 from genie_ray.rewards.http import wire
 from policies.checks import check_at_least
+from policies.errors import last_line
 
 TOKEN_VARIABLE = "GENIE_RAY_REWARDS_TOKEN"
 MEGABYTE = 1024**2
@@ -135,7 +136,7 @@ class RewardApi:
         except ValueError as error:
             raise HTTPException(400, str(cause_of(error))) from error
         except UNAVAILABLE as error:
-            reason = "full" if isinstance(error, BackPressureError) else one_line(error)
+            reason = "full" if isinstance(error, BackPressureError) else last_line(error)
             raise HTTPException(503, reason, {"Retry-After": RETRY_AFTER_S}) from error
 
     def _authorize(self, token: HTTPAuthorizationCredentials | None) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from ray import serve
 
 from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
-from genie_ray.rewards.client import APP_NAME, one_line
+from genie_ray.rewards.client import APP_NAME
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.deployment import bind, check_cluster, replica_settings
 from genie_ray.rewards.http.api import HttpConfig, RewardApi
 from genie_ray.rewards.service import QUIET, save_memory, shut_down_if_idle
 from genie_ray.rewards.state import describe_checkpoint
+from policies.errors import last_line
 from policies.ray_internals import serve_runs
 
 MAX_ONGOING = 32  # requests read or waiting at once; as many more may queue, the rest are rejected
@@ -79,7 +80,7 @@ def http_service(
         try:
             serve.run(api.bind(model, listen), name=app_name, route_prefix="/", logging_config=QUIET)
         except RuntimeError as error:
-            raise RuntimeError(f"reward service {app_name!r} does not start: {one_line(error)}") from error
+            raise RuntimeError(f"reward service {app_name!r} does not start: {last_line(error)}") from error
         try:
             _check_health(listen)
             yield f"http://{f'[{listen.host}]' if ':' in listen.host else listen.host}:{listen.port}"
@@ -97,7 +98,7 @@ def _check_health(listen: HttpConfig) -> None:
         if (status := connection.getresponse().status) != http.HTTPStatus.OK:
             raise RuntimeError(f"{listen.host}:{listen.port} answers with status {status}")
     except (OSError, http.client.HTTPException) as error:
-        raise RuntimeError(f"nothing answers at {listen.host}:{listen.port}: {one_line(error)}") from error
+        raise RuntimeError(f"nothing answers at {listen.host}:{listen.port}: {last_line(error)}") from error
     finally:
         connection.close()
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_world import guided_model
 
 from genie_ray.base.session import RayConfig
 from genie_ray.evaluating import evaluation
 from genie_ray.evaluating.config import EvaluationConfig
-from genie_ray.evaluating.evaluation import COPY, TOKENIZER, evaluate, evenly_spaced, random_actions
-from genie_ray.evaluating.predictors import load_predictor
+from genie_ray.evaluating.evaluation import evaluate, evenly_spaced, random_actions
+from genie_ray.evaluating.predictors import COPY, TOKENIZER, is_reference, load_predictor, tokenizer_rows
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.report.page import columns, score_rows
 from world_model import checkpoint
@@ -20,6 +21,24 @@ from world_model.genie import GenieRedux, GenieReduxG
 from world_model.maskgit import DecodingConfig
 
 CONFIG = EvaluationConfig(windows_per_game=6, batch_size=4, film_strips=2, decoding=DecodingConfig(steps=3))
+
+
+def test_each_different_tokenizer_has_a_row(tmp_path: Path) -> None:
+    """Told by all its weights: models that share one share its row, a tuned decoder has its own."""
+    base = guided_model()
+    checkpoint.save(base, tmp_path / "base", provenance={})
+    checkpoint.save(base, tmp_path / "same", provenance={})
+    tuned = base.tokenizer.for_decoder_tuning()
+    torch.nn.init.normal_(tuned.pixel_head.first_frame.weight)
+    checkpoint.save(checkpoint.with_tokenizer(base, tuned.eval()), tmp_path / "tuned", provenance={})
+    rows = tokenizer_rows({name: tmp_path / name for name in ("base", "same", "tuned")})
+    assert rows == {TOKENIZER: tmp_path / "base", f"{TOKENIZER}: tuned": tmp_path / "tuned"}
+    assert [is_reference(label) for label in (COPY, *rows, "tuned")] == [True, True, True, False]
+    frames_BTHWC = torch.randint(0, 256, (2, 6, 16, 16, 3), dtype=torch.uint8)
+    pictures = [
+        load_predictor(label, path, CONFIG).predict(frames_BTHWC, frames_BTHWC, 0) for label, path in rows.items()
+    ]
+    assert not torch.equal(*pictures)
 
 
 def test_windows_are_spread_evenly_and_never_twice() -> None:

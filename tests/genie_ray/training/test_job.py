@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_world import guided_model, tiny_dataset
 
-from genie_ray.replay.loading.mixture import WeightedData
+from genie_ray.replay.loading.mixture import WeightedData, open_mix
 from genie_ray.training import jobs
 from genie_ray.training.config import RecipeConfig, TrainingConfig
-from genie_ray.training.job import JOB_FILE, TrainingJob, begin
+from genie_ray.training.job import JOB_FILE, TrainingJob, begin, read_identity
+from genie_ray.training.tasks import DynamicsTask
 from world_model import checkpoint
-from world_model.dynamics import DynamicsConfig
+from world_model.dynamics import FREE_AFTER_TRAINING, DynamicsConfig
+from world_model.genie import GenieReduxG
 from world_model.tokenizer import TokenizerConfig
 
 SIZES = {"dim": 16, "blocks": 1, "heads": 2, "head_dim": 8}
@@ -74,6 +77,44 @@ def test_tokenizers_and_initial_models_are_told_by_their_weights(data: Path, tmp
         begin(dataclasses.replace(job, init=tmp_path / "second"))
     (tmp_path / "first").rename(tmp_path / "moved")
     assert not begin(dataclasses.replace(job, init=tmp_path / "moved"))
+
+
+def test_a_training_is_identified_once(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train workers are told what JOB_FILE says, and do not hash data and checkpoints again."""
+    begin(job)
+    identity = job.identity()
+    monkeypatch.setattr(TrainingJob, "identity", lambda self: 1 / 0)
+    assert read_identity(job.output) == identity
+
+
+def test_a_fine_tuning_changes_what_shapes_no_weights_and_refuses_the_rest(data: Path, tmp_path: Path) -> None:
+    """What is given is applied or refused, never ignored; equal values change nothing."""
+    trained = guided_model()
+    checkpoint.save(trained, tmp_path / "model", provenance={})
+
+    def job(**changes: Any) -> TrainingJob:
+        init, config = tmp_path / "model", RECIPE.finetune
+        return jobs.finetuning(config, data, tmp_path / "out", init=init, seed=0, changes=changes)
+
+    own = trained.config.dynamics
+    assert job().model is None
+    assert job(dim=own.dim, alignment=own.alignment, tdce_weight=own.tdce_weight).model is None
+    changed = job(dim=own.dim, tdce_weight=0.5, token_input_scale=2.0)
+    assert changed.model == dataclasses.replace(own, tdce_weight=0.5, token_input_scale=2.0)
+    assert changed.identity()["model"]["tdce_weight"] == 0.5
+    tuned = DynamicsTask(changed).build(open_mix(data))
+    assert tuned.dynamics.config == tuned.config.dynamics == changed.model
+    assert checkpoint.weights_hash(tuned) == checkpoint.weights_hash(trained)
+    checkpoint.save(tuned, tmp_path / "tuned", provenance={})
+    assert checkpoint.read_config(GenieReduxG, tmp_path / "tuned").dynamics == changed.model
+    for field in dataclasses.fields(DynamicsConfig):
+        if field.name not in FREE_AFTER_TRAINING:
+            with pytest.raises(
+                ValueError, match=rf"dynamics\.{field.name} is 'other': must be .*, as in .*; a fine-tuning"
+            ):
+                job(**{field.name: "other"})
+    tokens = torch.randint(0, 32, (1, 6, 4, 4)), torch.randint(0, 5, (1, 5)), trained.tokenizer.token_vectors()
+    assert not torch.equal(tuned.dynamics(*tokens), trained.dynamics(*tokens))  # the token input's scale counts
 
 
 def test_speed_and_logging_may_change(job: TrainingJob) -> None:

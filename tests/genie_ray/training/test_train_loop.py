@@ -2,12 +2,16 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+from genie_ray.training.best import Best
 from genie_ray.training.config import TrainingConfig
+from genie_ray.training.job import TrainingJob
 from genie_ray.training.loop import Averages, build_optimizer, learning_rate
+from genie_ray.training.tasks import TASKS, Task
 
 CONFIG = TrainingConfig(
     iterations=110, warmup_iterations=10, warmup_factor=0.5, learning_rate=1.0, final_learning_rate=0.2
@@ -68,3 +72,39 @@ def test_weight_decay_spares_vectors_and_frozen_weights_are_left_out() -> None:
     assert [tuple(p.shape) for p in spared["params"]] == [(2,), (2,), (2,)]
     assert decayed["weight_decay"] == CONFIG.weight_decay
     assert spared["weight_decay"] == 0
+
+
+def task(kind: str) -> Task:
+    return TASKS[kind](TrainingJob(kind=kind, output=Path("out"), dataset=Path("data"), config=CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("tokenizer", "reconstruction_mse"),
+        ("decoder", "reconstruction_mse"),
+        ("dynamics", "prediction_mse"),
+        ("genie_redux", "prediction_mse"),
+        ("upscaler", "loss"),
+    ],
+)
+def test_the_best_is_chosen_by_what_a_model_is_for(kind: str, name: str) -> None:
+    """The second validation has the lower loss, the first the lower error."""
+    first, second = ({"loss": loss, name: 0.1 / loss} for loss in (0.5, 0.4))
+    first, second = ({**each, "loss": loss} for each, loss in ((first, 0.5), (second, 0.4)))
+    best = Best()
+    assert best.take(task(kind), first)
+    assert best.take(task(kind), second) == (name == "loss")
+    assert best == Best(name, min(first[name], second[name]))
+
+
+def test_without_a_prediction_the_loss_counts() -> None:
+    assert task("dynamics").score({"loss": 0.5, "accuracy": 1.0}) == ("loss", 0.5)
+
+
+def test_a_resumed_training_keeps_its_rule() -> None:
+    old = Best.from_state({"best": 0.4})  # as saved when the loss was the only rule
+    assert not old.take(task("dynamics"), {"loss": 0.5, "prediction_mse": 0.01})
+    assert old.take(task("dynamics"), {"loss": 0.3, "prediction_mse": 0.02})
+    assert Best.from_state(old.state_dict()) == old == Best("loss", 0.3)
+    assert Best.from_state(Best().state_dict()) == Best()  # saved before the first validation

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from tiny_world import tiny_dataset
 
+from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.session import RayConfig
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.mixture import WeightedData
@@ -76,6 +77,17 @@ def test_a_killed_training_ends_with_the_same_weights(replay: ReplayDataset, tmp
     ours, theirs = (checkpoint.read_description(path / "last") for path in (broken, unbroken))
     assert ours["weights_sha256"] == theirs["weights_sha256"]
     assert ours["provenance"] == theirs["provenance"]
+    log = read_metrics(unbroken / "metrics.jsonl")
+    errors = [line["validation_reconstruction_mse"] for line in log if "validation_reconstruction_mse" in line]
+    assert [line["best_reconstruction_mse"] for line in log if "best_reconstruction_mse" in line] == [
+        min(errors[: count + 1]) for count in range(len(errors))
+    ]
+    assert checkpoint.read_description(unbroken / "best")["provenance"]["score"] == {
+        "name": "reconstruction_mse",
+        "value": min(errors),
+        "best": min(errors),
+    }
+    assert ours["provenance"]["job"] == tokenizer_job(replay, broken).identity()
     assert ours["provenance"]["action_names"] == list(replay.metadata.action_names)
     assert iterations(broken, "loss") == list(range(1, 121))
     assert iterations(broken, "validation_loss") == [40, 80, 120]

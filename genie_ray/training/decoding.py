@@ -1,0 +1,34 @@
+"""A world model with its own tokenizer's decoder tuned to other scenes, as a checkpoint.
+
+The paper's way to new scenes (Savov et al., CVPR 2025, arXiv 2504.02515, Sec. 4): first the decoder is tuned, which
+changes no token, then the dynamics are fine-tuned.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from genie_ray.training.card import model_card
+from world_model import checkpoint
+from world_model.tokenizer import Tokenizer
+
+
+def save_with_tokenizer(output: Path, model: Path, tokenizer: Path) -> None:
+    """Writes a world model's checkpoint with the tokenizer of another one; its provenance holds those of both.
+
+    Args:
+        output: directory of the new checkpoint.
+        model: checkpoint of a world model.
+        tokenizer: checkpoint of its tokenizer after a training of the kind "decoder".
+
+    Raises:
+        ValueError: the tokenizer's tokens are not those that the dynamics learned.
+    """
+    tuned = checkpoint.load_as(Tokenizer, tokenizer)
+    swapped = checkpoint.with_tokenizer(checkpoint.load_as(checkpoint.WorldModel, model), tuned)
+    sources = {
+        name: checkpoint.read_description(path)["provenance"]
+        for name, path in (("model", model), ("tokenizer", tokenizer))
+    }
+    provenance = {**sources, "action_names": sources["model"].get("action_names")}
+    checkpoint.save(swapped, output, provenance=provenance, card=model_card(swapped, provenance))
