@@ -24,6 +24,7 @@ STACK = {"dim": 512, "heads": 8, "head_dim": 64, "max_frames": 16}
 AUTOENCODER = {**STACK, "frame_size": 64, "patch_size": 4, "blocks": 8}
 TOKENIZER = {**AUTOENCODER, "quantizer": CODEBOOK, "mean_frame": False, "decoder_mean_frame": False}
 DYNAMICS = {**STACK, "blocks": 12, "num_actions": 5, "actions_at": "input", "alignment": "shifted"}
+DYNAMICS |= {"masking": "clip", "changed_weight": 0.0, "past_noise": 0.0, "self_decoded": 0.0, "action_dropout": 0.0}
 GUIDED = {**DYNAMICS, "conditioning": "one_hot", "token_input_scale": 10.0, "tdce_weight": 3.0}
 COINRUN = {**DYNAMICS, "num_actions": 7, "token_input_scale": 0.0, "tdce_weight": 0.0}
 UNGUIDED, COINRUN_GUIDED = ({**COINRUN, "conditioning": name} for name in ("latent", "one_hot"))
