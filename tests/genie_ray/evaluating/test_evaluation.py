@@ -29,7 +29,7 @@ def test_each_different_tokenizer_has_a_row(tmp_path: Path) -> None:
     checkpoint.save(base, tmp_path / "base", provenance={})
     checkpoint.save(base, tmp_path / "same", provenance={})
     tuned = base.tokenizer.for_decoder_tuning()
-    torch.nn.init.normal_(tuned.pixel_head.first_frame.weight)
+    torch.nn.init.normal_(tuned.pixel_head.next_frames.weight)
     checkpoint.save(checkpoint.with_tokenizer(base, tuned.eval()), tmp_path / "tuned", provenance={})
     rows = tokenizer_rows({name: tmp_path / name for name in ("base", "same", "tuned")})
     assert rows == {TOKENIZER: tmp_path / "base", f"{TOKENIZER}: tuned": tmp_path / "tuned"}
