@@ -100,6 +100,7 @@ def row(explorer: str, seed: int, cells: int, psnr: float, seen: Mapping[int, in
         "cells": cells,
         "psnr": psnr,
         "delta_psnr": 0.25,
+        "delta_psnr_mean": 0.5,
         "copy_psnr": 30.0,
         "training": [{"env_steps": steps, "cells": cells} for steps, cells in seen.items()],
         "settled_epochs": 2.0,
