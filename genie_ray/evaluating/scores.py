@@ -39,8 +39,10 @@ def frame_errors(predicted_BTHWC: Tensor, true_BTHWC: Tensor) -> Tensor:
 
 def frame_ssim(predicted_BTHWC: Tensor, true_BTHWC: Tensor) -> Tensor:
     """SSIM of each frame [B, T], float64 (Wang et al., 2004, as in torchmetrics); frames are uint8."""
-    images = (rearrange(frames, "b t h w c -> (b t) c h w").float() / 255 for frames in (predicted_BTHWC, true_BTHWC))
-    ssim = structural_similarity_index_measure(*images, data_range=1.0, reduction="none")
+    predicted, true = (
+        rearrange(frames, "b t h w c -> (b t) c h w").float() / 255 for frames in (predicted_BTHWC, true_BTHWC)
+    )
+    ssim = structural_similarity_index_measure(predicted, true, data_range=1.0, reduction="none")
     assert isinstance(ssim, Tensor)
     return ssim.double().cpu().view(predicted_BTHWC.shape[:2])
 

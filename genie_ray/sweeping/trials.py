@@ -126,7 +126,7 @@ def measure(play: Path, world_model: Path, run: TrialConfig) -> dict[str, Any]:
     curves = {
         game: coverage_curve(dataset.read(ref) for ref in dataset.episodes if ref.game == game) for game in run.games
     }
-    unused = dict.fromkeys((*NETWORKS, "published_figures"))
+    unused: dict[str, Any] = dict.fromkeys((*NETWORKS, "published_figures"))
     protocol = dataclasses.replace(run.evaluation, film_strips=0, **unused)
     scores = score("world model", world_model, play, protocol, run.ray).scores
     return {

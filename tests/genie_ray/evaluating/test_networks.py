@@ -151,7 +151,7 @@ def test_wrong_answers_are_refused(tmp_path: Path) -> None:
         networks(inception_weights=saved(OneFeature(), tmp_path / "one.pt"))
     with pytest.raises(ValueError, match=r"lpips_weights .* this call fails: .*invalid for input of size 1536"):
         networks(lpips_weights=saved(Both(), tmp_path / "both.pt"))
-    with pytest.raises(ValueError, match="inception_weights .* this call fails: .*asked for features"):
+    with pytest.raises(ValueError, match=r"inception_weights .* this call fails: .*asked for features"):
         networks(inception_weights=saved(Refuses(), tmp_path / "refuses.pt"))
 
 
