@@ -89,7 +89,7 @@ def evaluate(
         except Exception as error:
             raise cause_of(error) from error
     pending = {
-        task.options(num_gpus=int(ray_config.use_gpu and (path is not None or bool(given_networks(config))))).remote(
+        task.options(num_gpus=gpus_for(path, config, ray_config)).remote(
             label, path and path.resolve(), dataset.resolve(), config, ray_config, familiar
         ): label
         for label, path in entries
@@ -116,6 +116,11 @@ def evaluate(
     write_atomically(output / "film_strips.npz", lambda path: np.savez_compressed(path, **strips))
     write_atomically(output / "evaluation.json", lambda path: path.write_text(text))
     return document
+
+
+def gpus_for(checkpoint: Path | None, config: EvaluationConfig, ray_config: RayConfig) -> int:
+    """The GPUs that a row asks for: copying a frame needs one only for the user's networks."""
+    return int(ray_config.use_gpu and (checkpoint is not None or bool(given_networks(config))))
 
 
 def require_horizon(checkpoint: Path, longest: int, config: EvaluationConfig) -> None:

@@ -13,7 +13,7 @@ from tiny_world import FRAMES, GAMES, guided_model, tiny_dataset, unguided_model
 from genie_ray.base.session import RayConfig
 from genie_ray.evaluating import evaluation
 from genie_ray.evaluating.config import EvaluationConfig
-from genie_ray.evaluating.evaluation import require_horizon, score
+from genie_ray.evaluating.evaluation import gpus_for, require_horizon, score
 from genie_ray.evaluating.familiar import Familiarity
 from genie_ray.evaluating.networks import FrechetDistance, Networks
 from genie_ray.evaluating.predictors import COPY, TOKENIZER, ModelPredictor, TokenizerAlone, infer_actions
@@ -190,3 +190,11 @@ def test_the_tokenizer_alone_has_a_row(replay: ReplayDataset, model: Path) -> No
     row = score(TOKENIZER, model, replay.root, LONG, RayConfig(threads_per_worker=1)).scores["all"]
     assert row["delta_psnr"] is None
     assert row["psnr_interval"][0] < row["psnr"] < row["psnr_interval"][1]
+
+
+def test_copying_a_frame_takes_no_gpu() -> None:
+    gpu = RayConfig(use_gpu=True)
+    assert gpus_for(None, CONFIG, gpu) == 0
+    assert gpus_for(Path("model"), CONFIG, gpu) == 1
+    assert gpus_for(None, dataclasses.replace(CONFIG, inception_weights="inception.pt"), gpu) == 1
+    assert gpus_for(Path("model"), CONFIG, RayConfig()) == 0
