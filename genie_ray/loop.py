@@ -165,7 +165,14 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
         Stage(
             "evaluation",
             (evaluation / "evaluation.json",),
-            lambda: evaluate(models, data / "test", evaluation, config.evaluation, config.ray),
+            lambda: evaluate(
+                models,
+                data / "test",
+                evaluation,
+                config.evaluation,
+                config.ray,
+                train_data=[data / name for name in ("random", "control", "explore")],
+            ),
         ),
         *(upscale if collection.large_frame_every else []),
     ]

@@ -21,7 +21,7 @@ from world_model.cached import CachedPredictor
 from world_model.dynamics import Dynamics, DynamicsConfig
 from world_model.latent_actions import LatentActionConfig, LatentActionModel
 from world_model.layers.checks import check_actions, check_frames, check_length
-from world_model.maskgit import DecodingConfig
+from world_model.maskgit import DecodingConfig, Generators
 from world_model.objective import DynamicsOutput
 from world_model.tokenizer import Tokenizer, TokenizerConfig
 from world_model.uncertainty import PREDICTED_FRAMES, PRIME_FRAMES, token_entropy
@@ -120,7 +120,7 @@ class _WorldModel(nn.Module, ABC):
 
     @torch.no_grad()
     def _rollout(
-        self, prime_frames_BTHWC: Tensor, actions: Tensor, decoding: DecodingConfig, generator: torch.Generator | None
+        self, prime_frames_BTHWC: Tensor, actions: Tensor, decoding: DecodingConfig, generator: Generators
     ) -> Tensor:
         """Predicts frames; there is one action fewer than prime and predicted frames together."""
         primes = prime_frames_BTHWC.shape[1]
@@ -170,7 +170,7 @@ class GenieReduxG(_WorldModel):
         actions_BT: Tensor,
         *,
         decoding: DecodingConfig,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> Tensor:
         """Predicts the uint8 frames that follow the prime frames, [B, T_pred, H, W, C].
 
@@ -252,7 +252,7 @@ class GenieRedux(_WorldModel):
         latent_actions_BT: Tensor,
         *,
         decoding: DecodingConfig,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> Tensor:
         """Predicts the uint8 frames that follow the prime frames when the user picks these latent actions.
 

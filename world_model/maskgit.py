@@ -10,7 +10,7 @@ Axes: B batch, T frames, H W token grid, L predicted tokens (of all frames decod
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +22,9 @@ Schedule = Literal["cosine", "exp"]
 
 # (tokens [B, T, H, W] with masks, first) → logits [B, T−first, H, W, K] of the tokens of frames first..T−1
 Predict = Callable[[Tensor, int], Tensor]
+
+# One for the batch; or one for each of its games, so that what is drawn for a game does not depend on the others
+Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +63,22 @@ def masked_count(progress: float, tokens: int, schedule: Schedule) -> int:
     return int(share * tokens)
 
 
-def gumbel_sample(logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
-    """Draws a class per row of [..., K] from softmax(logits / temperature); temperature 0 takes the argmax."""
+def gumbel_sample(logits: Tensor, temperature: float, generator: Generators = None) -> Tensor:
+    """Draws a class per row of [B, ..., K] from softmax(logits / temperature); temperature 0 takes the argmax."""
     if temperature == 0:
         return logits.argmax(dim=-1)
     # −log(−log u) of a uniform u is Gumbel; on a CPU, torch's own exponential noise takes five times as long.
-    noise = torch.rand(logits.shape, device=logits.device, generator=generator).log_().neg_().log_().neg_()
+    noise = _uniform(logits, generator).log_().neg_().log_().neg_()
     return (logits + temperature * noise).argmax(dim=-1)
+
+
+def _uniform(like: Tensor, generator: Generators) -> Tensor:
+    """float32 noise in [0, 1) with the shape of `like`, [B, ...]."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return torch.rand(like.shape, device=like.device, generator=generator)
+    return torch.stack(
+        [torch.rand(game.shape, device=like.device, generator=one) for game, one in zip(like, generator, strict=True)]
+    )
 
 
 @torch.no_grad()
@@ -77,7 +89,7 @@ def decode(
     *,
     mask_token: int,
     decoding: DecodingConfig,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> Tensor:
     """Tokens of `frames` frames that follow the prime frames, [B, frames, H, W]."""
     at_once = frames if decoding.mode == "one_go" else decoding.frames_per_step
@@ -97,7 +109,7 @@ def decode_together(
     *,
     mask_token: int,
     decoding: DecodingConfig,
-    generator: torch.Generator | None,
+    generator: Generators,
 ) -> Tensor:
     """Appends `frames` frames to the known ones, refining all their tokens together: [B, T + frames, H, W]."""
     batch, first, height, width = known_tokens_BTHW.shape

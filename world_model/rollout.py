@@ -16,7 +16,7 @@ from torch import Tensor
 from world_model.cached import CachedDecoder, CachedPredictor
 from world_model.genie import GenieRedux, GenieReduxG
 from world_model.layers.checks import check_actions
-from world_model.maskgit import DecodingConfig, decode_together
+from world_model.maskgit import DecodingConfig, Generators, decode_together
 from world_model.uncertainty import token_entropy
 
 
@@ -35,7 +35,7 @@ class Rollout:
         prime_frames_BTHWC: uint8, at least one frame and fewer than the model's longest clip.
         prime_actions_BT: int64 [B, T−1], the actions between them.
         decoding: how a frame is decoded; always one at a time: `mode` and `frames_per_step` are ignored.
-        generator: to sample tokens with.
+        generator: to sample tokens with; one, or one for each game.
 
     Raises:
         ValueError: frames or actions have the wrong size, type or range.
@@ -51,7 +51,7 @@ class Rollout:
         prime_actions_BT: Tensor,
         *,
         decoding: DecodingConfig,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> None:
         self._model, self._decoding, self._generator = model, decoding, generator
         self._longest = model.dynamics.config.max_frames

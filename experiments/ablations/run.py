@@ -129,7 +129,7 @@ def table(rows: list[Row]) -> str:
 def summary(variant: str, scores: Mapping[str, Any]) -> Row:
     """A line of the table; columns that only variants have are left empty."""
     curves = scores["curves"]
-    delta = [f"{curves['delta_psnr'][frame - 1]:+.2f}" if "delta_psnr" in curves else "" for frame in (4, 10)]
+    deltas = {"delta_psnr": "ΔPSNR", "delta_psnr_mean": "mean of per-frame ΔPSNR"}
     return {
         "variant": variant,
         "codes used": "",
@@ -139,8 +139,11 @@ def summary(variant: str, scores: Mapping[str, Any]) -> Row:
         "SSIM": f"{scores['ssim']:.3f}",
         "PSNR t=4": f"{curves['psnr'][3]:.2f}",
         "t=10": f"{curves['psnr'][9]:.2f}",
-        "ΔPSNR t=4": delta[0],
-        "ΔPSNR t=10": delta[1],
+        **{
+            f"{title} t={frame}": f"{curves[key][frame - 1]:+.2f}" if key in curves else ""
+            for key, title in deltas.items()
+            for frame in (4, 10)
+        },
         "ms / frame": "",
     }
 

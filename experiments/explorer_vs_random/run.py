@@ -121,7 +121,7 @@ def make_cell(name: str, config: RunConfig, game: str, world_model: Path, traini
         "cells": int(curve[-1]),
         "curve": {"steps": points.tolist(), "cells": curve[points - 1].tolist()},
         "psnr": models[MODEL]["all"]["psnr"],
-        "delta_psnr": models[MODEL]["all"]["delta_psnr"],
+        **{key: models[MODEL]["all"][key] for key in ("delta_psnr", "delta_psnr_mean")},
         "copy_psnr": models[COPY]["all"]["psnr"],
         "settled_epochs": sum(line.get("settled", 0.0) for line in log),  # warned about
         "breadth_kept": breadth_kept(log),
@@ -186,6 +186,7 @@ def summary(name: str, found: Sequence[Row], random: Mapping[int, Row]) -> Row:
         "each seed": ", ".join(f"{ratio:.2f}" for ratio in ratios),
         "PSNR": spread([row["psnr"] for row in found], 2),
         "ΔPSNR": spread([row["delta_psnr"] for row in found], 2, "+"),
+        "mean of per-frame ΔPSNR": spread([row["delta_psnr_mean"] for row in found], 2, "+"),
         "copying a frame: PSNR": spread([row["copy_psnr"] for row in found], 2),
         "while learning, times random": ", ".join(f"{ratio:.2f}" for ratio in learning) if trained else "",
         "epochs settled": f"{statistics.fmean(row['settled_epochs'] for row in found):.0f}" if trained else "",

@@ -14,6 +14,10 @@ def evaluate(
     output: Output,
     data: Data,
     model: Annotated[list[str], typer.Option(help="LABEL=CHECKPOINT of a world model, repeatable.")],
+    train_data: Annotated[
+        list[str] | None,
+        typer.Option(help="Dataset that a model was trained on, repeatable: what it has of the test set is reported."),
+    ] = None,
     config: ConfigFile = None,
     address: Address = None,
     overrides: Overrides = None,
@@ -22,7 +26,7 @@ def evaluate(
     settings = load_settings(config, overrides, address)
     from genie_ray.base.session import ray_session
     from genie_ray.evaluating import evaluation
-    from genie_ray.report.page import print_scores
+    from genie_ray.report.scores import print_scores
 
     models = {}
     for entry in model:
@@ -31,7 +35,10 @@ def evaluate(
             raise ValueError(f"--model {entry!r}: expected LABEL=CHECKPOINT")
         models[label] = Path(path)
     with ray_session(settings.ray):
-        print_scores(evaluation.evaluate(models, data, output, settings.evaluation, settings.ray))
+        document = evaluation.evaluate(
+            models, data, output, settings.evaluation, settings.ray, train_data=train_data or ()
+        )
+    print_scores(document)
 
 
 def evaluate_upscaler(

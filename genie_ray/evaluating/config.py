@@ -21,10 +21,12 @@ class EvaluationConfig:
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     precision: Precision = "auto"  # of world models; the tokenizer alone is scored in fp32
     delta_psnr_frame: int = 4  # the predicted frame at which ΔPSNR is reported
-    random_actions: Literal["all", "last"] = "all"  # "all": Genie's ΔPSNR; "last": the published code's, one action
+    random_actions: Literal["all", "last"] = "all"  # "all" that lead to predicted frames: Genie; "last": published code
     film_strips: int = 3  # windows per game whose frames are kept for the report
     pictures: int = 50_000  # to score an upscaler on: at most, spread evenly over the dataset; paper, supplement
-    inception_weights: str | None = None  # TorchScript file; without it there is no FID
+    inception_weights: str | None = None  # TorchScript file (see networks.py); without it there is no FID
+    lpips_weights: str | None = None  # the same for LPIPS
+    video_features: str | None = None  # the same for FVD
     published_figures: str | None = None  # CSV file of a paper's figures, shown below ours
     seed: int = 0
 

@@ -3,6 +3,8 @@
 Protocol (paper, section 5): windows of a test dataset that no model was trained on; the first 2 frames and all actions
 are given, 10 frames are predicted. ΔPSNR (Genie, section 3) compares that prediction with one under random actions,
 decoded the same way.
+
+A new measure of windows is one more entry of `measure`, and a part of `scores.row` that sums it up.
 Axes: B batch, T frames, H W C pixels.
 """
 
@@ -21,14 +23,17 @@ from torch import Tensor
 from genie_ray.base.errors import cause_of
 from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import progress_bar
-from genie_ray.base.seeding import seed_of, seeded_generator
 from genie_ray.base.session import LOCAL_LOGICAL_CPUS, RayConfig
-from genie_ray.evaluating import scores
-from genie_ray.evaluating.action_probe import PROBED_WINDOWS, ProbeSamples
+from genie_ray.evaluating.action_probe import PROBED_WINDOWS
 from genie_ray.evaluating.config import EvaluationConfig
-from genie_ray.evaluating.predictors import COPY, load_predictor, tokenizer_rows
+from genie_ray.evaluating.familiar import Familiarity, find_familiar
+from genie_ray.evaluating.networks import Networks, given_networks
+from genie_ray.evaluating.predictors import COPY, Guidance, Predictor, load_predictor, tokenizer_rows
 from genie_ray.evaluating.published_figures import read_figures
-from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
+from genie_ray.evaluating.scores import Tally, frame_errors, frame_ssim, row
+from genie_ray.evaluating.windows import Windows, evenly_spaced, random_actions, read_batches, window_starts
+from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.storage import Location, resolve
 from world_model.checkpoint import WorldModel, read_config
 from world_model.genie import GenieReduxConfig
 
@@ -37,42 +42,56 @@ SIDE_BY_SIDE = 2
 
 
 def evaluate(
-    models: Mapping[str, Path], dataset: Path, output: Path, config: EvaluationConfig, ray_config: RayConfig
+    models: Mapping[str, Path],
+    dataset: Path,
+    output: Path,
+    config: EvaluationConfig,
+    ray_config: RayConfig,
+    *,
+    train_data: Sequence[Location] = (),
 ) -> dict[str, Any]:
-    """Scores checkpoints on a test dataset, each in its own Ray task (with a GPU, if the config says so).
+    """Scores checkpoints on a test dataset, each in its own Ray task (with a GPU, if it needs one and there are any).
 
     Writes `evaluation.json` (scores per model and game, and over all games) and `film_strips.npz` (uint8 frames:
     `<label>/<game>` and `truth/<game>`, each [windows, T, H, W, C]) to `output`.
 
     Args:
         models: label → checkpoint directory of a world model. Each different tokenizer is also scored alone.
+        train_data: datasets that any of the models was trained on: scores without the windows that these hold bit for
+            bit are given too.
 
     Returns:
         The contents of evaluation.json.
 
     Raises:
-        ValueError: the dataset has no window of that length, or a checkpoint does not fit it.
+        ValueError: the dataset has no window of that length, or a checkpoint, network or training dataset does not fit
+            it.
     """
     import ray
 
-    if config.inception_weights is not None:
-        scores.load_inception(config.inception_weights)  # refuses a wrong file before anything starts
-    published = read_figures(config.published_figures) if config.published_figures is not None else []
     metadata = ReplayDataset(dataset).metadata
+    Networks(config, metadata.frame_shape[:2], "cpu")  # refuses a wrong file before anything starts
+    published = read_figures(config.published_figures) if config.published_figures is not None else []
     for checkpoint in models.values():
         model = read_config(WorldModel, checkpoint)
-        num_actions, longest = model.dynamics.num_actions, model.dynamics.max_frames
+        num_actions = model.dynamics.num_actions
         if isinstance(model, GenieReduxConfig):  # infers its own actions, from the whole window
             num_actions = None
         metadata.require_fit(frame_size=model.tokenizer.frame_size, num_actions=num_actions)
-        if config.window > longest:
-            raise ValueError(
-                f"prime_frames + predicted_frames = {config.window}: {checkpoint} takes at most {longest} frames"
-            )
+        require_horizon(checkpoint, model.dynamics.max_frames, config)
+    train = [resolve(path) for path in train_data]
     entries: list[tuple[str, Path | None]] = [(COPY, None), *tokenizer_rows(models).items(), *models.items()]
-    task = ray.remote(score).options(num_cpus=LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE, num_gpus=int(ray_config.use_gpu))
+    task = ray.remote(score).options(num_cpus=LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE)
+    familiar = None
+    if train:
+        try:
+            familiar = ray.get(ray.remote(find_familiar).remote(dataset.resolve(), train, config))
+        except Exception as error:
+            raise cause_of(error) from error
     pending = {
-        task.remote(label, path and path.resolve(), dataset.resolve(), config, ray_config): label
+        task.options(num_gpus=gpus_for(path, config, ray_config)).remote(
+            label, path and path.resolve(), dataset.resolve(), config, ray_config, familiar
+        ): label
         for label, path in entries
     }
     results: dict[str, Any] = {}
@@ -87,14 +106,41 @@ def evaluate(
     document = {
         "protocol": asdict(config),
         "dataset": ReplayDataset(dataset).content_hash(),
+        "train_data": [ReplayDataset(path).content_hash() for path in train],
         "models": {label: results[label].scores for label, _ in entries},
         "published": published,
     }
+    text = json.dumps(document, indent=1, allow_nan=False)
     output.mkdir(parents=True, exist_ok=True)
     strips = {key: frames for result in results.values() for key, frames in result.film_strips.items()}
     write_atomically(output / "film_strips.npz", lambda path: np.savez_compressed(path, **strips))
-    write_atomically(output / "evaluation.json", lambda path: path.write_text(json.dumps(document, indent=1)))
+    write_atomically(output / "evaluation.json", lambda path: path.write_text(text))
     return document
+
+
+def gpus_for(checkpoint: Path | None, config: EvaluationConfig, ray_config: RayConfig) -> int:
+    """The GPUs that a row asks for: copying a frame needs one only for the user's networks."""
+    return int(ray_config.use_gpu and (checkpoint is not None or bool(given_networks(config))))
+
+
+def require_horizon(checkpoint: Path, longest: int, config: EvaluationConfig) -> None:
+    """Raises ValueError unless a model whose clips have `longest` frames can predict windows of the configured length.
+
+    Windows beyond a clip are decoded frame by frame in a sliding clip, and in no other way.
+    """
+    decoding = config.decoding
+    if config.window <= longest:
+        return
+    if decoding.mode != "autoregressive" or decoding.frames_per_step != 1:
+        raise ValueError(
+            f"prime_frames + predicted_frames is {config.window}: must be at most {longest}, the clip of {checkpoint}, "
+            f"unless evaluation.decoding.mode is autoregressive and evaluation.decoding.frames_per_step is 1"
+        )
+    if config.prime_frames >= longest:
+        raise ValueError(
+            f"prime_frames is {config.prime_frames}: must be at most {longest - 1}, as {checkpoint} has clips of "
+            f"{longest} frames"
+        )
 
 
 @dataclass(frozen=True)
@@ -105,119 +151,87 @@ class Result:
     film_strips: dict[str, np.ndarray]
 
 
-def score(label: str, checkpoint: Path | None, path: Path, config: EvaluationConfig, ray_config: RayConfig) -> Result:
-    """Scores one row of the table on every game, in the calling process; `evaluate` calls it in a Ray task."""
+def score(
+    label: str,
+    checkpoint: Path | None,
+    path: Path,
+    config: EvaluationConfig,
+    ray_config: RayConfig,
+    familiar: Mapping[str, Familiarity] | None = None,
+) -> Result:
+    """Scores one row of the table on every game, in the calling process; `evaluate` calls it in a Ray task.
+
+    Args:
+        familiar: by game, what the training data show of its windows.
+    """
     torch.set_num_threads(ray_config.torch_threads(SIDE_BY_SIDE))
     dataset = ReplayDataset(path)
     predictor = load_predictor(label, checkpoint, config)
-    device, predict = predictor.device, predictor.predict
-    all_given, all_random = (scores.HorizonScores(config.predicted_frames) for _ in range(2))
-    all_samples = ProbeSamples()
-    fid = None
-    if config.inception_weights is not None:
-        fid = scores.FrechetDistance(scores.load_inception(config.inception_weights), device)
+    networks = Networks(config, dataset.metadata.frame_shape[:2], predictor.device)
+    every, every_unseen = Tally(), Tally()
     rows: dict[str, Any] = {}
     film_strips: dict[str, np.ndarray] = {}
     for game in sorted({episode.game for episode in dataset.episodes}):
-        given, random = (scores.HorizonScores(config.predicted_frames) for _ in range(2))
-        samples = ProbeSamples()
+        tally, unseen = Tally(), Tally()
         starts = window_starts(dataset, game, config)
+        known = familiar[game] if familiar is not None else None
         shown = set(evenly_spaced(len(starts), config.film_strips))
         probed = set(evenly_spaced(len(starts), PROBED_WINDOWS))
         kept: dict[str, list[np.ndarray]] = {"truth": [], label: []}
-        for first in range(0, len(starts), config.batch_size):
-            frames_BTHWC, actions_BT = read_windows(dataset, starts[first : first + config.batch_size], config)
-            true_BTHWC = frames_BTHWC[:, config.prime_frames :]
-            guidance = predictor.guidance(frames_BTHWC, actions_BT)
-            predicted_BTHWC = predict(frames_BTHWC, guidance.actions_BT, seed_of(config.seed, game, first))
-            given.add(predicted_BTHWC, true_BTHWC)
-            if fid is not None:
-                fid.add(predicted_BTHWC.to(device), true_BTHWC.to(device))
-            if predictor.num_actions:
-                seed = seed_of(config.seed, game, first, "random")
-                others_BT = random_actions(guidance.actions_BT, predictor.num_actions, config, seed)
-                random.add(predict(frames_BTHWC, others_BT, seed_of(config.seed, game, first)), true_BTHWC)
+        first = 0
+        for windows in read_batches(dataset, starts, config):
+            batch = slice(first, first + len(windows.starts))
+            true_BTHWC = windows.frames_BTHWC[:, config.prime_frames :]
+            guidance = predictor.guidance(windows.frames_BTHWC, windows.actions_BT)
+            predicted_BTHWC, values = measure(predictor, windows, guidance, networks, config)
+            of_truth, of_prediction = networks.features(true_BTHWC), networks.features(predicted_BTHWC)
+            features = {name: (of_prediction[name], of_truth[name]) for name in of_truth}
+            if known is not None:
+                values |= {"seen": torch.tensor(known.seen_W[batch]), "rare": torch.tensor(known.rare_WT[batch])}
+                unseen.add(windows.episodes, values, features, only=~values["seen"])
+            tally.add(windows.episodes, values, features)
             if guidance.vectors_BTD is not None:
-                picks = [index for index in range(len(actions_BT)) if first + index in probed]
-                episodes = [starts[first + index][0].episode_id for index in picks]
-                samples.add(guidance.actions_BT[picks], guidance.vectors_BTD[picks], actions_BT[picks], episodes)
-            for index in shown.intersection(range(first, first + len(frames_BTHWC))):
-                kept["truth"].append(frames_BTHWC[index - first].numpy())
+                picks = [index for index in range(len(windows.starts)) if first + index in probed]
+                episodes = [windows.episodes[index] for index in picks]
+                vectors_BTD = guidance.vectors_BTD[picks]
+                tally.samples.add(guidance.actions_BT[picks], vectors_BTD, windows.actions_BT[picks], episodes)
+            for index in shown.intersection(range(batch.start, batch.stop)):
+                kept["truth"].append(windows.frames_BTHWC[index - first].numpy())
                 kept[label].append(predicted_BTHWC[index - first].numpy())
+            first = batch.stop
         film_strips |= {f"{source}/{game}": np.stack(frames) for source, frames in kept.items() if frames}
-        rows[game] = _row(given, random, samples, config) | {
-            "window_errors": given.window_errors,
-            "window_episodes": [episode.episode_id for episode, _ in starts],
+        rows[game] = full_row(tally, unseen, config) | {
+            "window_errors": tally.values()["errors"].mean(1).tolist(),
+            "window_episodes": tally.episodes,
         }
-        all_given.merge(given)
-        all_random.merge(random)
-        all_samples.merge(samples)
-    rows["all"] = _row(all_given, all_random, all_samples, config) | {"fid": fid and fid.value()}
+        every.merge(tally)
+        every_unseen.merge(unseen)
+    rows["all"] = full_row(every, every_unseen, config)
     return Result(scores=rows, film_strips=film_strips)
 
 
-def window_starts(dataset: ReplayDataset, game: str, config: EvaluationConfig) -> list[tuple[EpisodeRef, int]]:
-    """Episode and first frame of each window of a game; windows never leave their episode.
-
-    Raises:
-        ValueError: no episode of the game is long enough.
-    """
-    episodes = [episode for episode in dataset.episodes if episode.game == game]
-    starts = [
-        (episode, start)
-        for episode in episodes
-        for start in range(0, episode.length + 2 - config.window, config.stride)
-    ]
-    if not starts:
-        longest = max(episode.length for episode in episodes) + 1
-        raise ValueError(
-            f"{dataset.root}: no window of {config.window} frames of {game}, its longest episode has {longest}"
-        )
-    if config.windows_per_game:
-        starts = [starts[index] for index in evenly_spaced(len(starts), config.windows_per_game)]
-    return starts
+def measure(
+    predictor: Predictor, windows: Windows, guidance: Guidance, networks: Networks, config: EvaluationConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Predicts windows: the frames uint8 [B, T, H, W, C], and measures of them by name, [B, …] (see `Tally`)."""
+    frames_BTHWC, true_BTHWC = windows.frames_BTHWC, windows.frames_BTHWC[:, config.prime_frames :]
+    seeds = windows.seeds(config.seed)  # of both rollouts: only the actions differ
+    predicted_BTHWC = predictor.predict(frames_BTHWC, guidance.actions_BT, seeds)
+    values = {
+        "errors": frame_errors(predicted_BTHWC, true_BTHWC),
+        "ssim": frame_ssim(predicted_BTHWC, true_BTHWC),
+        **networks.distances(predicted_BTHWC, true_BTHWC),
+    }
+    if predictor.num_actions:
+        others = windows.seeds(config.seed, "random")
+        others_BT = random_actions(guidance.actions_BT, predictor.num_actions, config, others)
+        values["random_errors"] = frame_errors(predictor.predict(frames_BTHWC, others_BT, seeds), true_BTHWC)
+    return predicted_BTHWC, values
 
 
-def evenly_spaced(total: int, wanted: int) -> list[int]:
-    """At most `wanted` indices spread over 0..total−1, without repetition."""
-    return [int(index) for index in np.unique(np.linspace(0, total - 1, wanted).round())]
-
-
-def read_windows(
-    dataset: ReplayDataset, starts: Sequence[tuple[EpisodeRef, int]], config: EvaluationConfig
-) -> tuple[Tensor, Tensor]:
-    """The windows as uint8 frames [B, T, H, W, 3] and the int64 actions between them [B, T−1]."""
-    frames, actions = [], []
-    for reference, start in starts:
-        episode = dataset.read(reference)
-        frames.append(episode.frames[start : start + config.window])
-        actions.append(episode.actions[start : start + config.window - 1])
-    return torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(actions).astype(np.int64))
-
-
-def random_actions(actions_BT: Tensor, num_actions: int, config: EvaluationConfig, seed: int) -> Tensor:
-    """The actions that ΔPSNR compares with: all random, or only the one that leads to its frame changed."""
-    generator = seeded_generator("cpu", seed)
-    if config.random_actions == "all":
-        return torch.randint(num_actions, actions_BT.shape, generator=generator)
-    others_BT = actions_BT.clone()
-    last = config.prime_frames + config.delta_psnr_frame - 2
-    shift_B = torch.randint(1, num_actions, (len(actions_BT),), generator=generator)
-    others_BT[:, last] = (actions_BT[:, last] + shift_B) % num_actions
-    return others_BT
-
-
-def _row(
-    given: scores.HorizonScores, random: scores.HorizonScores, samples: ProbeSamples, config: EvaluationConfig
-) -> dict[str, Any]:
-    """One model's scores on one game: over all predicted frames, as curves, ΔPSNR at its frame, action probes."""
-    curves, probe = given.curves(), samples.probe()
-    row: dict[str, Any] = {**given.summary(), "windows": given.windows, "curves": curves}
-    row |= {f"probe_{name}": value for name, value in asdict(probe).items()} if probe else {}
-    if not random.windows:
-        return row | {"delta_psnr": None, "delta_psnr_mean": None}
-    for key in ("psnr", "psnr_mean"):
-        pairs = zip(curves[key], random.curves()[key], strict=True)
-        curves[f"delta_{key}"] = [true - other for true, other in pairs]
-        row[f"delta_{key}"] = curves[f"delta_{key}"][config.delta_psnr_frame - 1]
-    return row
+def full_row(tally: Tally, unseen: Tally, config: EvaluationConfig) -> dict[str, Any]:
+    """The scores on all windows and, if training data were given, on those that these do not hold as `unseen`."""
+    scores = row(tally, config)
+    if "seen_share" in scores:
+        scores["unseen"] = row(unseen, config) if unseen.episodes else None
+    return scores

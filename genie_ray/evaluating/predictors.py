@@ -1,5 +1,7 @@
 """What is scored: a world model, its tokenizer alone, or copying a frame; all with the same interface.
 
+Windows longer than a model's clip are predicted by a sliding clip (world_model/rollout.py), frame after frame.
+
 A GenieRedux is guided by latent actions. It is given those that its latent action model infers from the true frames of
 the window, including the frames to be predicted, as published (GenieRedux, Kazemi et al., 2024, arXiv 2409.06445).
 
@@ -8,7 +10,7 @@ Axes: B batch, T frames, D width, H W C pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +22,7 @@ from genie_ray.base.seeding import seeded_generator
 from world_model.checkpoint import WorldModel, load_as, read_description
 from world_model.genie import GenieRedux
 from world_model.maskgit import DecodingConfig
+from world_model.rollout import Rollout
 
 if TYPE_CHECKING:
     from genie_ray.evaluating.config import EvaluationConfig
@@ -70,8 +73,14 @@ class Predictor:
         """The guidance for windows [B, T, H, W, C] with the real actions [B, T−1]."""
         return Guidance(actions_BT)
 
-    def predict(self, frames_BTHWC: Tensor, actions_BT: Tensor, seed: int) -> Tensor:
-        """The predicted frames uint8 [B, T − given, H, W, C], on the CPU. `actions_BT` as in `guidance`."""
+    def predict(self, frames_BTHWC: Tensor, actions_BT: Tensor, seeds: Sequence[int]) -> Tensor:
+        """The predicted frames uint8 [B, T − given, H, W, C], on the CPU.
+
+        Args:
+            frames_BTHWC: whole windows; only the first `given` frames are looked at, except by the tokenizer alone.
+            actions_BT: as in `guidance`.
+            seeds: of each window's sampling.
+        """
         return frames_BTHWC[:, self.given - 1 : self.given].expand_as(frames_BTHWC[:, self.given :])
 
 
@@ -82,9 +91,16 @@ class TokenizerAlone(Predictor):
         super().__init__(given)
         self.tokenizer = model.tokenizer.to(self.device)
 
-    def predict(self, frames_BTHWC: Tensor, actions_BT: Tensor, seed: int) -> Tensor:
-        tokens_BTHW = self.tokenizer.encode(frames_BTHWC.to(self.device))
-        return self.tokenizer.decode(tokens_BTHW)[:, self.given :].cpu()
+    def predict(self, frames_BTHWC: Tensor, actions_BT: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Beyond the longest clip, each further clip begins with the last half of the one before."""
+        longest, total = self.tokenizer.config.max_frames, frames_BTHWC.shape[1]
+        parts: list[Tensor] = []
+        for end in [*range(min(longest, total), total, max(1, longest // 2)), total]:
+            first, done = max(0, end - longest), sum(part.shape[1] for part in parts)
+            clip_BTHWC = frames_BTHWC[:, first:end].to(self.device)
+            decoded_BTHWC = self.tokenizer.decode(self.tokenizer.encode(clip_BTHWC))
+            parts.append(decoded_BTHWC[:, done - first :].cpu())
+        return torch.cat(parts, dim=1)[:, self.given :]
 
 
 class ModelPredictor(Predictor):
@@ -99,18 +115,28 @@ class ModelPredictor(Predictor):
     def guidance(self, frames_BTHWC: Tensor, actions_BT: Tensor) -> Guidance:
         if not isinstance(self.model, GenieRedux):
             return Guidance(actions_BT)
-        vectors_BTD = self.model.latent_actions.encode_to_vectors(frames_BTHWC.to(self.device))
-        return Guidance(self.model.latent_actions.quantizer(vectors_BTD).tokens.cpu(), vectors_BTD.cpu())
+        return infer_actions(self.model, frames_BTHWC.to(self.device))
 
-    def predict(self, frames_BTHWC: Tensor, actions_BT: Tensor, seed: int) -> Tensor:
+    def predict(self, frames_BTHWC: Tensor, actions_BT: Tensor, seeds: Sequence[int]) -> Tensor:
+        prime_BTHWC, actions_BT = frames_BTHWC[:, : self.given].to(self.device), actions_BT.to(self.device)
+        generators = [seeded_generator(self.device, seed) for seed in seeds]
         with self.autocast:
-            predicted_BTHWC = self.model.rollout(
-                frames_BTHWC[:, : self.given].to(self.device),
-                actions_BT.to(self.device),
-                decoding=self.decoding,
-                generator=seeded_generator(self.device, seed),
+            if frames_BTHWC.shape[1] <= self.model.dynamics.config.max_frames:
+                return self.model.rollout(prime_BTHWC, actions_BT, decoding=self.decoding, generator=generators).cpu()
+            known = self.given - 1
+            rollout = Rollout(
+                self.model, prime_BTHWC, actions_BT[:, :known], decoding=self.decoding, generator=generators
             )
-        return predicted_BTHWC.cpu()
+            frames = [rollout.step(actions_B).frames_BHWC.cpu() for actions_B in actions_BT[:, known:].unbind(dim=1)]
+        return torch.stack(frames, dim=1)
+
+
+def infer_actions(model: GenieRedux, frames_BTHWC: Tensor) -> Guidance:
+    """The latent actions between frames [B, T−1], on the CPU; each clip starts at the last frame of the one before."""
+    longest = model.latent_actions.config.max_frames
+    clips = [frames_BTHWC[:, start : start + longest] for start in range(0, frames_BTHWC.shape[1] - 1, longest - 1)]
+    vectors_BTD = torch.cat([model.latent_actions.encode_to_vectors(clip) for clip in clips], dim=1)
+    return Guidance(model.latent_actions.quantizer(vectors_BTD).tokens.cpu(), vectors_BTD.cpu())
 
 
 def load_predictor(label: str, checkpoint: Path | None, config: EvaluationConfig) -> Predictor:

@@ -9,7 +9,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-FIGURES = ("psnr_mean", "ssim", "delta_psnr", "fid")  # keys of the evaluation's rows; PSNR is published as a mean
+# keys of the evaluation's rows; PSNR and ΔPSNR are published as means of per-frame values
+FIGURES = ("psnr_mean", "ssim", "delta_psnr_mean", "fid")
 COLUMNS = ("paper", "test_set", "model", *FIGURES)
 
 

@@ -23,11 +23,12 @@ from rich.table import Table
 from genie_ray.base.figures import StripRow, heat_maps, labelled_clip, labelled_strip
 from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import console, progress_bar
+from genie_ray.base.psnr import psnr as psnr_of
 from genie_ray.envs.world_model import WorldModelEnv, load_world_model
 from genie_ray.envs.world_model_games import INTERACTIVE, WorldModelEnvConfig, episodes_of
-from genie_ray.evaluating import scores
-from genie_ray.evaluating.evaluation import evenly_spaced
+from genie_ray.evaluating.predictors import infer_actions
 from genie_ray.evaluating.upscaling import upscale
+from genie_ray.evaluating.windows import evenly_spaced
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from world_model.checkpoint import WorldModel, load_as
 from world_model.genie import GenieRedux
@@ -207,23 +208,16 @@ def _actions(
     if config.actions == "random":
         return np.random.default_rng(config.seed).integers(len(names), size=config.steps)
     if config.actions == "recorded":
-        recorded_T = (
-            _latent_actions(model, frames_THWC) if isinstance(model, GenieRedux) else actions_T.astype(np.int64)
-        )
+        recorded_T = actions_T.astype(np.int64)
+        if isinstance(model, GenieRedux):
+            frames = torch.tensor(frames_THWC, device=next(model.parameters()).device)
+            recorded_T = infer_actions(model, frames[None]).actions_BT[0].numpy()
         return recorded_T[config.prime_frames - 1 :][: config.steps]
     wanted = config.actions.split(",")
     for name in wanted:
         if name not in names:
             raise ValueError(f"unknown action {name!r}: allowed are recorded, random, or some of {', '.join(names)}")
     return np.resize([names.index(name) for name in wanted], config.steps)
-
-
-def _latent_actions(model: GenieRedux, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The latent actions inferred between frames, [T−1]; each clip starts at the last frame of the one before."""
-    frames = torch.tensor(frames_THWC, device=next(model.parameters()).device)[None]
-    longest = model.latent_actions.config.max_frames
-    clips = [frames[:, start : start + longest] for start in range(0, frames.shape[1] - 1, longest - 1)]
-    return torch.cat([model.latent_actions.encode(clip)[0] for clip in clips]).cpu().numpy()
 
 
 def _scores(played: Played) -> dict[str, Any] | None:
@@ -233,8 +227,8 @@ def _scores(played: Played) -> dict[str, Any] | None:
     found: dict[str, Any] = {}
     for key, frames in (("psnr", played.frames_THWC), ("psnr_copy", played.given_HWC[None])):
         error_T = (((frames.astype(np.float64) - played.truth_THWC) / 255) ** 2).mean(axis=(1, 2, 3))
-        found[key] = scores.psnr(torch.from_numpy(error_T)).tolist()
-        found[f"{key}_pooled"] = float(scores.psnr(error_T.mean()))
+        found[key] = psnr_of(torch.from_numpy(error_T)).tolist()
+        found[f"{key}_pooled"] = float(psnr_of(error_T.mean()))
     return found
 
 

@@ -1,153 +1,226 @@
-"""Image scores over the prediction horizon: PSNR of the pooled error, mean of per-frame PSNR, SSIM, FID.
+"""From what is measured on each window to the scores of a row: PSNR, SSIM, ΔPSNR, intervals, slices of the horizon.
 
 Retro scenes often stand still, so perfect frames (infinite PSNR) dominate the published mean of per-frame values. The
-pooled value is therefore the main one here; the mean, capped at 100 dB, is given beside it. All scores are accumulated
-as sums, so that uneven batches are weighted correctly.
-Axes: B batch, T predicted frames, H W C pixels.
+PSNR of the pooled error is therefore the main one here; the mean, capped at 100 dB, is given beside it.
+
+Axes: B windows of a batch, W all windows, T predicted frames, H W C pixels, E episodes, S bootstrap samples.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from numpy.typing import ArrayLike
+from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
-from torchmetrics.image.fid import FrechetInceptionDistance
 
-from genie_ray.base.psnr import PSNR_CAP, psnr
+from genie_ray.base.psnr import psnr
+from genie_ray.evaluating.action_probe import ProbeSamples
+from genie_ray.evaluating.config import EvaluationConfig
+from genie_ray.evaluating.networks import FrechetDistance
 
 BOOTSTRAP_SAMPLES = 2_000
-INCEPTION_SIZE = 299
-NO_INCEPTION = "no Inception weights given: evaluation.inception_weights=<TorchScript file>"
-"""Why the FID column is empty."""
+SLICES = ((1, 10), (11, 30), (31, 100))
+"""Predicted frames, first and last, that long predictions are scored in."""
+
+Interval = list[float]  # low, high
 
 
-class HorizonScores:
-    """Accumulates the scores of each predicted frame 1..T separately."""
+def frame_errors(predicted_BTHWC: Tensor, true_BTHWC: Tensor) -> Tensor:
+    """Mean squared error of each frame [B, T], float64, of pixels in [0, 1]; frames are uint8."""
+    return ((predicted_BTHWC.float() - true_BTHWC.float()) / 255).double().square().mean(dim=(2, 3, 4)).cpu()
 
-    def __init__(self, horizon: int) -> None:
-        self._squared_error = torch.zeros(horizon, dtype=torch.float64)
-        self._psnr = torch.zeros(horizon, dtype=torch.float64)
-        self._ssim = torch.zeros(horizon, dtype=torch.float64)
-        self.window_errors: list[float] = []  # mean squared error of each window, in the order added
 
-    @property
-    def windows(self) -> int:
-        """How many windows were added."""
-        return len(self.window_errors)
+def frame_ssim(predicted_BTHWC: Tensor, true_BTHWC: Tensor) -> Tensor:
+    """SSIM of each frame [B, T], float64 (Wang et al., 2004, as in torchmetrics); frames are uint8."""
+    predicted, true = (
+        rearrange(frames, "b t h w c -> (b t) c h w").float() / 255 for frames in (predicted_BTHWC, true_BTHWC)
+    )
+    ssim = structural_similarity_index_measure(predicted, true, data_range=1.0, reduction="none")
+    assert isinstance(ssim, Tensor)
+    return ssim.double().cpu().view(predicted_BTHWC.shape[:2])
 
-    def add(self, predicted_BTHWC: Tensor, true_BTHWC: Tensor) -> None:
-        """Adds a batch of uint8 predictions."""
-        predicted, true = predicted_BTHWC.float() / 255, true_BTHWC.float() / 255
-        error_BT = (predicted - true).double().square().mean(dim=(2, 3, 4))
-        ssim = structural_similarity_index_measure(
-            rearrange(predicted, "b t h w c -> (b t) c h w"),
-            rearrange(true, "b t h w c -> (b t) c h w"),
-            data_range=1.0,
-            reduction="none",
-        )
-        assert isinstance(ssim, Tensor)
-        self._squared_error += error_BT.sum(0).cpu()
-        self._psnr += psnr(error_BT).sum(0).cpu()
-        self._ssim += ssim.view(error_BT.shape).double().sum(0).cpu()
-        self.window_errors += error_BT.mean(1).tolist()
 
-    def merge(self, other: HorizonScores) -> None:
-        """Adds everything that another accumulator has seen."""
-        self._squared_error += other._squared_error
-        self._psnr += other._psnr
-        self._ssim += other._ssim
-        self.window_errors += other.window_errors
+class Tally:
+    """What was measured on the windows of one row of the table.
 
-    def curves(self) -> dict[str, list[float]]:
-        """Each score for predicted frame 1..T."""
-        return {
-            "psnr": psnr(self._squared_error / self.windows).tolist(),
-            "psnr_mean": (self._psnr / self.windows).tolist(),
-            "ssim": (self._ssim / self.windows).tolist(),
-        }
+    Attributes:
+        episodes: the id of each window's episode.
+        distances: by name, `fid` or `fvd`.
+        samples: of latent actions; empty for a model that has none.
+    """
 
-    def summary(self) -> dict[str, float]:
-        """Each score over all predicted frames."""
-        return {
-            "psnr": float(psnr(self._squared_error.mean() / self.windows)),
-            "psnr_mean": float(self._psnr.mean() / self.windows),
-            "ssim": float(self._ssim.mean() / self.windows),
-        }
+    def __init__(self) -> None:
+        self.episodes: list[str] = []
+        self.distances: dict[str, FrechetDistance] = {}
+        self.samples = ProbeSamples()
+        self._values: dict[str, list[Tensor]] = defaultdict(list)
+
+    def add(
+        self,
+        episodes: Sequence[str],
+        values: Mapping[str, Tensor],
+        features: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+        *,
+        only: Tensor | None = None,
+    ) -> None:
+        """Adds windows.
+
+        Args:
+            episodes: the id of each one's episode.
+            values: any measures, name → [B, ...]; `errors`, `ssim`, `random_errors`, … of each frame are [B, T].
+            features: name → those of predictions and of the truth, each [B, n, D].
+            only: bool [B], which of the windows to add; None: all.
+        """
+        chosen = torch.arange(len(episodes)) if only is None else only.nonzero()[:, 0]
+        self.episodes += [episodes[index] for index in chosen]
+        for name, value in values.items():
+            self._values[name].append(value[chosen])
+        for name, pair in (features or {}).items():
+            predicted_ND, true_ND = (values_BND[chosen.to(values_BND.device)].flatten(0, 1) for values_BND in pair)
+            self.distances.setdefault(name, FrechetDistance()).add(predicted_ND, true_ND)
+
+    def merge(self, other: Tally) -> None:
+        """Adds everything that another one has seen."""
+        self.add(other.episodes, other.values())
+        self.samples.merge(other.samples)
+        for name, distance in other.distances.items():
+            self.distances.setdefault(name, FrechetDistance()).merge(distance)
+
+    def values(self) -> dict[str, Tensor]:
+        """Each measure of all windows, name → [W, ...]."""
+        return {name: torch.cat(parts) for name, parts in self._values.items()}
+
+
+def row(tally: Tally, config: EvaluationConfig) -> dict[str, Any]:
+    """All scores of a tally. A score that could not be computed is None; one that was not asked for is absent."""
+    values = tally.values()
+    scores: dict[str, Any] = {"windows": len(tally.episodes)}
+    curves: dict[str, list[float]] = {}
+    for part in (_pictures, _control, _horizon, _networks, _probes, _rare):
+        found = part(values, tally, config)
+        curves |= found.pop("curves", {})
+        scores |= found
+    return scores | {"curves": curves}
+
+
+def _pictures(values: Mapping[str, Tensor], tally: Tally, config: EvaluationConfig) -> dict[str, Any]:
+    """PSNR and SSIM over all predicted frames, and as curves."""
+    errors_WT, ssim_WT = values["errors"], values["ssim"]
+    return {
+        "psnr": float(psnr(errors_WT.mean())),
+        "psnr_interval": psnr_interval(errors_WT.mean(1), tally.episodes),
+        "psnr_mean": float(psnr(errors_WT).mean()),
+        "ssim": float(ssim_WT.mean()),
+        "curves": {
+            "psnr": psnr(errors_WT.mean(0)).tolist(),
+            "psnr_mean": psnr(errors_WT).mean(0).tolist(),
+            "ssim": ssim_WT.mean(0).tolist(),
+        },
+    }
+
+
+def _control(values: Mapping[str, Tensor], tally: Tally, config: EvaluationConfig) -> dict[str, Any]:
+    """ΔPSNR of the pooled error, and of the mean of per-frame PSNR: at its frame with intervals, and as curves."""
+    keys = ("delta_psnr", "delta_psnr_mean")
+    if "random_errors" not in values:
+        return {name: None for key in keys for name in (key, f"{key}_interval")}
+    errors_WT, random_WT = values["errors"], values["random_errors"]
+    pooled_T = psnr(errors_WT.mean(0)) - psnr(random_WT.mean(0))
+    gains_WT = psnr(errors_WT) - psnr(random_WT)
+    at = config.delta_psnr_frame - 1
+    return {
+        "delta_psnr": float(pooled_T[at]),
+        "delta_psnr_interval": psnr_gain_interval(errors_WT[:, at], random_WT[:, at], tally.episodes),
+        "delta_psnr_mean": float(gains_WT[:, at].mean()),
+        "delta_psnr_mean_interval": episode_interval(lambda gain_S: gain_S, [gains_WT[:, at]], tally.episodes),
+        "curves": {"delta_psnr": pooled_T.tolist(), "delta_psnr_mean": gains_WT.mean(0).tolist()},
+    }
+
+
+def _horizon(values: Mapping[str, Tensor], tally: Tally, config: EvaluationConfig) -> dict[str, Any]:
+    """PSNR and SSIM in slices of a horizon that reaches beyond the first one, and the drift from first to last."""
+    found = {}
+    for first, last in SLICES:
+        taken = slice(first - 1, min(last, config.predicted_frames))
+        if first <= config.predicted_frames:
+            scores = {"psnr": float(psnr(values["errors"][:, taken].mean()))}
+            found[f"{first}-{taken.stop}"] = scores | {"ssim": float(values["ssim"][:, taken].mean())}
+    if len(found) < 2:
+        return {}
+    each = [scores["psnr"] for scores in found.values()]
+    return {"slices": found, "drift": each[-1] - each[0]}
+
+
+def _networks(values: Mapping[str, Tensor], tally: Tally, config: EvaluationConfig) -> dict[str, Any]:
+    """What the user's networks say: mean LPIPS, FID with its number of frames, FVD with its number of windows."""
+    scores: dict[str, Any] = {"fid": None}
+    if "lpips" in values:
+        scores["lpips"] = float(values["lpips"].mean()) if values["lpips"].isfinite().all() else None
+    for name, distance in tally.distances.items():
+        scores |= {name: distance.value(), {"fid": "fid_frames", "fvd": "fvd_windows"}[name]: distance.count}
+    return scores
+
+
+def _probes(values: Mapping[str, Tensor], tally: Tally, config: EvaluationConfig) -> dict[str, Any]:
+    probe = tally.samples.probe()
+    return {f"probe_{name}": value for name, value in asdict(probe).items()} if probe else {}
+
+
+def _rare(values: Mapping[str, Tensor], tally: Tally, config: EvaluationConfig) -> dict[str, Any]:
+    """With training data to compare with: the share of windows seen there, PSNR of the frames in the rarest cells."""
+    if "seen" not in values:
+        return {}
+    rare_N = values["errors"][values["rare"]]
+    return {
+        "seen_share": float(values["seen"].double().mean()),
+        "psnr_rare": float(psnr(rare_N.mean())) if len(rare_N) else None,
+        "rare_frames": len(rare_N),
+    }
+
+
+def episode_interval(
+    statistic: Callable[..., Tensor], values: Sequence[ArrayLike | Tensor], episodes: Sequence[str], *, seed: int = 0
+) -> Interval | None:
+    """95 % interval of a statistic of means over windows; None if all are of one episode.
+
+    A bootstrap over whole episodes: the windows of one episode resemble each other, so they are drawn together. Several
+    values of a window are drawn together too: what they are compared in is paired.
+
+    Args:
+        statistic: from the mean of each of `values`, [S] each, to [S].
+        values: numbers of each window, [W] each.
+        episodes: the episode of each window.
+    """
+    names, group_W = np.unique(np.asarray(episodes), return_inverse=True)
+    if len(names) < 2:
+        return None
+    picks_SE = np.random.default_rng(seed).integers(len(names), size=(BOOTSTRAP_SAMPLES, len(names)))
+    windows_S = np.bincount(group_W)[picks_SE].sum(1)
+    sums = (np.bincount(group_W, weights=np.asarray(value))[picks_SE].sum(1) for value in values)
+    found_S = statistic(*(torch.from_numpy(sum_S / windows_S) for sum_S in sums))
+    low, high = np.quantile(found_S.numpy(), [0.025, 0.975])
+    return [float(low), float(high)]
+
+
+def psnr_interval(errors: ArrayLike | Tensor, episodes: Sequence[str]) -> Interval | None:
+    """95 % interval of pooled PSNR (dB) from the mean squared error of each window: see `episode_interval`."""
+    return episode_interval(psnr, [errors], episodes)
 
 
 def psnr_gain_interval(
-    errors: Sequence[float], baseline_errors: Sequence[float], episodes: Sequence[str], *, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of the gain in pooled PSNR (dB) over a baseline on the same windows.
-
-    A paired bootstrap over whole episodes: the windows of one episode resemble each other, so they are drawn together.
+    errors: ArrayLike | Tensor, baseline_errors: ArrayLike | Tensor, episodes: Sequence[str]
+) -> Interval | None:
+    """95 % interval of the gain in pooled PSNR (dB) over a baseline on the same windows: see `episode_interval`.
 
     Args:
         errors, baseline_errors: mean squared error of each window under the two models.
         episodes: the episode of each window.
     """
-    _, group = np.unique(np.asarray(episodes), return_inverse=True)
-    ours, theirs = (np.bincount(group, weights=np.asarray(values)) for values in (errors, baseline_errors))
-    picks = np.random.default_rng(seed).integers(len(ours), size=(BOOTSTRAP_SAMPLES, len(ours)))
-    floor = 10 ** (-PSNR_CAP / 10)
-    gains = 10 * np.log10(np.maximum(theirs[picks].sum(1), floor) / np.maximum(ours[picks].sum(1), floor))
-    low, high = np.quantile(gains, [0.025, 0.975])
-    return float(low), float(high)
-
-
-class InceptionFeatures(nn.Module):
-    """The pooled Inception features (2048) of uint8 frames, resized to 299 by nearest neighbour (the paper's protocol).
-
-    Args:
-        weights: the TorchScript Inception network commonly used for FID ("inception-2015-12-05.pt").
-    """
-
-    def __init__(self, weights: Path) -> None:
-        super().__init__()
-        self.network: Any = torch.jit.load(str(weights), map_location="cpu").eval()
-        self.num_features = self(torch.zeros(1, 1, 1, 3, dtype=torch.uint8)).shape[1]
-
-    def forward(self, frames_NHWC: Tensor) -> Tensor:
-        """uint8 [N, H, W, 3] → float [N, num_features]."""
-        images = F.interpolate(
-            rearrange(frames_NHWC, "n h w c -> n c h w").float(), size=INCEPTION_SIZE, mode="nearest"
-        )
-        return self.network(images.byte(), return_features=True)
-
-
-class FrechetDistance:
-    """FID between true and predicted frames."""
-
-    def __init__(self, features: InceptionFeatures, device: torch.device) -> None:
-        self._metric = FrechetInceptionDistance(feature=features).to(device)
-
-    def add(self, predicted_BTHWC: Tensor, true_BTHWC: Tensor) -> None:
-        """Adds a batch of uint8 frames."""
-        self._metric.update(rearrange(true_BTHWC, "b t h w c -> (b t) h w c"), real=True)
-        self._metric.update(rearrange(predicted_BTHWC, "b t h w c -> (b t) h w c"), real=False)
-
-    def value(self) -> float:
-        """The distance over everything added; NaN for fewer than two frames."""
-        return float(self._metric.compute()) if self._metric.real_features_num_samples >= 2 else math.nan
-
-
-def load_inception(weights: str) -> InceptionFeatures:
-    """The feature network.
-
-    Raises:
-        ValueError: the file is missing or not a TorchScript file.
-    """
-    if not Path(weights).is_file():
-        raise ValueError(f"evaluation.inception_weights = {weights!r}: no such file")
-    try:
-        return InceptionFeatures(Path(weights))
-    except RuntimeError as error:
-        raise ValueError(f"evaluation.inception_weights = {weights!r}: not a TorchScript file") from error
+    return episode_interval(lambda ours, theirs: psnr(ours) - psnr(theirs), [errors, baseline_errors], episodes)

@@ -21,8 +21,8 @@ from genie_ray.base.files import write_atomically
 from genie_ray.base.psnr import psnr
 from genie_ray.base.session import RayConfig
 from genie_ray.evaluating.config import EvaluationConfig
-from genie_ray.evaluating.evaluation import evenly_spaced
 from genie_ray.evaluating.predictors import is_reference
+from genie_ray.evaluating.windows import evenly_spaced
 from genie_ray.replay.dataset import ReplayDataset, Split
 from genie_ray.replay.loading.pictures import iter_pictures
 from genie_ray.training.tasks import require_upscaler_fit
@@ -96,7 +96,7 @@ def upscale_strips(upscaler: Upscaler, directory: Path) -> None:
     given = json.loads((directory / "evaluation.json").read_text())["protocol"]["prime_frames"]
     with np.load(directory / "film_strips.npz") as strips:
         for key in strips.files:
-            label, _ = key.split("/")
+            label, _, _ = key.rpartition("/")
             if is_reference(label):
                 continue
             frames_NTHWC = strips[key][:, given if label == "truth" else 0 :]

@@ -14,26 +14,16 @@ from typing import Any
 
 import numpy as np
 import yaml
-from rich.table import Table
 
 from genie_ray.base.files import write_atomically
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.progress import console
 from genie_ray.report.explorers import explorer_section
+from genie_ray.report.scores import columns, games_of, notes, print_scores, score_tables, title_of
 from genie_ray.report.upscaling import upscaling_section
 from genie_ray.report.verdict import verdict
 
 PACKAGES = ("torch", "ray", "stable-retro", "gymnasium", "numpy", "pyarrow", "vector-quantize-pytorch")
-COLUMNS = {
-    "psnr": "PSNR (dB)",
-    "psnr_mean": "mean of per-frame PSNR (dB)",
-    "ssim": "SSIM",
-    "delta_psnr": "ΔPSNR (dB)",
-    "probe_codes": "actions predicted from codes",
-    "probe_vectors": "from encoder vectors",
-    "probe_chance": "by chance",
-    "fid": "FID",
-}
 
 
 def write_report(run: Path) -> Path:
@@ -50,11 +40,11 @@ def write_report(run: Path) -> Path:
     )
     page = environment.get_template("report.html.jinja").render(
         name=run.resolve().name,
-        tables={game: score_rows(evaluation, game) for game in _games(evaluation)},
+        tables={game: score_tables(evaluation, game) for game in games_of(evaluation)},
         columns=columns(evaluation),
         protocol=evaluation["protocol"],
-        verdicts=[verdict(evaluation, game) for game in _games(evaluation) if game != "all"],
-        fid_note=fid_note(evaluation),
+        verdicts=[verdict(evaluation, game) for game in games_of(evaluation) if game != "all"],
+        notes=notes(evaluation),
         horizons=_horizons(evaluation),
         strips=_strips(run, evaluation),
         upscaling=upscaling_section(run / "evaluation", _labels(evaluation)),
@@ -76,49 +66,9 @@ def print_table(run: Path) -> None:
     """Prints a run's table and verdicts."""
     evaluation, _ = _read(run)
     print_scores(evaluation)
-    for game in _games(evaluation):
+    for game in games_of(evaluation):
         if game != "all":
             console.print(verdict(evaluation, game)["text"], soft_wrap=True)
-
-
-def print_scores(evaluation: Mapping[str, Any]) -> None:
-    """Prints the scores on every game, and over all of them, as tables."""
-    for game in _games(evaluation):
-        table = Table(title=_title(game), title_justify="left")
-        table.add_column("model")
-        for title in columns(evaluation).values():
-            table.add_column(title, justify="right")
-        for row in score_rows(evaluation, game):
-            table.add_row(*row.values())
-        console.print(table)
-    console.print(fid_note(evaluation), soft_wrap=True)
-
-
-def score_rows(evaluation: Mapping[str, Any], game: str) -> list[dict[str, str]]:
-    """The table of one game (or "all"), as text. A paper's figures are below the last one."""
-    rows = [{"label": label} | games[game] for label, games in evaluation["models"].items()]
-    if game == _games(evaluation)[-1]:
-        rows += evaluation.get("published", [])
-    digits = {"ssim": 3}
-    return [
-        {"label": row["label"]}
-        | {key: "–" if row.get(key) is None else f"{row[key]:.{digits.get(key, 2)}f}" for key in columns(evaluation)}
-        for row in rows
-    ]
-
-
-def columns(evaluation: Mapping[str, Any]) -> dict[str, str]:
-    """The table's columns and their titles; those of the action probe only if a GenieRedux was scored."""
-    scored = {key for games in evaluation["models"].values() for row in games.values() for key in row}
-    return {key: title for key, title in COLUMNS.items() if key in scored}
-
-
-def fid_note(evaluation: Mapping[str, Any]) -> str:
-    """Where FID comes from, or why there is none."""
-    from genie_ray.evaluating.scores import NO_INCEPTION
-
-    weights = evaluation["protocol"]["inception_weights"]
-    return f"FID: over all games, features of {Path(weights).name}" if weights else f"FID is empty: {NO_INCEPTION}"
 
 
 def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -131,30 +81,25 @@ def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return json.loads(scores.read_text()), yaml.safe_load(settings.read_text())
 
 
-def _games(evaluation: Mapping[str, Any]) -> list[str]:
-    """The games, and "all" if there are several."""
-    games = list(next(iter(evaluation["models"].values())))
-    return games if len(games) > 2 else [game for game in games if game != "all"]
-
-
 def _horizons(evaluation: Mapping[str, Any]) -> list[str]:
     from genie_ray.base.figures import curves
 
     plots = []
-    titles = {"psnr": "PSNR (dB), pooled", "ssim": "SSIM", "delta_psnr": "ΔPSNR (dB)"}
-    for game in _games(evaluation):
+    titles = {
+        "psnr": "PSNR (dB), pooled",
+        "ssim": "SSIM",
+        "delta_psnr": "ΔPSNR (dB), pooled",
+        "delta_psnr_mean": "ΔPSNR (dB), mean of frames",
+    }
+    for game in games_of(evaluation):
         for key, title in titles.items():
             data = {
                 label: (range(1, len(games[game]["curves"][key]) + 1), games[game]["curves"][key])
                 for label, games in evaluation["models"].items()
                 if key in games[game]["curves"]
             }
-            plots.append(curves(data, x="predicted frame", y=title, title=_title(game)))
+            plots.append(curves(data, x="predicted frame", y=title, title=title_of(game)))
     return plots
-
-
-def _title(game: str) -> str:
-    return "all games" if game == "all" else game
 
 
 def _strips(run: Path, evaluation: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -165,7 +110,7 @@ def _strips(run: Path, evaluation: Mapping[str, Any]) -> dict[str, list[dict[str
     labels = _labels(evaluation)
     windows: dict[str, list[dict[str, Any]]] = {}
     with np.load(run / "evaluation" / "film_strips.npz") as kept:
-        for game in (game for game in _games(evaluation) if game != "all"):
+        for game in (game for game in games_of(evaluation) if game != "all"):
             truth = kept[f"truth/{game}"]
             shown = {label: kept[f"{label}/{game}"] for label in labels}
             windows[game] = [

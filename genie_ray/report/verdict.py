@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,8 +19,9 @@ def verdict(evaluation: Mapping[str, Any], game: str) -> dict[str, str]:
 
     ours, theirs = (evaluation["models"][label][game] for label in (ON_EXPLORED, ON_RANDOM))
     episodes = len(set(ours["window_episodes"]))
-    low, high = psnr_gain_interval(ours["window_errors"], theirs["window_errors"], ours["window_episodes"])
-    gain, obeys = ours["psnr"] - theirs["psnr"], ours["delta_psnr"] - theirs["delta_psnr"]
+    interval = psnr_gain_interval(ours["window_errors"], theirs["window_errors"], ours["window_episodes"])
+    low, high = interval or (-math.inf, math.inf)
+    gain, obeys, obeys_mean = (ours[key] - theirs[key] for key in ("psnr", "delta_psnr", "delta_psnr_mean"))
     if episodes < FEWEST_EPISODES:
         kind, words = "even", "too few test episodes to tell whether exploration beats random play"
     elif low > 0:
@@ -28,8 +30,9 @@ def verdict(evaluation: Mapping[str, Any], game: str) -> dict[str, str]:
         kind, words = "worse", "exploration does not beat random play; it does worse"
     else:
         kind, words = "even", "exploration does not beat random play; the difference is within the test set's spread"
+    spread = f" (95 % interval over {episodes} test episodes {low:+.2f} to {high:+.2f})" if interval else ""
     return {
         "kind": kind,
-        "text": f"{game}: {words}. PSNR {gain:+.2f} dB (95 % interval over {episodes} test episodes {low:+.2f} to "
-        f"{high:+.2f}), ΔPSNR {obeys:+.2f} dB.",
+        "text": f"{game}: {words}. PSNR {gain:+.2f} dB{spread}, ΔPSNR {obeys:+.2f} dB pooled, {obeys_mean:+.2f} dB as "
+        "a mean of frames.",
     }

@@ -111,12 +111,12 @@ def table_rows(results: Sequence[TrialResult], random: Mapping[str, Any]) -> lis
 
 
 def _measured(figures: Mapping[str, Any], random: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("cells", "times random", "psnr", "delta_psnr")
+    names = ("cells", "times random", "psnr", "delta_psnr", "delta_psnr_mean")
     if not figures:
         return dict.fromkeys(names, "")
     ratio = figures["coverage"] / random["coverage"]
-    values = (figures["coverage"], f"{ratio:.2f}", f"{figures['psnr']:.2f}", f"{figures['delta_psnr']:+.2f}")
-    return dict(zip(names, values, strict=True))
+    gains = (f"{figures[key]:+.2f}" if key in figures else "" for key in names[3:])  # older results lack the mean
+    return dict(zip(names, (figures["coverage"], f"{ratio:.2f}", f"{figures['psnr']:.2f}", *gains), strict=True))
 
 
 def effect_rows(config: SweepConfig, results: Sequence[TrialResult]) -> list[dict[str, Any]]:

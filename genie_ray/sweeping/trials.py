@@ -30,6 +30,7 @@ from genie_ray.base.progress import console
 from genie_ray.collecting.collection import collect
 from genie_ray.collecting.plan import Policy
 from genie_ray.evaluating.evaluation import score
+from genie_ray.evaluating.networks import NETWORKS
 from genie_ray.exploring.explorers import cluster_needs, judged_epochs
 from genie_ray.replay.coverage import coverage_curve
 from genie_ray.replay.dataset import ReplayDataset
@@ -125,17 +126,20 @@ def measure(play: Path, world_model: Path, run: TrialConfig) -> dict[str, Any]:
     curves = {
         game: coverage_curve(dataset.read(ref) for ref in dataset.episodes if ref.game == game) for game in run.games
     }
-    protocol = dataclasses.replace(run.evaluation, film_strips=0, inception_weights=None, published_figures=None)
+    unused: dict[str, Any] = dict.fromkeys((*NETWORKS, "published_figures"))
+    protocol = dataclasses.replace(run.evaluation, film_strips=0, **unused)
     scores = score("world model", world_model, play, protocol, run.ray).scores
     return {
         "coverage": int(sum(curve[-1] for curve in curves.values())),
         "psnr": scores["all"]["psnr"],
         "delta_psnr": scores["all"]["delta_psnr"],
+        "delta_psnr_mean": scores["all"]["delta_psnr_mean"],
         "games": {
             game: {
                 "coverage": int(curves[game][-1]),
                 "psnr": scores[game]["psnr"],
                 "delta_psnr": scores[game]["delta_psnr"],
+                "delta_psnr_mean": scores[game]["delta_psnr_mean"],
             }
             for game in run.games
         },

@@ -100,6 +100,7 @@ def row(explorer: str, seed: int, cells: int, psnr: float, seen: Mapping[int, in
         "cells": cells,
         "psnr": psnr,
         "delta_psnr": 0.25,
+        "delta_psnr_mean": 0.5,
         "copy_psnr": 30.0,
         "training": [{"env_steps": steps, "cells": cells} for steps, cells in seen.items()],
         "settled_epochs": 2.0,
@@ -117,7 +118,7 @@ def test_the_table_compares_within_a_seed(experiment: ModuleType) -> None:
     ]
     lines = experiment.table(rows).splitlines()
     # 300/100 and 200/200; sample standard deviations √2/2 times the difference of two.
-    tail = "+0.25 ± 0.00 | 30.00 ± 0.00"
+    tail = "+0.25 ± 0.00 | +0.50 ± 0.00 | 30.00 ± 0.00"
     assert f"| RF | 2 | 250 ± 71 | 2.00 | 3.00, 1.00 | 22.00 ± 2.83 | {tail} | 1.91, 1.50 | 2 | 0.50 ± 0.00 |" in lines
     assert f"| random | 2 | 150 ± 71 | 1.00 | 1.00, 1.00 | 31.00 ± 1.41 | {tail} |  |  |  |" in lines
 

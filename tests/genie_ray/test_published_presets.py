@@ -10,6 +10,7 @@ import yaml
 from genie_ray.base.settings import to_dict
 from genie_ray.config import RunConfig, load_config
 from genie_ray.evaluating.config import EvaluationConfig
+from genie_ray.evaluating.networks import NETWORKS
 from genie_ray.evaluating.published_figures import read_figures
 from genie_ray.games.actions import action_names
 from world_model.dynamics import DynamicsConfig
@@ -160,7 +161,7 @@ def test_no_choice_is_left_to_a_default() -> None:
         (DecodingConfig, DECODING),
     ):
         assert {field.name for field in dataclasses.fields(config)} == set(claims)
-    ours = {"batch_size", "film_strips", "inception_weights", "pictures", "precision", "seed"}
+    ours = {"batch_size", "film_strips", "pictures", "precision", "seed", *NETWORKS}
     assert {field.name for field in dataclasses.fields(EvaluationConfig)} - ours == set(PROTOCOL)
     assert load_config(PUBLISHED / "evaluate.yaml").collection.test_steps == 1_000 * 700
 
@@ -171,10 +172,10 @@ def test_the_papers_figures_are_read() -> None:
         "label": "Kazemi 2024, CoinRun random: GenieRedux-G",
         "psnr_mean": 33.41,
         "ssim": 0.92,
-        "delta_psnr": None,
+        "delta_psnr_mean": None,
         "fid": 18.88,
     }
-    assert figures["Savov 2025, Smurfs: fine-tuned on explored play"]["delta_psnr"] == 1.55
+    assert figures["Savov 2025, Smurfs: fine-tuned on explored play"]["delta_psnr_mean"] == 1.55
     assert len(figures) == 19
 
 
@@ -185,7 +186,7 @@ def test_the_papers_figures_are_read() -> None:
         ("", "not a CSV with the columns paper, test_set, model"),
         ("paper,psnr\na,1\n", "not a CSV with the columns paper, test_set, model"),
         (
-            "paper,test_set,model,psnr_mean,ssim,delta_psnr,fid\na,b,c,high,,,\n",
+            "paper,test_set,model,psnr_mean,ssim,delta_psnr_mean,fid\na,b,c,high,,,\n",
             "could not convert string to float: 'high'",
         ),
     ],

@@ -100,7 +100,7 @@ def test_scores_are_those_of_a_slow_reader(trained: Path, pictures: ReplayDatase
 def run(tmp_path: Path) -> Path:
     """What an evaluation writes: film strips of two models, two given frames and five predicted ones."""
     rng = np.random.default_rng(0)
-    labels = {"copy last frame": 5, "base model": 5, "truth": 7}
+    labels = {"copy last frame": 5, "base/model": 5, "truth": 7}
     strips = {f"{label}/Pong": rng.integers(256, size=(2, T, 64, 64, 3), dtype=np.uint8) for label, T in labels.items()}
     (tmp_path / "evaluation").mkdir()
     np.savez_compressed(tmp_path / "evaluation" / "film_strips.npz", **strips)
@@ -117,20 +117,20 @@ def test_film_strips_are_enlarged(run: Path, tmp_path: Path) -> None:
         np.load(run / "evaluation" / "film_strips.npz") as strips,
         np.load(run / "evaluation" / "upscaled_strips.npz") as large,
     ):
-        assert set(large.files) == {"frames", "truth/Pong", "base model/Pong"}
+        assert set(large.files) == {"frames", "truth/Pong", "base/model/Pong"}
         assert large["frames"].tolist() == [1, 2, 4, 5]
-        for key, given in (("truth/Pong", 2), ("base model/Pong", 0)):
+        for key, given in (("truth/Pong", 2), ("base/model/Pong", 0)):
             expected = upscaler.upscale(torch.from_numpy(strips[key][:, given:][:, [0, 1, 3, 4]]))
             assert np.array_equal(large[key], expected)
-    section = upscaling_section(run / "evaluation", ["base model"])
+    section = upscaling_section(run / "evaluation", ["base/model"])
     assert section is not None
-    assert section["strips"]["rows"] == ["truth", "base model"]
+    assert section["strips"]["rows"] == ["truth", "base/model"]
     assert section["strips"]["games"]["Pong"].startswith("data:image/png;base64,")
     assert not section["scores"]
 
 
 def test_what_cannot_be_enlarged_is_refused(run: Path, tmp_path: Path, world_model: Path) -> None:
-    assert upscaling_section(run / "evaluation", ["base model"]) is None
+    assert upscaling_section(run / "evaluation", ["base/model"]) is None
     with pytest.raises(ValueError, match="holds GenieReduxG, needed: Upscaler"):
         upscale_run(run, world_model)
     with pytest.raises(ValueError, match=r"film_strips\.npz is missing"):
