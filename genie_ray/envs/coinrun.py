@@ -9,7 +9,7 @@ picture cannot be observed: the one before stands in for it.
 It needs procgen, which `experiments/coinrun/install_procgen.py` installs.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 KEYS = ("LEFT", "RIGHT", "UP", "DOWN")
 JUMP_KEY = "UP"
 TIME_LIMIT = 1_000  # ticks after which procgen starts the next level
+
+
+class CoinRunState(NamedTuple):
+    """Where an episode stands; only an environment with the same settings and level can go on from it."""
+
+    game: bytes
+    level: int
+    steps: int
+    ticks: int
+    screen: NDArray[np.uint8]
+    native_screen: NDArray[np.uint8] | None
 
 
 class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
@@ -48,6 +59,7 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
         self._keys = [_keys(action) for action in action_names(self.config.action_set)]
         self._native_frame_every = native_frame_every
         self._level: ProcgenGym3Env | None = None
+        self._native_screen: NDArray[np.uint8] | None = None
         size = self.config.frame_size
         self.observation_space = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.action_space = gym.spaces.Discrete(len(self._keys))
@@ -99,6 +111,20 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
         frame, info = self._observe(complete=complete)
         return frame, reward, terminated, truncated, info
 
+    def get_state(self) -> CoinRunState:
+        """Where the episode stands, for `set_state`; the game goes on undisturbed."""
+        assert self._level is not None, "reset() comes before get_state()"
+        (game,) = self._level.get_state()
+        return CoinRunState(game, self._number, self._steps, self._ticks, self._screen, self._native_screen)
+
+    def set_state(self, state: CoinRunState) -> None:
+        """Go back to where this level's episode stood: the same actions then give the same steps."""
+        assert self._level is not None, "reset() comes before set_state()"
+        assert self._number == state.level, "a state is set in its own level"
+        self._level.set_state([state.game])
+        self._steps, self._ticks = state.steps, state.ticks
+        self._screen, self._native_screen = state.screen, state.native_screen
+
     def close(self) -> None:
         """Free the game's memory."""
         if self._level is not None:
@@ -115,6 +141,7 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
     def _observe(self, *, complete: bool) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         info: dict[str, Any] = {"level": self._number, "level_complete": int(complete)}
         if self._native_frame_every and self._steps % self._native_frame_every == 0:
+            assert self._native_screen is not None
             info["native_frame"] = self._native_screen.copy()
         return fit_frame(self._screen, self.config.frame_size, self.config.fit), info
 

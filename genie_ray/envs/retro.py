@@ -9,7 +9,7 @@ environment made only for its spaces costs nothing and blocks no other.
 """
 
 import weakref
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -20,6 +20,13 @@ from genie_ray.base.frames import fit_frame
 from genie_ray.envs.config import EnvConfig
 from genie_ray.games.actions import button_table
 from genie_ray.games.roms import INTEGRATIONS, add_integrations, require_rom, resolve_game
+
+
+class RetroState(NamedTuple):
+    """Where an episode stands; another emulator or ROM cannot go on from it."""
+
+    console: bytes
+    steps: int
 
 
 class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
@@ -87,6 +94,25 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
         truncated = not terminated and self._steps >= self.config.max_episode_steps
         frame, info = self._observe(self._emulator.get_screen(apply_rotation=True), variables.lookup_all())
         return frame, reward, terminated, truncated, info
+
+    def get_state(self) -> RetroState:
+        """Where the episode stands, for `set_state`; the game goes on undisturbed."""
+        assert self._emulator is not None, "reset() comes before get_state()"
+        return RetroState(self._emulator.em.get_state(), self._steps)
+
+    def set_state(self, state: RetroState) -> None:
+        """Go back to where an episode of this environment stood: the same actions then give the same steps.
+
+        What a scenario's Lua script remembers from one emulator frame to the next is not part of the state.
+
+        Raises:
+            RuntimeError: the emulator refuses the state.
+        """
+        assert self._emulator is not None, "reset() comes before set_state()"
+        if not self._emulator.em.set_state(state.console):
+            raise RuntimeError(f"{self.game} cannot go back to step {state.steps}: its emulator refuses the state")
+        self._emulator.data.update_ram()  # rewards and ends may depend on how the memory changes in the next frame
+        self._steps = state.steps
 
     def close(self) -> None:
         """Release the emulator; a later `reset()` builds a new one."""

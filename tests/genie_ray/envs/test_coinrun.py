@@ -57,6 +57,23 @@ def test_levels_are_those_of_the_settings_and_each_episode_draws_one() -> None:
     assert set(drawn) == {500, 501, 502}
 
 
+def test_a_state_gives_the_same_steps_again_even_after_its_level_has_ended() -> None:
+    with closing(CoinRunEnv(EnvConfig(frame_skip=1, max_episode_steps=TIME_LIMIT))) as env:
+        env.reset(seed=0)
+        for action in np.random.default_rng(0).integers(5, size=30):
+            env.step(action)
+        state = env.get_state()
+        runs = []
+        for _ in range(2):
+            env.set_state(state)
+            runs.append([])
+            while not runs[-1] or not (runs[-1][-1][2] or runs[-1][-1][3]):
+                runs[-1].append(env.step(RIGHT if len(runs[-1]) % 20 else JUMP))
+    once, again = runs
+    assert [step[1:] for step in again] == [step[1:] for step in once]
+    np.testing.assert_array_equal(frames(again), frames(once))
+
+
 def test_actions_press_procgens_keys() -> None:
     """Against procgen itself, whose 15 actions are LEFT 1, DOWN 3, nothing 4, UP 5, RIGHT 7, RIGHT and UP 8."""
     from procgen import ProcgenGym3Env

@@ -82,6 +82,24 @@ def test_recorded_episode_replays_to_the_same_frames(game: str, tmp_path) -> Non
     assert (replayed.terminated, replayed.truncated) == (stored.terminated, stored.truncated)
 
 
+@pytest.mark.parametrize("game", GAMES[:2])
+def test_a_state_gives_the_same_steps_again(game: str) -> None:
+    actions = np.random.default_rng(2).integers(5, size=80)
+    with closing(RetroEnv(game, EnvConfig(max_episode_steps=80))) as env:
+        env.reset()
+        for action in actions[:40]:
+            env.step(action)
+        state = env.get_state()
+        once = [env.step(action) for action in actions[40:]]
+        for action in 4 - actions[:30]:  # leads elsewhere
+            env.step(action)
+        env.set_state(state)
+        again = [env.step(action) for action in actions[40:]]
+    assert once[-1][3]  # the step limit holds on, too
+    assert [step[1:] for step in again] == [step[1:] for step in once]
+    np.testing.assert_array_equal([step[0] for step in again], [step[0] for step in once])
+
+
 def test_native_frames_come_as_often_as_asked_for_and_change_nothing() -> None:
     actions = np.random.default_rng(1).integers(5, size=10)
     with closing(RetroEnv("Airstriker-Genesis", native_frame_every=3)) as env:
