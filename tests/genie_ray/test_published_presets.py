@@ -49,7 +49,14 @@ COINRUN_RECIPES = {
     "train_dynamics": {**DYNAMICS_RECIPE, "batch_size": 84},
 }
 COINRUN_ENV = {"frame_size": 64, "frame_skip": 1, "action_set": "coinrun"}
-DECODING = {"steps": 25, "temperature": 1.0, "schedule": "cosine", "mode": "one_go", "frames_per_step": 2}
+DECODING = {
+    "steps": 25,
+    "temperature": 1.0,
+    "schedule": "cosine",
+    "mode": "one_go",
+    "frames_per_step": 2,
+    "guidance": 0.0,
+}
 PROTOCOL = {
     "prime_frames": 2,
     "predicted_frames": 10,
