@@ -29,17 +29,19 @@ class ActionLikelihoods(NamedTuple):
         nll_changed: nats per changed token under the true action. nll_gap: how many more the other actions need, on
         average. action_accuracy: share of clips in which the true action has the highest likelihood; chance is 1/A.
         """
-        moved_B = self.changed_B > 0
+        moved_B, changed = self.changed_B > 0, self.changed_B.sum()
         if not moved_B.any():
             return {}
-        nll_BA, actions_B, changed = self.nll_BA[moved_B], actions_B[moved_B], self.changed_B.sum()
-        true_B = nll_BA.gather(1, actions_B[:, None])[:, 0]
-        others_B = (nll_BA.sum(dim=1) - true_B) / (nll_BA.shape[1] - 1)
         return {
-            "nll_changed": true_B.sum() / changed,
-            "nll_gap": (others_B - true_B).sum() / changed,
-            "action_accuracy": (nll_BA.argmin(dim=1) == actions_B).float().mean(),
+            "nll_changed": self.nll_BA.gather(1, actions_B[:, None]).sum() / changed,
+            "nll_gap": self.gaps(actions_B).sum() / changed,
+            "action_accuracy": (self.nll_BA.argmin(dim=1) == actions_B)[moved_B].float().mean(),
         }
+
+    def gaps(self, actions_B: Tensor) -> Tensor:
+        """How many more nats the other actions need than the true one, on average, for each clip's changed tokens."""
+        true_B = self.nll_BA.gather(1, actions_B[:, None])[:, 0]
+        return (self.nll_BA.sum(dim=1) - true_B) / (self.nll_BA.shape[1] - 1) - true_B
 
 
 @torch.no_grad()

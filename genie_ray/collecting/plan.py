@@ -68,7 +68,7 @@ class Collection:
     @property
     def plan(self) -> dict[str, Any]:
         """Everything that determines the dataset's content, as plain JSON."""
-        plan = {
+        plan: dict[str, Any] = {
             "policy": self.policy.name,
             "policy_checkpoint": self.policy.fingerprint(self.games),
             "epsilon": self.policy.epsilon,

@@ -12,7 +12,7 @@ Axes: B windows, T frames of a window (T − 1 actions between them), P predicte
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -22,21 +22,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genie_ray.base.errors import one_line
-from genie_ray.base.psnr import psnr
 from genie_ray.base.settings import build
 from genie_ray.envs.coinrun import CoinRunEnv
 from genie_ray.envs.config import EnvConfig
 from genie_ray.envs.game import make_game
 from genie_ray.envs.retro import RetroEnv
+from genie_ray.evaluating.config import EvaluationConfig
+from genie_ray.evaluating.scores import frame_errors
+from genie_ray.evaluating.windows import Start, random_actions, read_batches
 from genie_ray.games.actions import action_names
 from genie_ray.games.roms import COINRUN
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from genie_ray.replay.metadata import DatasetMetadata
 from genie_ray.replay.schema import Episode
-from world_model.tokenizer import Tokenizer
+from genie_ray.replay.storage import Location
 
 CONTROLLABLE_DB = 0.5
 """A window is controllable if its ceiling is above this: the other actions make a visible difference in it."""
+
+NO_ENVIRONMENT = "the dataset does not say in which environment it was recorded"
+
+Predict = Callable[[Tensor, Tensor, Sequence[int]], Tensor]
+"""Whole windows uint8 [B, T, H, W, C], actions [B, T − 1], seeds → the frames after the given ones [B, P, H, W, C]."""
 
 
 class OtherFrames(NamedTuple):
@@ -106,7 +113,7 @@ def other_frames(
 def _environment(game: str, metadata: DatasetMetadata) -> RetroEnv | CoinRunEnv:
     """The environment that the dataset was collected in."""
     if "env" not in metadata.config:
-        raise _IrreproducibleError("the dataset does not say in which environment it was recorded")
+        raise _IrreproducibleError(NO_ENVIRONMENT)
     try:
         config = build(EnvConfig, metadata.config["env"])
         names = action_names(config.action_set)
@@ -165,45 +172,45 @@ def _branch(env: RetroEnv | CoinRunEnv, actions_P: NDArray[np.int64]) -> NDArray
     return np.stack(frames)
 
 
-class CeilingScores:
-    """Accumulates the ceiling of ΔPSNR over windows, for each predicted frame separately."""
+def ceiling_errors(
+    dataset: ReplayDataset, starts: Sequence[Start], predict: Predict, config: EvaluationConfig
+) -> tuple[Tensor | None, str | None]:
+    """Errors of the emulator's frames under the random actions of ΔPSNR, float64 [W, P]; or None, and why.
 
-    def __init__(self) -> None:
-        self._true: list[Tensor] = []  # MSE against the true frames, float64 [B, P] each, of the true frames coded
-        self._other: list[Tensor] = []  # and of the other frames coded
+    The emulator runs in an actor of its own: it may crash its process, and allows one per process.
 
-    def add(self, tokenizer: Tokenizer, frames_BTHWC: Tensor, others_BPHWC: Tensor) -> None:
-        """Adds windows of uint8 frames, and what the emulator shows in place of their last P frames.
+    Args:
+        starts: the windows, of one game.
+        predict: codes clips, as `TokenizerAlone.predict`.
+    """
+    import ray
 
-        Both clips are coded from the same given frames on, as a model's rollout is decoded.
-        """
-        device = next(tokenizer.parameters()).device
-        given = frames_BTHWC.shape[1] - others_BPHWC.shape[1]
-        true_BPHWC = frames_BTHWC[:, given:]
-        clips = frames_BTHWC, torch.cat([frames_BTHWC[:, :given], others_BPHWC], dim=1)
-        for clip_BTHWC, errors in zip(clips, (self._true, self._other), strict=True):
-            coded_BTHWC = tokenizer.decode(tokenizer.encode(clip_BTHWC.to(device))).cpu()
-            difference_BPHWC = (coded_BTHWC[:, given:].float() - true_BPHWC.float()) / 255
-            errors.append(difference_BPHWC.double().square().mean(dim=(2, 3, 4)))
+    if "env" not in dataset.metadata.config:
+        return None, NO_ENVIRONMENT
+    actor = ray.remote(_Emulator).options(num_cpus=0).remote(dataset.root)
+    errors = []
+    try:
+        for windows in read_batches(dataset, starts, config):
+            seeds = windows.seeds(config.seed, "random")
+            others_BT = random_actions(windows.actions_BT, len(dataset.metadata.action_names), config, seeds)
+            found = ray.get(actor.other_frames.remote(windows.starts, others_BT, config.prime_frames))
+            if found.frames_BPHWC is None:
+                return None, found.reason
+            clips_BTHWC = torch.cat([windows.frames_BTHWC[:, : config.prime_frames], found.frames_BPHWC], dim=1)
+            predicted_BPHWC = predict(clips_BTHWC, others_BT, seeds)
+            errors.append(frame_errors(predicted_BPHWC, windows.frames_BTHWC[:, config.prime_frames :]))
+    except ray.exceptions.RayActorError:
+        return None, "the emulator crashed"
+    finally:
+        ray.kill(actor)
+    return torch.cat(errors), None
 
-    def merge(self, other: CeilingScores) -> None:
-        """Adds everything that another accumulator has seen."""
-        self._true += other._true
-        self._other += other._other
 
-    def curves(self) -> dict[str, list[float]]:
-        """The ceiling in dB for predicted frame 1..P: of the pooled errors, and the mean of per-frame values."""
-        true_BP, other_BP = torch.cat(self._true), torch.cat(self._other)
-        return {
-            "delta_psnr": (psnr(true_BP.mean(0)) - psnr(other_BP.mean(0))).tolist(),
-            "delta_psnr_mean": (psnr(true_BP) - psnr(other_BP)).mean(0).tolist(),
-        }
+class _Emulator:
+    """An actor that steps a game's emulator."""
 
-    def window_gains(self, frame: int) -> list[float]:
-        """The ceiling in dB of each window at predicted frame `frame` (from 1), in the order added."""
-        true_B, other_B = torch.cat(self._true)[:, frame - 1], torch.cat(self._other)[:, frame - 1]
-        return (psnr(true_B) - psnr(other_B)).tolist()
+    def __init__(self, root: Location) -> None:
+        self._dataset = ReplayDataset(root)
 
-    def controllable(self, frame: int) -> list[bool]:
-        """Which windows have a ceiling above CONTROLLABLE_DB at predicted frame `frame`."""
-        return [gain > CONTROLLABLE_DB for gain in self.window_gains(frame)]
+    def other_frames(self, starts: Sequence[Start], others_BT: Tensor, prime_frames: int) -> OtherFrames:
+        return other_frames(self._dataset, starts, others_BT, prime_frames)

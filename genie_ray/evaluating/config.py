@@ -10,6 +10,24 @@ from world_model.maskgit import DecodingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
+class InverseDynamicsConfig:
+    """How a classifier that names the action between two frames is trained. Ours, for two minutes on two cores."""
+
+    width: int = 32  # channels of the first convolution; the other two have twice as many
+    hidden: int = 128
+    updates: int = 1_000  # 0: no classifier
+    batch_size: int = 64  # pairs of frames
+    learning_rate: float = 1e-3  # at its peak, after a tenth of the updates; then down to 0
+    weight_decay: float = 1e-2
+    validation_pairs: int = 3_000  # at most, spread evenly over the held-out episodes
+
+    def __post_init__(self) -> None:
+        for name in ("width", "hidden", "updates", "batch_size", "validation_pairs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """Which windows are predicted, and how. Defaults: the paper's protocol (section 5)."""
 
@@ -22,6 +40,8 @@ class EvaluationConfig:
     precision: Precision = "auto"  # of world models; the tokenizer alone is scored in fp32
     delta_psnr_frame: int = 4  # the predicted frame at which ΔPSNR is reported
     random_actions: Literal["all", "last"] = "all"  # "all" that lead to predicted frames: Genie; "last": published code
+    ceiling: bool = True  # let the emulator take the random actions, too: the ΔPSNR of a perfect model
+    inverse_dynamics: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)  # needs training data
     film_strips: int = 3  # windows per game whose frames are kept for the report
     pictures: int = 50_000  # to score an upscaler on: at most, spread evenly over the dataset; paper, supplement
     inception_weights: str | None = None  # TorchScript file (see networks.py); without it there is no FID

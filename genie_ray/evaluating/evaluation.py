@@ -25,17 +25,32 @@ from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import progress_bar
 from genie_ray.base.session import LOCAL_LOGICAL_CPUS, RayConfig
 from genie_ray.evaluating.action_probe import PROBED_WINDOWS
+from genie_ray.evaluating.ceiling import CONTROLLABLE_DB, ceiling_errors
 from genie_ray.evaluating.config import EvaluationConfig
-from genie_ray.evaluating.familiar import Familiarity, find_familiar
-from genie_ray.evaluating.networks import Networks, given_networks
-from genie_ray.evaluating.predictors import COPY, Guidance, Predictor, load_predictor, tokenizer_rows
+from genie_ray.evaluating.familiar import find_familiar
+from genie_ray.evaluating.inverse_dynamics import TrainedClassifier, learn_actions, recognition
+from genie_ray.evaluating.networks import Networks
+from genie_ray.evaluating.predictors import (
+    COPY,
+    TOKENIZER,
+    Guidance,
+    Predictor,
+    TokenizerAlone,
+    gpus_for,
+    load_predictor,
+    require_horizon,
+    tokenizer_rows,
+)
 from genie_ray.evaluating.published_figures import read_figures
-from genie_ray.evaluating.scores import Tally, frame_errors, frame_ssim, row
+from genie_ray.evaluating.scores import Tally, frame_errors, frame_ssim, highest_gains, row
 from genie_ray.evaluating.windows import Windows, evenly_spaced, random_actions, read_batches, window_starts
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.storage import Location, resolve
 from world_model.checkpoint import WorldModel, read_config
 from world_model.genie import GenieReduxConfig
+
+Facts = dict[str, Tensor]
+"""What is known of a game's windows before any model is asked, by name, [W, …]: `seen`, `rare`, `controllable`."""
 
 SIDE_BY_SIDE = 2
 """Models that a local Ray scores at once; more would only compete for its cores."""
@@ -80,67 +95,73 @@ def evaluate(
         metadata.require_fit(frame_size=model.tokenizer.frame_size, num_actions=num_actions)
         require_horizon(checkpoint, model.dynamics.max_frames, config)
     train = [resolve(path) for path in train_data]
-    entries: list[tuple[str, Path | None]] = [(COPY, None), *tokenizer_rows(models).items(), *models.items()]
-    task = ray.remote(score).options(num_cpus=LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE)
-    familiar = None
-    if train:
-        try:
-            familiar = ray.get(ray.remote(find_familiar).remote(dataset.resolve(), train, config))
-        except Exception as error:
-            raise cause_of(error) from error
-    pending = {
-        task.options(num_gpus=gpus_for(path, config, ray_config)).remote(
-            label, path and path.resolve(), dataset.resolve(), config, ray_config, familiar
-        ): label
-        for label, path in entries
-    }
-    results: dict[str, Any] = {}
-    with progress_bar("evaluate", len(entries)) as bar:
-        while len(results) < len(entries):
-            (finished,), _ = ray.wait([ref for ref, label in pending.items() if label not in results])
-            try:
-                results[pending[finished]] = ray.get(finished)
-            except Exception as error:
-                raise cause_of(error) from error
-            bar.update(len(results), scored=pending[finished])
+    references = [(COPY, None), *tokenizer_rows(models).items()]
+    results: dict[str, Result] = {}
+    with progress_bar("evaluate", len(references) + len(models)) as bar:
+        facts, classifier = _prepare(dataset.resolve(), train, config, ray_config)
+
+        def score_all(entries: Sequence[tuple[str, Path | None]]) -> None:
+            task = ray.remote(score).options(num_cpus=LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE)
+            pending = {
+                task.options(num_gpus=gpus_for(path, config, ray_config)).remote(
+                    label, path and path.resolve(), dataset.resolve(), config, ray_config, facts, classifier
+                ): label
+                for label, path in entries
+            }
+            while pending:
+                (finished,), _ = ray.wait(list(pending))
+                label = pending.pop(finished)
+                results[label] = _outcome(finished)
+                bar.update(len(results), scored=label)
+
+        score_all(references)
+        for game, ceiling_W in results[TOKENIZER].ceilings.items():
+            facts[game]["controllable"] = ceiling_W > CONTROLLABLE_DB
+        score_all(list(models.items()))
     document = {
         "protocol": asdict(config),
         "dataset": ReplayDataset(dataset).content_hash(),
         "train_data": [ReplayDataset(path).content_hash() for path in train],
-        "models": {label: results[label].scores for label, _ in entries},
+        "inverse_dynamics": classifier and classifier.worth(metadata.action_names),
+        "models": {label: results[label].scores for label in (*dict(references), *models)},
         "published": published,
     }
     text = json.dumps(document, indent=1, allow_nan=False)
     output.mkdir(parents=True, exist_ok=True)
-    strips = {key: frames for result in results.values() for key, frames in result.film_strips.items()}
+    strips: dict[str, Any] = {key: frames for result in results.values() for key, frames in result.film_strips.items()}
     write_atomically(output / "film_strips.npz", lambda path: np.savez_compressed(path, **strips))
     write_atomically(output / "evaluation.json", lambda path: path.write_text(text))
     return document
 
 
-def gpus_for(checkpoint: Path | None, config: EvaluationConfig, ray_config: RayConfig) -> int:
-    """The GPUs that a row asks for: copying a frame needs one only for the user's networks."""
-    return int(ray_config.use_gpu and (checkpoint is not None or bool(given_networks(config))))
+def _prepare(
+    dataset: Location, train: Sequence[Location], config: EvaluationConfig, ray_config: RayConfig
+) -> tuple[dict[str, Facts], TrainedClassifier | None]:
+    """What training data say of each window, by game, and a classifier of actions trained on them; neither without."""
+    import ray
+
+    test = ReplayDataset(dataset)
+    facts: dict[str, Facts] = {game: {} for game in {episode.game for episode in test.episodes}}
+    if not train:
+        return facts, None
+    familiar = ray.remote(find_familiar).remote(dataset, train, config)
+    learnt = None
+    if config.inverse_dynamics.updates:
+        threads, actions = ray_config.torch_threads(SIDE_BY_SIDE), len(test.metadata.action_names)
+        learnt = ray.remote(learn_actions).remote(train, actions, config, threads)
+    for game, known in _outcome(familiar).items():
+        facts[game] |= {"seen": torch.from_numpy(known.seen_W), "rare": torch.from_numpy(known.rare_WT)}
+    return facts, learnt and _outcome(learnt)
 
 
-def require_horizon(checkpoint: Path, longest: int, config: EvaluationConfig) -> None:
-    """Raises ValueError unless a model whose clips have `longest` frames can predict windows of the configured length.
+def _outcome(reference: Any) -> Any:
+    """A Ray task's result; its error is raised with its cause alone."""
+    import ray
 
-    Windows beyond a clip are decoded frame by frame in a sliding clip, and in no other way.
-    """
-    decoding = config.decoding
-    if config.window <= longest:
-        return
-    if decoding.mode != "autoregressive" or decoding.frames_per_step != 1:
-        raise ValueError(
-            f"prime_frames + predicted_frames is {config.window}: must be at most {longest}, the clip of {checkpoint}, "
-            f"unless evaluation.decoding.mode is autoregressive and evaluation.decoding.frames_per_step is 1"
-        )
-    if config.prime_frames >= longest:
-        raise ValueError(
-            f"prime_frames is {config.prime_frames}: must be at most {longest - 1}, as {checkpoint} has clips of "
-            f"{longest} frames"
-        )
+    try:
+        return ray.get(reference)
+    except Exception as error:
+        raise cause_of(error) from error
 
 
 @dataclass(frozen=True)
@@ -149,6 +170,7 @@ class Result:
 
     scores: dict[str, Any]
     film_strips: dict[str, np.ndarray]
+    ceilings: dict[str, Tensor]  # of a tokenizer alone, by game: each window's highest possible ΔPSNR at its frame [W]
 
 
 def score(
@@ -157,12 +179,14 @@ def score(
     path: Path,
     config: EvaluationConfig,
     ray_config: RayConfig,
-    familiar: Mapping[str, Familiarity] | None = None,
+    facts: Mapping[str, Facts] | None = None,
+    classifier: TrainedClassifier | None = None,
 ) -> Result:
     """Scores one row of the table on every game, in the calling process; `evaluate` calls it in a Ray task.
 
     Args:
-        familiar: by game, what the training data show of its windows.
+        facts: by game, what else is known of its windows.
+        classifier: tells actions from frames.
     """
     torch.set_num_threads(ray_config.torch_threads(SIDE_BY_SIDE))
     dataset = ReplayDataset(path)
@@ -171,10 +195,15 @@ def score(
     every, every_unseen = Tally(), Tally()
     rows: dict[str, Any] = {}
     film_strips: dict[str, np.ndarray] = {}
+    ceilings: dict[str, Tensor] = {}
     for game in sorted({episode.game for episode in dataset.episodes}):
         tally, unseen = Tally(), Tally()
         starts = window_starts(dataset, game, config)
-        known = familiar[game] if familiar is not None else None
+        known = dict((facts or {}).get(game, {}))
+        reason = None
+        if config.ceiling and isinstance(predictor, TokenizerAlone):
+            other_errors, reason = ceiling_errors(dataset, starts, predictor.predict, config)
+            known |= {} if other_errors is None else {"random_errors": other_errors}
         shown = set(evenly_spaced(len(starts), config.film_strips))
         probed = set(evenly_spaced(len(starts), PROBED_WINDOWS))
         kept: dict[str, list[np.ndarray]] = {"truth": [], label: []}
@@ -184,10 +213,12 @@ def score(
             true_BTHWC = windows.frames_BTHWC[:, config.prime_frames :]
             guidance = predictor.guidance(windows.frames_BTHWC, windows.actions_BT)
             predicted_BTHWC, values = measure(predictor, windows, guidance, networks, config)
+            values |= {name: fact[batch] for name, fact in known.items()}
+            if classifier is not None:
+                values |= recognition(classifier, windows, predicted_BTHWC, config)
             of_truth, of_prediction = networks.features(true_BTHWC), networks.features(predicted_BTHWC)
             features = {name: (of_prediction[name], of_truth[name]) for name in of_truth}
-            if known is not None:
-                values |= {"seen": torch.tensor(known.seen_W[batch]), "rare": torch.tensor(known.rare_WT[batch])}
+            if "seen" in values:
                 unseen.add(windows.episodes, values, features, only=~values["seen"])
             tally.add(windows.episodes, values, features)
             if guidance.vectors_BTD is not None:
@@ -204,10 +235,14 @@ def score(
             "window_errors": tally.values()["errors"].mean(1).tolist(),
             "window_episodes": tally.episodes,
         }
+        if reason is not None:
+            rows[game]["no_ceiling"] = reason
+        if "random_errors" in known:
+            ceilings[game] = highest_gains(tally, config)
         every.merge(tally)
         every_unseen.merge(unseen)
     rows["all"] = full_row(every, every_unseen, config)
-    return Result(scores=rows, film_strips=film_strips)
+    return Result(rows, film_strips, ceilings)
 
 
 def measure(
@@ -226,6 +261,11 @@ def measure(
         others = windows.seeds(config.seed, "random")
         others_BT = random_actions(guidance.actions_BT, predictor.num_actions, config, others)
         values["random_errors"] = frame_errors(predictor.predict(frames_BTHWC, others_BT, seeds), true_BTHWC)
+    asked = config.prime_frames + config.delta_psnr_frame  # frames up to that of ΔPSNR
+    likelihoods = predictor.likelihoods(frames_BTHWC[:, :asked], windows.actions_BT[:, : asked - 1])
+    if likelihoods is not None:
+        values |= {"nll": likelihoods.nll_BA, "changed": likelihoods.changed_B}
+        values["last_action"] = windows.actions_BT[:, asked - 2]
     return predicted_BTHWC, values
 
 

@@ -13,38 +13,24 @@ Axes: B windows, T frames (T − 1 actions between them), N pairs of frames, A a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from genie_ray.evaluating.config import EvaluationConfig, InverseDynamicsConfig
+from genie_ray.evaluating.windows import Windows
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.mixture import ReplayMix
 from genie_ray.replay.loading.windows import WindowLoader, iter_windows
+from genie_ray.replay.storage import Location
 
 GetLogits = Callable[[Tensor], Tensor]  # pairs of frames uint8 [N, 2, H, W, C] → logits [N, A]
 PAIRS_AT_ONCE = 512
-
-
-@dataclass(frozen=True, kw_only=True)
-class InverseDynamicsConfig:
-    """How the classifier is built and trained. The choices are ours, made for two cores and two minutes."""
-
-    width: int = 32  # channels of the first convolution; the other two have twice as many
-    hidden: int = 128
-    updates: int = 1_000
-    batch_size: int = 64  # pairs of frames
-    learning_rate: float = 1e-3  # at its peak, after a tenth of the updates; then down to 0
-    weight_decay: float = 1e-2
-    validation_pairs: int = 3_000  # at most, spread evenly over the held-out episodes
-
-    def __post_init__(self) -> None:
-        for name in ("width", "hidden", "updates", "batch_size", "validation_pairs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: must be at least 1")
 
 
 class PairClassifier(nn.Module):
@@ -97,6 +83,11 @@ class TrainedClassifier:
     network: PairClassifier
     real: ActionAccuracy
 
+    def worth(self, action_names: Sequence[str]) -> dict[str, Any]:
+        """The accuracy on real frames as plain JSON."""
+        per_action = dict(zip(action_names, self.real.per_action, strict=True))
+        return {"accuracy": self.real.overall, "chance": self.real.chance, "per_action": per_action}
+
 
 def train_classifier(
     replay: ReplayDataset | ReplayMix,
@@ -140,31 +131,67 @@ def train_classifier(
     for held_out in iter_windows(
         replay, "validation", 2, stride=1, batch_size=PAIRS_AT_ONCE, limit=config.validation_pairs
     ):
-        answer = action_accuracy(network, held_out["frames_BTHWC"], held_out["actions_BT"][:, :1], device=device)
+        frames_BTHWC, actions_BT = held_out["frames_BTHWC"], held_out["actions_BT"][:, :1]
+        answer = action_accuracy(network, frames_BTHWC, actions_BT, num_actions, device=device)
         confusion_AA += answer.confusion_AA
     right = float(confusion_AA.trace() / confusion_AA.sum())
     return TrainedClassifier(network, ActionAccuracy(confusion_AA, [right]))
 
 
 @torch.no_grad()
-def action_accuracy(
-    classifier: GetLogits, frames_BTHWC: Tensor, actions_BT: Tensor, *, device: torch.device | str = "cpu"
-) -> ActionAccuracy:
-    """How often the classifier recognises, in each two consecutive frames, the action between them.
-
-    For a world model the frames are the last given frame and the predicted ones. Asked about the true frames of the
-    same windows, it gives the ceiling.
+def recognise(classifier: GetLogits, frames_BTHWC: Tensor, *, device: torch.device | str = "cpu") -> Tensor:
+    """The action that the classifier sees between each two consecutive frames, int64 [B, T − 1].
 
     Args:
         classifier: for example a `PairClassifier`, in evaluation mode and on `device`.
         frames_BTHWC: uint8.
-        actions_BT: int64 [B, T − 1].
     """
     pairs_N2HWC = rearrange(
         torch.stack([frames_BTHWC[:, :-1], frames_BTHWC[:, 1:]], dim=2), "b t p h w c -> (b t) p h w c"
     )
-    logits_NA = torch.cat([classifier(part.to(device)).cpu() for part in pairs_N2HWC.split(PAIRS_AT_ONCE)])
-    num_actions, answers_BT = logits_NA.shape[1], logits_NA.argmax(1).view(actions_BT.shape)
+    answers = [classifier(part.to(device)).argmax(dim=1).cpu() for part in pairs_N2HWC.split(PAIRS_AT_ONCE)]
+    return torch.cat(answers).view(len(frames_BTHWC), -1)
+
+
+def accuracy(answers_BT: Tensor, actions_BT: Tensor, num_actions: int) -> ActionAccuracy:
+    """How often the recognised actions are those taken; both int64 [B, T]."""
     cells = (actions_BT * num_actions + answers_BT).flatten()
     confusion_AA = cells.bincount(minlength=num_actions**2).view(num_actions, num_actions)
     return ActionAccuracy(confusion_AA, (answers_BT == actions_BT).double().mean(0).tolist())
+
+
+def action_accuracy(
+    classifier: GetLogits,
+    frames_BTHWC: Tensor,
+    actions_BT: Tensor,
+    num_actions: int,
+    *,
+    device: torch.device | str = "cpu",
+) -> ActionAccuracy:
+    """How often the classifier recognises, in each two consecutive frames, the action between them.
+
+    For a world model the frames are the last given frame and the predicted ones. Asked about the true frames of the
+    same windows, it gives the ceiling. Arguments as in `recognise`; actions int64 [B, T − 1].
+    """
+    return accuracy(recognise(classifier, frames_BTHWC, device=device), actions_BT, num_actions)
+
+
+def learn_actions(
+    train: Sequence[Location], num_actions: int, config: EvaluationConfig, threads: int
+) -> TrainedClassifier:
+    """`train_classifier` on replay datasets, in the calling process."""
+    torch.set_num_threads(threads)
+    replay = ReplayMix([ReplayDataset(path) for path in train], [1.0] * len(train))
+    return train_classifier(replay, num_actions, seed=config.seed, config=config.inverse_dynamics)
+
+
+def recognition(
+    classifier: TrainedClassifier, windows: Windows, predicted_BTHWC: Tensor, config: EvaluationConfig
+) -> dict[str, Tensor]:
+    """The actions that led to the predicted frames, and those that a classifier sees in them, [B, T] each."""
+    last_given = config.prime_frames - 1
+    frames_BTHWC = torch.cat([windows.frames_BTHWC[:, last_given : last_given + 1], predicted_BTHWC], dim=1)
+    return {
+        "recognised": recognise(classifier.network, frames_BTHWC),
+        "taken": windows.actions_BT[:, last_given:],
+    }

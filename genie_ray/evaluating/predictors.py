@@ -19,8 +19,11 @@ from torch import Tensor
 
 from genie_ray.base.precision import Precision, autocast
 from genie_ray.base.seeding import seeded_generator
+from genie_ray.base.session import RayConfig
+from genie_ray.evaluating.networks import given_networks
 from world_model.checkpoint import WorldModel, load_as, read_description
-from world_model.genie import GenieRedux
+from world_model.control import ActionLikelihoods, action_likelihoods
+from world_model.genie import GenieRedux, GenieReduxG
 from world_model.maskgit import DecodingConfig
 from world_model.rollout import Rollout
 
@@ -83,6 +86,10 @@ class Predictor:
         """
         return frames_BTHWC[:, self.given - 1 : self.given].expand_as(frames_BTHWC[:, self.given :])
 
+    def likelihoods(self, frames_BTHWC: Tensor, actions_BT: Tensor) -> ActionLikelihoods | None:
+        """Of the last frame under each possible last action, given the true past; None if actions are not real ones."""
+        return None
+
 
 class TokenizerAlone(Predictor):
     """Encodes and decodes the true frames: no dynamics can do better."""
@@ -117,6 +124,13 @@ class ModelPredictor(Predictor):
             return Guidance(actions_BT)
         return infer_actions(self.model, frames_BTHWC.to(self.device))
 
+    def likelihoods(self, frames_BTHWC: Tensor, actions_BT: Tensor) -> ActionLikelihoods | None:
+        if not isinstance(self.model, GenieReduxG) or frames_BTHWC.shape[1] > self.model.dynamics.config.max_frames:
+            return None
+        with self.autocast:
+            found = action_likelihoods(self.model, frames_BTHWC.to(self.device), actions_BT.to(self.device))
+        return ActionLikelihoods(found.nll_BA.cpu(), found.changed_B.cpu())
+
     def predict(self, frames_BTHWC: Tensor, actions_BT: Tensor, seeds: Sequence[int]) -> Tensor:
         prime_BTHWC, actions_BT = frames_BTHWC[:, : self.given].to(self.device), actions_BT.to(self.device)
         generators = [seeded_generator(self.device, seed) for seed in seeds]
@@ -148,3 +162,28 @@ def load_predictor(label: str, checkpoint: Path | None, config: EvaluationConfig
     if is_reference(label):
         return TokenizerAlone(given, model)
     return ModelPredictor(given, model, config.decoding, config.precision)
+
+
+def gpus_for(checkpoint: Path | None, config: EvaluationConfig, ray_config: RayConfig) -> int:
+    """The GPUs that a row asks for: copying a frame needs one only for the user's networks."""
+    return int(ray_config.use_gpu and (checkpoint is not None or bool(given_networks(config))))
+
+
+def require_horizon(checkpoint: Path, longest: int, config: EvaluationConfig) -> None:
+    """Raises ValueError unless a model whose clips have `longest` frames can predict windows of the configured length.
+
+    Windows beyond a clip are decoded frame by frame in a sliding clip, and in no other way.
+    """
+    decoding = config.decoding
+    if config.window <= longest:
+        return
+    if decoding.mode != "autoregressive" or decoding.frames_per_step != 1:
+        raise ValueError(
+            f"prime_frames + predicted_frames is {config.window}: must be at most {longest}, the clip of {checkpoint}, "
+            f"unless evaluation.decoding.mode is autoregressive and evaluation.decoding.frames_per_step is 1"
+        )
+    if config.prime_frames >= longest:
+        raise ValueError(
+            f"prime_frames is {config.prime_frames}: must be at most {longest - 1}, as {checkpoint} has clips of "
+            f"{longest} frames"
+        )

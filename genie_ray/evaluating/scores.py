@@ -23,7 +23,9 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from genie_ray.base.psnr import psnr
 from genie_ray.evaluating.action_probe import ProbeSamples
 from genie_ray.evaluating.config import EvaluationConfig
+from genie_ray.evaluating.inverse_dynamics import accuracy
 from genie_ray.evaluating.networks import FrechetDistance
+from world_model.control import ActionLikelihoods
 
 BOOTSTRAP_SAMPLES = 2_000
 SLICES = ((1, 10), (11, 30), (31, 100))
@@ -94,8 +96,9 @@ class Tally:
             self.distances.setdefault(name, FrechetDistance()).merge(distance)
 
     def values(self) -> dict[str, Tensor]:
-        """Each measure of all windows, name → [W, ...]."""
-        return {name: torch.cat(parts) for name, parts in self._values.items()}
+        """Each measure of all windows, name → [W, ...]; what was not measured on all of them is left out."""
+        joined = {name: torch.cat(parts) for name, parts in self._values.items()}
+        return {name: value for name, value in joined.items() if len(value) == len(self.episodes)}
 
 
 def row(tally: Tally, config: EvaluationConfig) -> dict[str, Any]:
@@ -103,7 +106,7 @@ def row(tally: Tally, config: EvaluationConfig) -> dict[str, Any]:
     values = tally.values()
     scores: dict[str, Any] = {"windows": len(tally.episodes)}
     curves: dict[str, list[float]] = {}
-    for part in (_pictures, _control, _horizon, _networks, _probes, _rare):
+    for part in (_pictures, _control, _likelihoods, _recognised, _horizon, _networks, _probes, _rare):
         found = part(values, tally, config)
         curves |= found.pop("curves", {})
         scores |= found
@@ -132,15 +135,61 @@ def _control(values: Mapping[str, Tensor], tally: Tally, config: EvaluationConfi
     if "random_errors" not in values:
         return {name: None for key in keys for name in (key, f"{key}_interval")}
     errors_WT, random_WT = values["errors"], values["random_errors"]
-    pooled_T = psnr(errors_WT.mean(0)) - psnr(random_WT.mean(0))
     gains_WT = psnr(errors_WT) - psnr(random_WT)
-    at = config.delta_psnr_frame - 1
+    pooled_T = psnr(errors_WT.mean(0)) - psnr(random_WT.mean(0))
+    found = _gains(errors_WT, random_WT, tally.episodes, config)
+    if (chosen_W := values.get("controllable")) is not None:
+        episodes = [name for name, chosen in zip(tally.episodes, chosen_W.tolist(), strict=True) if chosen]
+        found["controllable"] = {"windows": len(episodes)}
+        if episodes:
+            found["controllable"] |= _gains(errors_WT[chosen_W], random_WT[chosen_W], episodes, config)
+    return found | {"curves": {"delta_psnr": pooled_T.tolist(), "delta_psnr_mean": gains_WT.mean(0).tolist()}}
+
+
+def _gains(errors_WT: Tensor, random_WT: Tensor, episodes: Sequence[str], config: EvaluationConfig) -> dict[str, Any]:
+    """Both ΔPSNRs at their frame, with intervals."""
+    errors_W, random_W = (values_WT[:, config.delta_psnr_frame - 1] for values_WT in (errors_WT, random_WT))
+    gains_W = psnr(errors_W) - psnr(random_W)
     return {
-        "delta_psnr": float(pooled_T[at]),
-        "delta_psnr_interval": psnr_gain_interval(errors_WT[:, at], random_WT[:, at], tally.episodes),
-        "delta_psnr_mean": float(gains_WT[:, at].mean()),
-        "delta_psnr_mean_interval": episode_interval(lambda gain_S: gain_S, [gains_WT[:, at]], tally.episodes),
-        "curves": {"delta_psnr": pooled_T.tolist(), "delta_psnr_mean": gains_WT.mean(0).tolist()},
+        "delta_psnr": float(psnr(errors_W.mean()) - psnr(random_W.mean())),
+        "delta_psnr_interval": psnr_gain_interval(errors_W, random_W, episodes),
+        "delta_psnr_mean": float(gains_W.mean()),
+        "delta_psnr_mean_interval": episode_interval(lambda gain_S: gain_S, [gains_W], episodes),
+    }
+
+
+def highest_gains(tally: Tally, config: EvaluationConfig) -> Tensor:
+    """Per-frame ΔPSNR of each window at its frame, in dB [W]; of a tokenizer alone, the most that a model can score."""
+    values, at = tally.values(), config.delta_psnr_frame - 1
+    return psnr(values["errors"][:, at]) - psnr(values["random_errors"][:, at])
+
+
+def _likelihoods(values: Mapping[str, Tensor], tally: Tally, config: EvaluationConfig) -> dict[str, Any]:
+    """How much likelier the true action makes what it changed, at the frame of ΔPSNR given the true past."""
+    if "nll" not in values:
+        return {}
+    found = ActionLikelihoods(values["nll"], values["changed"])
+    control = {name: float(value) for name, value in found.control(values["last_action"]).items()}
+    if not control:
+        return {}
+    gap_W, actions = found.gaps(values["last_action"]), values["nll"].shape[1]
+    interval = episode_interval(lambda gap_S, changed_S: gap_S / changed_S, [gap_W, values["changed"]], tally.episodes)
+    return control | {"nll_gap_interval": interval, "action_chance": 1 / actions}
+
+
+def _recognised(values: Mapping[str, Tensor], tally: Tally, config: EvaluationConfig) -> dict[str, Any]:
+    """How often an inverse-dynamics classifier sees in the predicted frames the action that led to each."""
+    if "recognised" not in values:
+        return {}
+    answers_WT, actions_WT = values["recognised"], values["taken"]
+    found = accuracy(answers_WT, actions_WT, int(max(answers_WT.max(), actions_WT.max())) + 1)
+    right_W = (answers_WT == actions_WT).double().mean(1)
+    return {
+        "recognised": found.overall,
+        "recognised_interval": episode_interval(lambda share_S: share_S, [right_W], tally.episodes),
+        "recognised_chance": found.chance,
+        "recognised_per_action": found.per_action,
+        "curves": {"recognised": found.per_frame},
     }
 
 

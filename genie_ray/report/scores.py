@@ -24,6 +24,24 @@ COLUMNS = {
     "fid": "FID",
     "fvd": "FVD",
 }
+CONTROL_COLUMNS = {
+    "nll_gap": "NLL gap (nats per changed token)",
+    "nll_changed": "NLL (nats per changed token)",
+    "action_accuracy": "true action likeliest",
+    "action_chance": "by chance",
+    "recognised": "action recognised in the frames",
+    "recognised_chance": "by chance, always the commonest",
+    "controllable.windows": "controllable windows",
+    "controllable.delta_psnr": "their ΔPSNR (dB)",
+    "controllable.delta_psnr_mean": "their mean of per-frame ΔPSNR (dB)",
+}
+CONTROL_NOTE = (
+    "NLL gap: how many more nats the tokens that changed cost under the other actions than under the true one. "
+    "Recognised: by a classifier that learned from real play which action lies between two frames. Controllable: the "
+    "emulator itself "
+    'shows, after random actions, a picture more than 0.5 dB from the true one. The ΔPSNR of "tokenizer alone" is '
+    "the emulator's, coded: what a perfect model would score."
+)
 SLICE_COLUMNS = {"psnr": "PSNR of frames {} (dB)", "ssim": "SSIM of frames {}"}
 FAMILIAR_COLUMNS = {
     "seen_share": "windows met in training",
@@ -45,7 +63,7 @@ FAMILIAR_NOTE = (
     "the test frames' coarse pictures (docs/results.md) that training shows least, and all as rare as these."
 )
 COUNTS = {"fid": ("fid_frames", "frames"), "fvd": ("fvd_windows", "windows")}
-WHOLE = ("windows", "rare_frames")
+WHOLE = ("windows", "rare_frames")  # counts
 
 
 @dataclass(frozen=True)
@@ -76,7 +94,8 @@ def print_scores(evaluation: Mapping[str, Any]) -> None:
 
 def score_tables(evaluation: Mapping[str, Any], game: str) -> list[ScoreTable]:
     """The tables of one game (or "all"): the scores; the horizon if it is long; what training data already show."""
-    parts = [(columns(evaluation), ""), (_horizon_columns(evaluation), HORIZON_NOTE)]
+    parts = [(columns(evaluation), ""), (_shown(CONTROL_COLUMNS, evaluation), CONTROL_NOTE)]
+    parts.append((_horizon_columns(evaluation), HORIZON_NOTE))
     parts.append((_shown(FAMILIAR_COLUMNS, evaluation), FAMILIAR_NOTE))
     return [ScoreTable(shown, score_rows(evaluation, game, shown), note) for shown, note in parts if shown]
 
@@ -114,6 +133,11 @@ def notes(evaluation: Mapping[str, Any]) -> list[str]:
         found.append("In brackets: 95 % intervals over test episodes (bootstrap); a single episode has none")
     if any(row.get("seen_share") == 1 for row in rows):
         found.append("Where training data hold all windows, there are no others to score")
+    if reasons := sorted({row["no_ceiling"] for row in rows if "no_ceiling" in row}):
+        found.append(f"No ceiling of ΔPSNR: {'; '.join(reasons)}")
+    if classifier := evaluation.get("inverse_dynamics"):
+        real, chance = classifier["accuracy"], classifier["chance"]
+        found.append(f"On real frames, the classifier recognises {real:.2f} of the actions (by chance {chance:.2f})")
     return found
 
 
@@ -166,7 +190,7 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
         return f"{100 * value:.0f} %"
     if name in WHOLE:
         return str(value)
-    form = f"{'+' if name.startswith(('delta', 'drift')) else ''}.{3 if name in ('ssim', 'lpips') else 2}f"
+    form = f"{'+' if name.startswith(('delta', 'drift', 'nll_gap')) else ''}.{3 if name in ('ssim', 'lpips') else 2}f"
     text = f"{value:{form}}"
     if (interval := _value(row, f"{key}_interval")) is not None:
         low, high = interval

@@ -1,8 +1,7 @@
 """The ceiling of ΔPSNR: real emulators that branch off recorded play, and scores worked out by hand."""
 
-import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genie_ray.base.settings import to_dict
 from genie_ray.envs.config import EnvConfig
 from genie_ray.envs.game import make_game
-from genie_ray.evaluating.ceiling import CeilingScores, other_frames
+from genie_ray.evaluating.ceiling import ceiling_errors, other_frames
+from genie_ray.evaluating.config import EvaluationConfig
+from genie_ray.evaluating.windows import random_actions, read_batches, window_starts
 from genie_ray.games.actions import action_names
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset, count_episodes, index_episodes
 from genie_ray.replay.metadata import DatasetMetadata
@@ -252,35 +253,47 @@ def test_what_cannot_be_asked_is_refused(episode: Episode, tmp_path: Path) -> No
         other_frames(dataset, [], actions_BT[:0], GIVEN)
 
 
-class AddsOne(nn.Module):
-    """A toy tokenizer: what it decodes is brighter by one level than what it encoded."""
+def test_errors_are_those_of_the_emulators_frames_as_the_tokenizer_shows_them(
+    roms: list[str], ray_session: None, tmp_path: Path
+) -> None:
+    """A coding that brightens by one level; the random actions are those that models get."""
+    env, config = EnvConfig(max_episode_steps=60), EvaluationConfig(stride=15, batch_size=2, seed=3)
+    dataset = stored(tmp_path, play(ATARI, env, 2), env)
+    starts = window_starts(dataset, ATARI, config)
+    coded: list[Tensor] = []
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(()))
+    def brighter(frames_BTHWC: Tensor, actions_BT: Tensor, seeds: Sequence[int]) -> Tensor:
+        coded.append(frames_BTHWC)
+        return frames_BTHWC[:, GIVEN:].clamp(max=254) + 1
 
-    def encode(self, frames_BTHWC: Tensor) -> Tensor:
-        assert (frames_BTHWC[:, :GIVEN] == 100).all()  # the true given frames, with either actions
-        return frames_BTHWC
+    errors_WP, reason = ceiling_errors(dataset, starts, brighter, config)
+    assert reason is None
+    assert errors_WP is not None
+    for batch, clips in zip(read_batches(dataset, starts, config), coded, strict=True):
+        others_BT = random_actions(batch.actions_BT, 5, config, batch.seeds(3, "random"))
+        shown = branched(dataset, list(batch.starts), others_BT)
+        assert torch.equal(clips, torch.cat([batch.frames_BTHWC[:, :GIVEN], shown], dim=1))
+    true = torch.cat([batch.frames_BTHWC for batch in read_batches(dataset, starts, config)])[:, GIVEN:]
+    shown = torch.cat(coded)[:, GIVEN:].clamp(max=254) + 1
+    wanted = ((shown.double() - true.double()) / 255).square().mean(dim=(2, 3, 4))
+    torch.testing.assert_close(errors_WP, wanted, rtol=1e-5, atol=1e-9)
 
-    def decode(self, tokens: Tensor) -> Tensor:
-        return tokens + 1
 
-
-def test_scores_by_hand() -> None:
-    """Coded true frames are off by 1 level; other frames that are off by k levels are off by k + 1 when coded."""
-    frames_BTHWC = torch.full((2, GIVEN + 2, 4, 4, 3), 100, dtype=torch.uint8)
-    others_BPHWC = frames_BTHWC[:, GIVEN:].clone()
-    others_BPHWC[0, 0] += 1
-    others_BPHWC[0, 1] += 9
-    scores, second = CeilingScores(), CeilingScores()
-    scores.add(AddsOne(), frames_BTHWC[:1], others_BPHWC[:1])  # type: ignore[arg-type]
-    second.add(AddsOne(), frames_BTHWC[1:], others_BPHWC[1:])  # type: ignore[arg-type]
-    scores.merge(second)
-    six = 20 * math.log10(2)  # error 2 in place of 1
-    assert scores.window_gains(1) == pytest.approx([six, 0])
-    assert scores.window_gains(2) == pytest.approx([20, 0])  # error 10 in place of 1
-    assert scores.controllable(1) == [True, False]
-    curves = scores.curves()
-    assert curves["delta_psnr_mean"] == pytest.approx([six / 2, 10])
-    assert curves["delta_psnr"] == pytest.approx([10 * math.log10((4 + 1) / 2), 10 * math.log10((100 + 1) / 2)])
+def test_without_its_environment_a_dataset_has_no_ceiling(tmp_path: Path) -> None:
+    frames = np.zeros((20, 64, 64, 3), np.uint8)
+    episode = Episode(
+        episode_id=episode_id(ATARI, "held", 0, 0),
+        game=ATARI,
+        frames=frames,
+        actions=np.zeros(19, np.int8),
+        action_logp=None,
+        reward_env=np.zeros(19, np.float32),
+        reward_uncertainty=None,
+        terminated=False,
+        truncated=True,
+        infos=[{}] * 20,
+    )
+    dataset, config = stored(tmp_path, [episode], None), EvaluationConfig()
+    errors_WP, reason = ceiling_errors(dataset, window_starts(dataset, ATARI, config), lambda *_: frames, config)
+    assert errors_WP is None
+    assert reason == "the dataset does not say in which environment it was recorded"
