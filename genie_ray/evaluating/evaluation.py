@@ -81,7 +81,7 @@ def evaluate(
         require_horizon(checkpoint, model.dynamics.max_frames, config)
     train = [resolve(path) for path in train_data]
     entries: list[tuple[str, Path | None]] = [(COPY, None), (TOKENIZER, next(iter(models.values()))), *models.items()]
-    task = ray.remote(score).options(num_cpus=LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE)
+    task, cpus = ray.remote(score), LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE
     familiar = None
     if train:
         try:
@@ -89,7 +89,7 @@ def evaluate(
         except Exception as error:
             raise cause_of(error) from error
     pending = {
-        task.options(num_gpus=gpus_for(path, config, ray_config)).remote(
+        task.options(num_cpus=cpus, num_gpus=gpus_for(path, config, ray_config)).remote(
             label, path and path.resolve(), dataset.resolve(), config, ray_config, familiar
         ): label
         for label, path in entries
