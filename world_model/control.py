@@ -33,8 +33,8 @@ class ActionLikelihoods(NamedTuple):
         if not moved_B.any():
             return {}
         return {
-            "nll_changed": self.nll_BA.gather(1, actions_B[:, None]).sum() / changed,
-            "nll_gap": self.gaps(actions_B).sum() / changed,
+            "nll_changed": self.nll_BA.gather(1, actions_B[:, None])[moved_B].sum() / changed,
+            "nll_gap": self.gaps(actions_B)[moved_B].sum() / changed,
             "action_accuracy": (self.nll_BA.argmin(dim=1) == actions_B)[moved_B].float().mean(),
         }
 

@@ -150,7 +150,7 @@ def _prepare(
         threads, actions = ray_config.torch_threads(SIDE_BY_SIDE), len(test.metadata.action_names)
         learnt = ray.remote(learn_actions).remote(train, actions, config, threads)
     for game, known in _outcome(familiar).items():
-        facts[game] |= {"seen": torch.from_numpy(known.seen_W), "rare": torch.from_numpy(known.rare_WT)}
+        facts[game] |= {"seen": torch.tensor(known.seen_W), "rare": torch.tensor(known.rare_WT)}
     return facts, learnt and _outcome(learnt)
 
 

@@ -20,7 +20,7 @@ SMALL = InverseDynamicsConfig(width=8, hidden=32, updates=300, batch_size=32)
 
 
 def dataset(directory: Path, *, shown: bool) -> ReplayDataset:
-    """A square that each action puts at the top, right, bottom or left, jittering; `shown`: the actions are recorded."""
+    """A jittering square that each action puts at the top, right, bottom or left; `shown`: the actions are recorded."""
     rng, sides = np.random.default_rng(0), np.array([[0, 6], [6, 11], [11, 6], [6, 0]])
     square = np.zeros((SIZE, SIZE, 3), np.uint8)
     square[:4, :4] = 255
