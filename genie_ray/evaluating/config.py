@@ -22,9 +22,11 @@ class InverseDynamicsConfig:
     validation_pairs: int = 3_000  # at most, spread evenly over the held-out episodes
 
     def __post_init__(self) -> None:
-        for name in ("width", "hidden", "updates", "batch_size", "validation_pairs"):
+        for name in ("width", "hidden", "batch_size", "validation_pairs"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: must be at least 1")
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.updates < 0:
+            raise ValueError(f"updates = {self.updates}: must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,9 +101,9 @@ def evaluate(
         facts, classifier = _prepare(dataset.resolve(), train, config, ray_config)
 
         def score_all(entries: Sequence[tuple[str, Path | None]]) -> None:
-            task = ray.remote(score).options(num_cpus=LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE)
+            task, cpus = ray.remote(score), LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE
             pending = {
-                task.options(num_gpus=gpus_for(path, config, ray_config)).remote(
+                task.options(num_cpus=cpus, num_gpus=gpus_for(path, config, ray_config)).remote(
                     label, path and path.resolve(), dataset.resolve(), config, ray_config, facts, classifier
                 ): label
                 for label, path in entries

@@ -11,7 +11,7 @@ from tiny_world import guided_model
 
 from genie_ray.base.session import RayConfig
 from genie_ray.evaluating import evaluation
-from genie_ray.evaluating.config import EvaluationConfig
+from genie_ray.evaluating.config import EvaluationConfig, InverseDynamicsConfig
 from genie_ray.evaluating.evaluation import evaluate
 from genie_ray.evaluating.predictors import COPY, TOKENIZER, is_reference, load_predictor, tokenizer_rows
 from genie_ray.evaluating.windows import Windows, read_batches, window_starts
@@ -20,7 +20,13 @@ from world_model import checkpoint
 from world_model.genie import GenieRedux, GenieReduxG
 from world_model.maskgit import DecodingConfig
 
-CONFIG = EvaluationConfig(windows_per_game=6, batch_size=4, film_strips=2, decoding=DecodingConfig(steps=3))
+CONFIG = EvaluationConfig(
+    windows_per_game=6,
+    batch_size=4,
+    film_strips=2,
+    decoding=DecodingConfig(steps=3),
+    inverse_dynamics=InverseDynamicsConfig(updates=20),
+)
 
 
 def test_each_different_tokenizer_has_a_row(tmp_path: Path) -> None:
@@ -65,6 +71,16 @@ def test_scores_of_a_real_model(
     assert document["models"][COPY][game]["psnr"] == pytest.approx(-10 * np.log10(error))
     assert document["models"][COPY][game]["windows"] == 6
     assert document["models"][COPY][game]["delta_psnr"] is None
+
+    # This recording can be replayed, so the emulator says what the best possible ΔPSNR is.
+    ceiling, row = (document["models"][label][game] for label in (TOKENIZER, "model"))
+    assert "no_ceiling" not in ceiling
+    assert ceiling["curves"]["delta_psnr"][0] >= 0
+    assert 0 <= row["controllable"]["windows"] <= 6
+    assert row["action_chance"] == 1 / 5
+    assert row["nll_changed"] > 0
+    assert 0 <= row["recognised"] <= 1
+    assert set(document["inverse_dynamics"]["per_action"]) == set(replay.metadata.action_names)
 
     # It was trained on its test set, as far as it is told: every window was seen.
     assert document["train_data"] == [document["dataset"]]

@@ -14,9 +14,9 @@ from genie_ray.base.session import RayConfig
 from genie_ray.evaluating import evaluation
 from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.evaluating.evaluation import gpus_for, require_horizon, score
-from genie_ray.evaluating.familiar import Familiarity
 from genie_ray.evaluating.networks import FrechetDistance, Networks
 from genie_ray.evaluating.predictors import COPY, TOKENIZER, ModelPredictor, TokenizerAlone, infer_actions
+from genie_ray.evaluating.scores import Tally, row
 from genie_ray.evaluating.windows import read_batches, window_starts
 from genie_ray.replay.dataset import ReplayDataset
 from world_model import checkpoint
@@ -118,11 +118,12 @@ def test_without_an_inception_network_fid_is_null(replay: ReplayDataset) -> None
 def test_scores_without_the_windows_that_training_shows(replay: ReplayDataset, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, inception_weights=saved(MeanColour(), tmp_path / "inception.pt"))
     sizes = {game: len(window_starts(replay, game, config)) for game in GAMES}
-    known = {
-        GAMES[0]: Familiarity(np.ones(sizes[GAMES[0]], bool), np.zeros((sizes[GAMES[0]], 4), bool)),
-        GAMES[1]: Familiarity(np.arange(sizes[GAMES[1]]) < 3, np.tile([True, False, False, False], (9, 1))),
+    first_only = torch.tensor([True, False, False, False])
+    facts = {
+        GAMES[0]: {"seen": torch.ones(sizes[GAMES[0]]).bool(), "rare": torch.zeros(sizes[GAMES[0]], 4).bool()},
+        GAMES[1]: {"seen": torch.arange(sizes[GAMES[1]]) < 3, "rare": first_only.expand(9, -1)},
     }
-    rows = scores(None, replay, config, familiar=known)
+    rows = scores(None, replay, config, facts=facts)
     first, second = (rows[game] for game in GAMES)
     assert (first["seen_share"], first["unseen"], first["psnr_rare"]) == (1.0, None, None)
     frames = frames_of_game(replay, config, GAMES[1])
@@ -198,3 +199,39 @@ def test_copying_a_frame_takes_no_gpu() -> None:
     assert gpus_for(Path("model"), CONFIG, gpu) == 1
     assert gpus_for(None, dataclasses.replace(CONFIG, inception_weights="inception.pt"), gpu) == 1
     assert gpus_for(Path("model"), CONFIG, RayConfig()) == 0
+
+
+def test_control_by_hand() -> None:
+    """Three windows of two frames: ΔPSNR where the emulator shows a difference, likelihoods, recognised actions."""
+    config = EvaluationConfig(predicted_frames=2, delta_psnr_frame=2)
+    tally = Tally()
+    values = {
+        "errors": torch.tensor([[0.1, 0.01], [0.1, 0.01], [0.1, 0.1]]).double(),
+        "random_errors": torch.tensor([[0.1, 0.1], [0.1, 0.01], [0.1, 0.1]]).double(),
+        "ssim": torch.ones(3, 2).double(),
+        "controllable": torch.tensor([True, True, False]),
+        "nll": torch.tensor([[1.0, 4.0, 3.0], [6.0, 2.0, 4.0], [0.0, 0.0, 0.0]]),
+        "changed": torch.tensor([2, 3, 0]),
+        "last_action": torch.tensor([0, 2, 1]),
+        "recognised": torch.tensor([[0, 1], [2, 2], [1, 1]]),
+        "taken": torch.tensor([[0, 1], [0, 2], [0, 0]]),
+    }
+    tally.add(["a", "a", "b"], values)
+    scores = row(tally, config)
+    assert scores["delta_psnr"] == pytest.approx(10 * np.log10(0.21 / 0.12))
+    assert scores["delta_psnr_mean"] == pytest.approx(10 / 3)
+    assert scores["controllable"]["windows"] == 2
+    assert scores["controllable"]["delta_psnr"] == pytest.approx(10 * np.log10(0.11 / 0.02))
+    assert scores["controllable"]["delta_psnr_mean"] == pytest.approx(5)
+    assert scores["controllable"]["delta_psnr_interval"] is None  # one episode
+    assert (scores["nll_changed"], scores["nll_gap"]) == pytest.approx((5 / 5, 2.5 / 5))  # as in test_control.py
+    assert (scores["action_accuracy"], scores["action_chance"]) == pytest.approx((0.5, 1 / 3))
+    assert scores["recognised"] == pytest.approx(3 / 6)
+    assert scores["recognised_chance"] == pytest.approx(4 / 6)
+    assert scores["recognised_per_action"] == [0.25, 1.0, 1.0]
+    assert scores["curves"]["recognised"] == pytest.approx([1 / 3, 2 / 3])
+
+    part = Tally()
+    part.add(["c"], {name: value[:1] for name, value in values.items() if name != "controllable"})
+    tally.merge(part)  # a game without a ceiling: over all games there is none
+    assert "controllable" not in row(tally, config)
