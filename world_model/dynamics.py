@@ -23,7 +23,7 @@ from world_model.layers.checks import check_choices, check_length, check_positiv
 from world_model.layers.head import HeadLinear
 from world_model.layers.position_bias import ContinuousPositionBias
 from world_model.layers.transformer import SpatioTemporalTransformer, TransformerCache
-from world_model.objective import DynamicsOutput, Masking, draw_mask, replace_some, token_loss
+from world_model.objective import DynamicsOutput, draw_mask, replace_some, token_loss
 
 GRADIENT_SHRINK = 0.1  # share of the gradient that reaches the embeddings; published code, after CogView
 
@@ -47,8 +47,9 @@ class DynamicsConfig:
     # "input": once, as in the published code; "every_block": before each block, as the paper's Sec. 3 has it
     actions_at: Literal["input", "every_block"] = "input"
     alignment: Literal["shifted", "aligned"] = "shifted"  # published code
-    # What training hides: see objective.py and `loss`. "clip" is published; the others, ours, are for "aligned"
-    masking: Masking = "clip"
+    # What training hides: see objective.py and `loss`. "clip": published; the others, ours, are for "aligned", where
+    # "auto" becomes "paired"
+    masking: Literal["auto", "clip", "frame", "paired"] = "auto"
     changed_weight: float = 0.0  # additional weight in the loss of tokens that differ from the last frame's; ours
     past_noise: float = 0.0  # up to this share of a known frame's tokens is replaced at random, if "paired"; ours
     # Share of clips of which each known frame is, with probability 1/2, the model's own prediction, if "paired"
@@ -61,6 +62,8 @@ class DynamicsConfig:
     def __post_init__(self) -> None:
         check_positive(self, "dim", "blocks", "heads", "head_dim", "max_frames", "num_actions")
         check_choices(self)
+        if self.masking == "auto":
+            object.__setattr__(self, "masking", "paired" if self.alignment == "aligned" else "clip")
         for name in ("token_input_scale", "tdce_weight", "changed_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)}, allowed: 0 or more")
@@ -124,6 +127,7 @@ class Dynamics(nn.Module):
 
     def draw_mask(self, tokens_BTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A training mask [B, T−1, H, W] for clips of tokens; see `objective.draw_mask`."""
+        assert self.config.masking != "auto"
         return draw_mask(tokens_BTHW[:, 1:], self.config.masking, generator)
 
     def loss(
@@ -146,11 +150,11 @@ class Dynamics(nn.Module):
         A position whose token has changed since the last frame weighs 1 + `changed_weight`.
         """
         config, hidden = self.config, self.mask_token
+        kept_B = None
         if config.action_dropout:
-            kept_B = torch.rand(len(tokens_BTHW), generator=generator, device=tokens_BTHW.device)
-            conditions_BTE = self.conditions(actions, kept_B >= config.action_dropout)
-        else:
-            conditions_BTE = self.conditions(actions)
+            drawn_B = torch.rand(len(tokens_BTHW), generator=generator, device=tokens_BTHW.device)
+            kept_B = drawn_B >= config.action_dropout
+        conditions_BTE = self.conditions(actions, kept_B)
         first, targets_BTHW = tokens_BTHW[:, :1], tokens_BTHW[:, 1:]
         inputs = self.token_inputs(token_vectors_KD), self.spatial_bias()
         if config.masking == "paired":

@@ -64,6 +64,8 @@ PROTOCOL = {
     "windows_per_game": 0,
     "delta_psnr_frame": 4,
     "random_actions": "all",
+    "ceiling": True,
+    "inverse_dynamics": {"updates": 0},
     "decoding": DECODING,
     "published_figures": "experiments/published/figures.csv",
 }

@@ -200,6 +200,12 @@ def test_learns_one_batch_by_heart(alignment: str) -> None:
     assert model(frames_BTHWC, actions_BT).metrics["accuracy"] > 0.9
 
 
+def test_an_aligned_model_learns_from_a_complete_past_unless_told_otherwise() -> None:
+    assert DynamicsConfig(alignment="aligned").masking == "paired"
+    assert DynamicsConfig(alignment="shifted").masking == "clip"
+    assert DynamicsConfig(alignment="aligned", masking="clip").masking == "clip"
+
+
 def test_too_many_frames_are_refused() -> None:
     tokens_BTHW = torch.zeros(1, FRAMES + 1, *GRID, dtype=torch.int64)
     actions_BT = torch.zeros(1, FRAMES, dtype=torch.int64)
