@@ -19,18 +19,18 @@ from genie_ray.replay.schema import Episode, episode_id
 from genie_ray.replay.writer import write_metadata, write_shard
 
 GAME, SIZE, ACTIONS, LENGTH = "Toy", 16, 4, 60
-SMALL = InverseDynamicsConfig(width=8, hidden=32, updates=150, batch_size=32)
+SMALL = InverseDynamicsConfig(width=8, hidden=32, updates=300, batch_size=32)
 
 
 def dataset(directory: Path, *, shown: bool) -> ReplayDataset:
-    """A square that each action moves up, right, down or left by one, around the edges; `shown`: as recorded."""
-    rng, moves = np.random.default_rng(0), np.array([[-1, 0], [0, 1], [1, 0], [0, -1]])
+    """A square that each action puts at the top, right, bottom or left; `shown`: the actions are recorded."""
+    rng, sides = np.random.default_rng(0), np.array([[0, 6], [6, 11], [11, 6], [6, 0]])
     square = np.zeros((SIZE, SIZE, 3), np.uint8)
     square[:4, :4] = 255
     episodes = []
     for index in range(20):
         actions = rng.integers(ACTIONS, size=LENGTH)
-        places = np.cumsum(np.concatenate([rng.integers(SIZE, size=(1, 2)), moves[actions]]), axis=0)
+        places = np.concatenate([[[6, 6]], sides[actions]]) + rng.integers(2, size=(LENGTH + 1, 2))
         recorded = actions if shown else rng.permutation(actions)
         episodes.append(
             Episode(
@@ -73,8 +73,8 @@ def test_an_action_that_frames_show_is_recognised_in_episodes_never_seen(tmp_pat
     assert answer.overall > 0.95
     assert len(answer.per_frame) == LENGTH
     assert answer.confusion_AA.sum(1).tolist() == actions_BT.flatten().bincount(minlength=ACTIONS).tolist()
-    backwards = action_accuracy(trained.network, frames_BTHWC.flip(1), actions_BT.flip(1))  # up is down, left is right
-    assert backwards.overall < 0.05
+    backwards = action_accuracy(trained.network, frames_BTHWC.flip(1), actions_BT.flip(1))  # shows the action before
+    assert backwards.overall < 0.5
 
     again = train_classifier(replay, ACTIONS, seed=0, config=SMALL)
     assert torch.equal(again.real.confusion_AA, trained.real.confusion_AA)
