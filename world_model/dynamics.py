@@ -144,10 +144,8 @@ class Dynamics(nn.Module):
 
         For a "shifted" model, `mask_BTHW` [B, T−1, H, W] hides tokens of frames 0..T−2, and the next frame's token at
         each hidden position is scored, as published. For an "aligned" model, it hides tokens of frames 1..T−1, and
-        these are scored: with "paired" masking, each frame is predicted from its own visible tokens and a complete past
-        (the exact form of teacher forcing that MAGI, arXiv 2501.12389, Sec. 3 describes).
-
-        A position whose token has changed since the last frame weighs 1 + `changed_weight`.
+        these are scored: with "paired" masking, each frame is predicted from its own visible tokens and a full past,
+        as MAGI (arXiv 2501.12389, Sec. 3) does. A token that differs from the last frame's weighs 1 + `changed_weight`.
         """
         config, hidden = self.config, self.mask_token
         kept_B = None
