@@ -6,7 +6,8 @@ to OUT/seed-N the checkpoint and metrics of every training, `table.json`, `table
 continues.
 
 Columns: codes used and perplexity of the codebook on the test data, PSNR of the tokenizer alone, PSNR (pooled) and
-SSIM of the prediction, PSNR at frames 4 and 10, ΔPSNR at both, and the time per predicted frame (batch 1).
+SSIM of the prediction, PSNR at frame 4 and the last one, ΔPSNR at both, ΔPSNR where the actions make a difference, how
+much likelier the true action makes its frame, and the time per predicted frame (batch 1).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from matplotlib.figure import Figure
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.results import Row, kept_row, markdown
 from genie_ray.base.session import ray_session
-from genie_ray.base.settings import build, merge, to_dict
+from genie_ray.base.settings import build, load_values, merge, to_dict
 from genie_ray.config import RunConfig
 from genie_ray.evaluating.evaluation import evaluate
 from genie_ray.replay.dataset import ReplayDataset
@@ -123,13 +124,16 @@ def table(rows: list[Row]) -> str:
         }
         for row in rows
     ]
-    return markdown([summary("copy the last frame", rows[0]["copy"]), *lines])
+    references = {"copy the last frame": rows[0]["copy"], "tokenizer alone; ΔPSNR: the ceiling": rows[0]["tokenizer"]}
+    return markdown([*(summary(label, scores) for label, scores in references.items()), *lines])
 
 
 def summary(variant: str, scores: Mapping[str, Any]) -> Row:
     """A line of the table; columns that only variants have are left empty."""
     curves = scores["curves"]
     deltas = {"delta_psnr": "ΔPSNR", "delta_psnr_mean": "mean of per-frame ΔPSNR"}
+    last = len(curves["psnr"])
+    controllable = scores.get("controllable", {}).get("delta_psnr")
     return {
         "variant": variant,
         "codes used": "",
@@ -138,12 +142,15 @@ def summary(variant: str, scores: Mapping[str, Any]) -> Row:
         "PSNR": f"{scores['psnr']:.2f}",
         "SSIM": f"{scores['ssim']:.3f}",
         "PSNR t=4": f"{curves['psnr'][3]:.2f}",
-        "t=10": f"{curves['psnr'][9]:.2f}",
+        f"t={last}": f"{curves['psnr'][-1]:.2f}",
         **{
             f"{title} t={frame}": f"{curves[key][frame - 1]:+.2f}" if key in curves else ""
             for key, title in deltas.items()
-            for frame in (4, 10)
+            for frame in (4, last)
         },
+        "on controllable windows": "" if controllable is None else f"{controllable:+.2f}",
+        "NLL gap": f"{scores['nll_gap']:.3f}" if "nll_gap" in scores else "",
+        "true action likeliest": f"{scores['action_accuracy']:.2f}" if "action_accuracy" in scores else "",
         "ms / frame": "",
     }
 
@@ -182,10 +189,12 @@ def main() -> None:
     parser.add_argument("--test", type=Path, required=True, help="replay dataset to evaluate on")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the base, for all variants")
     arguments = parser.parse_args()
     described = yaml.safe_load(arguments.variants.read_text())
+    base = merge(described["base"], load_values(None, arguments.overrides))
     configs = {
-        name: build(RunConfig, merge(described["base"], {**changes, "seed": arguments.seed}))
+        name: build(RunConfig, merge(base, {**changes, "seed": arguments.seed}))
         for name, changes in described["variants"].items()
     }
     out = arguments.out.resolve() / f"seed-{arguments.seed}"

@@ -23,8 +23,8 @@ def ablations() -> ModuleType:
     return module
 
 
-def variants(ablations: ModuleType) -> dict[str, RunConfig]:
-    described = yaml.safe_load((FOLDER / "small.yaml").read_text())
+def variants(ablations: ModuleType, file: str = "small.yaml") -> dict[str, RunConfig]:
+    described = yaml.safe_load((FOLDER / file).read_text())
     return {
         name: build(RunConfig, ablations.merge(described["base"], changes))
         for name, changes in described["variants"].items()
@@ -53,6 +53,24 @@ def test_merging_keeps_what_is_not_changed(ablations: ModuleType) -> None:
 def test_a_variant_changes_what_it_says(ablations: ModuleType, name: str, changed: set[str]) -> None:
     configs = variants(ablations)
     lines = differences(to_dict(configs["base"]), to_dict(configs[name]))
+    assert {line.partition(":")[0] for line in lines} == changed
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("all frames alike, as published", {"dynamics.masking", "train_dynamics.iterations"}),
+        ("by frame", {"dynamics.masking", "train_dynamics.iterations"}),
+        ("changed tokens weigh 5", {"dynamics.changed_weight"}),
+        ("actions added at every block", {"dynamics.conditioning", "dynamics.actions_at"}),
+        ("guidance 1", {"dynamics.action_dropout", "evaluation.decoding.guidance"}),
+        ("TDCE 1", {"dynamics.tdce_weight"}),
+        ("own frames in the past, 0.2", {"dynamics.self_decoded"}),
+    ],
+)
+def test_a_variant_of_control_changes_what_it_says(ablations: ModuleType, name: str, changed: set[str]) -> None:
+    configs = variants(ablations, "control.yaml")
+    lines = differences(to_dict(configs["paired (base)"]), to_dict(configs[name]))
     assert {line.partition(":")[0] for line in lines} == changed
 
 

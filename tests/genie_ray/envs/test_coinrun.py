@@ -57,6 +57,14 @@ def test_levels_are_those_of_the_settings_and_each_episode_draws_one() -> None:
     assert set(drawn) == {500, 501, 502}
 
 
+def test_easy_levels_are_others() -> None:
+    actions = np.full(20, RIGHT)
+    easy, hard = (frames(play(EnvConfig(coinrun_mode=mode), actions, level=3)) for mode in ("easy", "hard"))
+    assert not np.array_equal(easy[0], hard[0])
+    with pytest.raises(ValueError, match="coinrun_mode is 'medium': must be 'easy' or 'hard'"):
+        EnvConfig(coinrun_mode="medium")  # type: ignore[arg-type]
+
+
 def test_a_state_gives_the_same_steps_again_even_after_its_level_has_ended() -> None:
     with closing(CoinRunEnv(EnvConfig(frame_skip=1, max_episode_steps=TIME_LIMIT))) as env:
         env.reset(seed=0)

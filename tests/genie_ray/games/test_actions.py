@@ -10,6 +10,7 @@ from genie_ray.games.actions import (
     BUTTONS_OF_PLATFORM,
     WORDS,
     action_names,
+    action_weights,
     button_table,
     platform_of,
 )
@@ -114,3 +115,15 @@ def test_word_without_a_button() -> None:
         ValueError, match=r"no second button known for platform Atari2600 of Kangaroo.*: known are 32x, "
     ):
         button_table("Kangaroo-Atari2600-v0", ATARI, "paper_second")
+
+
+def test_weights_of_actions() -> None:
+    assert action_weights("LEFT=3, NOOP=0.5", ("RIGHT", "LEFT", "NOOP")) == (1.0, 3.0, 0.5)
+    for wrong, told in (
+        ("LEFT", "weight 'LEFT' is not NAME=WEIGHT: NAME must be one of RIGHT, LEFT"),
+        ("UP=2", "weight 'UP=2' is not NAME=WEIGHT: NAME must be one of RIGHT, LEFT"),
+        ("LEFT=much", "weight of LEFT is 'much': must be a number"),
+        ("LEFT=0", "weight of LEFT is 0: must be above 0 and finite"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            action_weights(wrong, ("RIGHT", "LEFT"))
