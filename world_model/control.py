@@ -28,14 +28,17 @@ class ActionLikelihoods(NamedTuple):
 
         nll_changed: nats per changed token under the true action. nll_gap: how many more the other actions need, on
         average. action_accuracy: share of clips in which the true action has the highest likelihood; chance is 1/A.
+        action_rank: its mean rank among all actions, from 1 (likeliest) to A; by chance (A + 1) / 2.
         """
         moved_B, changed = self.changed_B > 0, self.changed_B.sum()
         if not moved_B.any():
             return {}
+        true_B1 = self.nll_BA.gather(1, actions_B[:, None])
         return {
-            "nll_changed": self.nll_BA.gather(1, actions_B[:, None])[moved_B].sum() / changed,
+            "nll_changed": true_B1[moved_B].sum() / changed,
             "nll_gap": self.gaps(actions_B)[moved_B].sum() / changed,
             "action_accuracy": (self.nll_BA.argmin(dim=1) == actions_B)[moved_B].float().mean(),
+            "action_rank": 1 + (self.nll_BA < true_B1)[moved_B].float().sum(dim=1).mean(),
         }
 
     def gaps(self, actions_B: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ CONTROL_COLUMNS = {
     "nll_changed": "NLL (nats per changed token)",
     "action_accuracy": "true action likeliest",
     "action_chance": "by chance",
+    "action_rank": "its mean rank",
     "recognised": "action recognised in the frames",
     "recognised_chance": "by chance, always the commonest",
     "controllable.windows": "controllable windows",

@@ -12,7 +12,7 @@ def test_control_by_hand() -> None:
     found = ActionLikelihoods(nll_BA, changed_B=torch.tensor([2, 3, 0])).control(torch.tensor([0, 2, 1]))
     # True actions: 1 and 4 nats; others' means: 3.5 and 4; five tokens changed; the third clip has none.
     assert {key: float(value) for key, value in found.items()} == pytest.approx(
-        {"nll_changed": 5 / 5, "nll_gap": 2.5 / 5, "action_accuracy": 0.5}
+        {"nll_changed": 5 / 5, "nll_gap": 2.5 / 5, "action_accuracy": 0.5, "action_rank": 1.5}
     )
     still = ActionLikelihoods(nll_BA, changed_B=torch.zeros(3, dtype=torch.int64))
     assert still.control(torch.tensor([0, 2, 1])) == {}
