@@ -65,7 +65,7 @@ def test_a_variant_changes_what_it_says(ablations: ModuleType, name: str, change
         ("actions added at every block", {"dynamics.conditioning", "dynamics.actions_at"}),
         ("guidance 1", {"dynamics.action_dropout", "evaluation.decoding.guidance"}),
         ("TDCE 1", {"dynamics.tdce_weight"}),
-        ("own frames in the past, 0.2", {"dynamics.self_decoded"}),
+        ("own frames in the past, 0.2", {"dynamics.self_decoded", "train_dynamics.iterations"}),
     ],
 )
 def test_a_variant_of_control_changes_what_it_says(ablations: ModuleType, name: str, changed: set[str]) -> None:
