@@ -115,6 +115,8 @@ def expected_code_distance(probs_MK: Tensor, targets_M: Tensor, vectors_KC: Tens
 
     The square makes it linear in the moments Σ p·v and Σ p·|v|², so no K×K table is needed.
     """
-    squares_K, targets_MC = vectors_KC.square().sum(dim=-1), vectors_KC[targets_M]
-    mixed_M = ((probs_MK @ vectors_KC) * targets_MC).sum(dim=-1)
-    return probs_MK @ squares_K - 2 * mixed_M + squares_K[targets_M]
+    with torch.autocast(probs_MK.device.type, enabled=False):  # in bf16 a token would have a distance from itself
+        vectors_KC = vectors_KC.float()
+        squares_K, targets_MC = vectors_KC.square().sum(dim=-1), vectors_KC[targets_M]
+        mixed_M = ((probs_MK @ vectors_KC) * targets_MC).sum(dim=-1)
+        return probs_MK @ squares_K - 2 * mixed_M + squares_K[targets_M]

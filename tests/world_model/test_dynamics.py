@@ -6,7 +6,6 @@ from tiny_models import ACTIONS, FRAMES, GRID, dynamics_config, guided_model, mo
 from torch import Tensor
 
 from world_model.dynamics import Dynamics, DynamicsConfig
-from world_model.objective import expected_code_distance
 
 CODES = 32
 ALIGNMENTS = ["shifted", "aligned"]
@@ -173,14 +172,6 @@ def test_action_dropout_trains_without_actions() -> None:
     given_BA = seen[0][:, 0, 0, 0, 32:]
     assert set(given_BA.sum(dim=1).tolist()) == {0.0, 1.0}
     assert abs(given_BA[:, 1].mean() - 0.7) < 0.03
-
-
-def test_token_distance_by_hand() -> None:
-    vectors_KC = torch.tensor([[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
-    probs_MK = torch.tensor([[0.5, 0.3, 0.2], [0.0, 1.0, 0.0]])
-    targets_M = torch.tensor([0, 1])
-    # Squared distances to vector 0 are 0, 5, 9: 0.5·0 + 0.3·5 + 0.2·9; all mass on the target costs nothing.
-    torch.testing.assert_close(expected_code_distance(probs_MK, targets_M, vectors_KC), torch.tensor([3.3, 0.0]))
 
 
 def test_the_loss_adds_lambda_times_the_token_distance() -> None:

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from world_model.objective import draw_mask, replace_some
+from world_model.objective import draw_mask, expected_code_distance, replace_some
 
 
 def test_frame_masks_have_a_complete_past() -> None:
@@ -45,3 +45,17 @@ def test_past_noise_replaces_up_to_its_share() -> None:
     assert abs(share_BT.mean() - 0.2 * 31 / 32) < 0.01  # one in 32 is replaced by itself
     assert share_BT.max() < 0.7
     assert torch.equal(replace_some(tokens_BTHW, 0.0, codes=32), tokens_BTHW)
+
+
+def test_token_distance_by_hand() -> None:
+    vectors_KC = torch.tensor([[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    probs_MK = torch.tensor([[0.5, 0.3, 0.2], [0.0, 1.0, 0.0]])
+    targets_M = torch.tensor([0, 1])
+    # Squared distances to vector 0 are 0, 5, 9: 0.5·0 + 0.3·5 + 0.2·9; all mass on the target costs nothing.
+    torch.testing.assert_close(expected_code_distance(probs_MK, targets_M, vectors_KC), torch.tensor([3.3, 0.0]))
+
+
+def test_token_distance_is_exact_under_autocast() -> None:
+    vectors_KC, targets_M = torch.randn(64, 8), torch.arange(64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert expected_code_distance(torch.eye(64), targets_M, vectors_KC).abs().max() < 1e-4
