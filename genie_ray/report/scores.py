@@ -63,6 +63,9 @@ FAMILIAR_NOTE = (
     "Windows met in training: all their frames stand there in the same order, bit for bit. Rarest cells: the tenth of "
     "the test frames' coarse pictures (docs/results.md) that training shows least, and all as rare as these."
 )
+MOST_COLUMNS = 4
+"""Of scores in a terminal's table, before models become its columns."""
+
 COUNTS = {"fid": ("fid_frames", "frames"), "fvd": ("fvd_windows", "windows")}
 WHOLE = ("windows", "rare_frames")  # counts
 
@@ -80,17 +83,24 @@ def print_scores(evaluation: Mapping[str, Any]) -> None:
     """Prints the scores on every game, and over all of them, as tables."""
     for game in games_of(evaluation):
         for number, part in enumerate(score_tables(evaluation, game)):
-            table = Table(title=title_of(game) if number == 0 else None, title_justify="left")
-            table.add_column("model")
-            for title in part.columns.values():
-                table.add_column(title, justify="right")
-            for row in part.rows:
-                table.add_row(*row.values())
-            console.print(table)
+            console.print(_terminal_table(part, title=title_of(game) if number == 0 else None))
             if part.note:
                 console.print(part.note, soft_wrap=True)
     for note in notes(evaluation):
         console.print(note, soft_wrap=True)
+
+
+def _terminal_table(part: ScoreTable, title: str | None) -> Table:
+    """A row for each model; a terminal has no room for many columns, so beyond a few there is one for each model."""
+    table = Table(title=title, title_justify="left")
+    lines = [["model", *part.columns.values()], *(list(row.values()) for row in part.rows)]
+    if len(part.columns) > max(MOST_COLUMNS, len(part.rows)):
+        lines = [list(line) for line in zip(*lines, strict=True)]
+    for number, head in enumerate(lines[0]):
+        table.add_column(head, justify="right" if number else "left")
+    for line in lines[1:]:
+        table.add_row(*line)
+    return table
 
 
 def score_tables(evaluation: Mapping[str, Any], game: str) -> list[ScoreTable]:
