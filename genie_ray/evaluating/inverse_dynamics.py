@@ -41,7 +41,7 @@ class PairClassifier(nn.Module):
         width, side = config.width, -(-frame_size // 8)
         layers: list[nn.Module] = []
         for inputs, outputs in ((9, width), (width, 2 * width), (2 * width, 2 * width)):
-            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
         layers += [nn.Flatten(), nn.Linear(2 * width * side**2, config.hidden), nn.ReLU()]
         self.network = nn.Sequential(*layers, nn.Linear(config.hidden, num_actions))
 
