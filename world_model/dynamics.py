@@ -23,13 +23,13 @@ from world_model.layers.checks import check_choices, check_length, check_positiv
 from world_model.layers.head import HeadLinear
 from world_model.layers.position_bias import ContinuousPositionBias
 from world_model.layers.transformer import SpatioTemporalTransformer, TransformerCache
-from world_model.objective import DynamicsOutput, draw_mask, replace_some, token_loss
+from world_model.objective import DynamicsOutput, draw_mask, hide_past, replace_some, token_loss
 
 GRADIENT_SHRINK = 0.1  # share of the gradient that reaches the embeddings; published code, after CogView
 
 
-OBJECTIVE = ("masking", "changed_weight", "past_noise", "self_decoded", "action_dropout", "tdce_weight")
-FREE_AFTER_TRAINING = (*OBJECTIVE, "token_input_scale")
+PAST = ("hidden_past", "past_noise", "self_decoded")
+FREE_AFTER_TRAINING = ("masking", *PAST, "changed_weight", "action_dropout", "tdce_weight", "token_input_scale")
 """Settings that shape no weights: a fine-tuning may change them. All others stay those of the trained model."""
 
 
@@ -51,7 +51,10 @@ class DynamicsConfig:
     # "auto" becomes "paired"
     masking: Literal["auto", "clip", "frame", "paired"] = "auto"
     changed_weight: float = 0.0  # additional weight in the loss of tokens that differ from the last frame's; ours
-    past_noise: float = 0.0  # up to this share of a known frame's tokens is replaced at random, if "paired"; ours
+    # If "paired", ours: share of clips whose known frames are hidden from one on, as in one-go decoding and in rewards;
+    # up to which share of a known frame's tokens is replaced at random
+    hidden_past: float = 0.25
+    past_noise: float = 0.0
     # Share of clips of which each known frame is, with probability 1/2, the model's own prediction, if "paired"
     # (after Self Forcing, arXiv 2506.08009; here in one decoding step, without gradient)
     self_decoded: float = 0.0
@@ -67,7 +70,7 @@ class DynamicsConfig:
         for name in ("token_input_scale", "tdce_weight", "changed_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)}, allowed: 0 or more")
-        for name in ("past_noise", "self_decoded", "action_dropout"):
+        for name in ("hidden_past", "past_noise", "self_decoded", "action_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)}, allowed: 0 to below 1")
         if self.masking != "clip" and self.alignment != "aligned":
@@ -96,11 +99,7 @@ class Dynamics(nn.Module):
         self.position_embedding = nn.Embedding(config.max_frames * grid[0] * grid[1], config.dim)
         self.spatial_bias = ContinuousPositionBias(grid, config.heads, hidden=config.head_dim)
         self.transformer = SpatioTemporalTransformer(
-            dim=width,
-            blocks=config.blocks,
-            heads=config.heads,
-            head_dim=config.head_dim,
-            max_frames=config.max_frames,
+            dim=width, blocks=config.blocks, heads=config.heads, head_dim=config.head_dim, max_frames=config.max_frames
         )
         self.to_logits = HeadLinear(width, codes)
         places = config.blocks if config.actions_at == "every_block" else 1
@@ -159,6 +158,7 @@ class Dynamics(nn.Module):
             known_BTHW = replace_some(tokens_BTHW[:, :-1], config.past_noise, self.codes, generator)
             if config.self_decoded:
                 known_BTHW = self.own_past(known_BTHW, conditions_BTE, *inputs, generator)
+            known_BTHW = hide_past(known_BTHW, config.hidden_past, hidden, generator)
             pairs_BTHW = torch.cat([known_BTHW, targets_BTHW.masked_fill(mask_BTHW, hidden)])
             features_BTHWE = self.stream(pairs_BTHW, conditions_BTE, *inputs, paired=True)
         elif config.alignment == "aligned":
@@ -204,11 +204,8 @@ class Dynamics(nn.Module):
         Args:
             tokens_BTHW: tokens of these frames; if paired, [2B, T−1, H, W]: of frames 0..T−2, then of frames 1..T−1.
             conditions_BTE: their `conditions`; if paired, of frames 0..T−1.
-            token_inputs_KD: `token_inputs`.
-            spatial_bias_hNN: `spatial_bias()`.
-            cache: the earlier frames; these are added to it.
-            start: position of the first of these frames.
-            paired: see `SpatioTemporalTransformer.forward`.
+            token_inputs_KD, spatial_bias_hNN: `token_inputs`, `spatial_bias()`.
+            cache, start, paired: see `SpatioTemporalTransformer.forward`.
         """
         config = self.config
         if paired:

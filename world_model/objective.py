@@ -64,6 +64,20 @@ def replace_some(tokens_BTHW: Tensor, most: float, codes: int, generator: torch.
     return torch.where(replaced_BTHW, random_BTHW, tokens_BTHW)
 
 
+def hide_past(tokens_BTHW: Tensor, share: float, hidden: int, generator: torch.Generator | None = None) -> Tensor:
+    """The tokens with all frames from a random one on, never the first, replaced by `hidden` in a share of the clips.
+
+    What one-go decoding asks for, and a reward query (eq. 2 of the CVPR paper): a frame after frames that are unknown.
+    """
+    if not share:
+        return tokens_BTHW
+    clips, frames = tokens_BTHW.shape[:2]
+    drawn_B1, first_B1 = torch.rand((2, clips, 1), generator=generator, device=tokens_BTHW.device)
+    number_T = torch.arange(frames, device=tokens_BTHW.device)
+    hidden_BT = (drawn_B1 < share) & (number_T >= 1 + (first_B1 * (frames - 1)).long())
+    return tokens_BTHW.masked_fill(hidden_BT[:, :, None, None], hidden)
+
+
 class DynamicsOutput(NamedTuple):
     """Result of a training pass."""
 

@@ -81,7 +81,7 @@ def test_first_only_leaves_out_frames(alignment: str) -> None:
 
 @pytest.mark.parametrize("alignment", ALIGNMENTS)
 def test_masked_tokens_are_hidden_and_alone_are_scored(alignment: str) -> None:
-    model = dynamics(alignment=alignment)
+    model = dynamics(alignment=alignment, hidden_past=0.0)
     tokens_BTHW, actions_BT, vectors_KD = random_tokens()
     mask_BTHW = torch.zeros(1, FRAMES - 1, *GRID, dtype=torch.bool)
     mask_BTHW[0, 2, 1, 3] = True
@@ -124,7 +124,12 @@ def test_embeddings_get_a_tenth_of_their_gradient() -> None:
 def test_paired_training_shows_what_decoding_shows(conditioning: str) -> None:
     """Each frame's cross-entropy is that of a pass over the true frames before it and its own visible tokens."""
     model = dynamics(
-        alignment="aligned", masking="paired", conditioning=conditioning, actions_at="every_block", tdce_weight=0.0
+        alignment="aligned",
+        masking="paired",
+        hidden_past=0.0,
+        conditioning=conditioning,
+        actions_at="every_block",
+        tdce_weight=0.0,
     )
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

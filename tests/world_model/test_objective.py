@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from world_model.objective import draw_mask, expected_code_distance, replace_some
+from world_model.objective import draw_mask, expected_code_distance, hide_past, replace_some
 
 
 def test_frame_masks_have_a_complete_past() -> None:
@@ -45,6 +45,17 @@ def test_past_noise_replaces_up_to_its_share() -> None:
     assert abs(share_BT.mean() - 0.2 * 31 / 32) < 0.01  # one in 32 is replaced by itself
     assert share_BT.max() < 0.7
     assert torch.equal(replace_some(tokens_BTHW, 0.0, codes=32), tokens_BTHW)
+
+
+def test_a_hidden_past_begins_anywhere_but_at_the_first_frame() -> None:
+    tokens_BTHW = torch.zeros(8_000, 5, 2, 2, dtype=torch.int64)
+    hidden_BTHW = hide_past(tokens_BTHW, 0.4, hidden=9) == 9
+    hidden_BT = hidden_BTHW.flatten(2).all(dim=2)
+    assert torch.equal(hidden_BTHW, hidden_BT[:, :, None, None].expand_as(hidden_BTHW))  # whole frames
+    assert (hidden_BT.int().diff(dim=1) >= 0).all()  # from one on, all
+    firsts = torch.bincount(5 - hidden_BT.sum(dim=1), minlength=6) / 8_000  # 5: nothing is hidden
+    torch.testing.assert_close(firsts, torch.tensor([0, 0.1, 0.1, 0.1, 0.1, 0.6]), atol=0.02, rtol=0)
+    assert torch.equal(hide_past(tokens_BTHW, 0.0, hidden=9), tokens_BTHW)
 
 
 def test_token_distance_by_hand() -> None:
