@@ -11,7 +11,7 @@ from world_model.maskgit import DecodingConfig
 
 @dataclass(frozen=True, kw_only=True)
 class InverseDynamicsConfig:
-    """How a classifier that names the action between two frames is trained. Ours, for two minutes on two cores."""
+    """How a classifier that names the action between two frames is trained. All choices are ours."""
 
     width: int = 32  # channels of the first convolution; the other two have twice as many
     hidden: int = 128
