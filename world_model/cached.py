@@ -58,6 +58,12 @@ class CachedPredictor:
         """Appends the actions that lead to further frames."""
         self._actions = torch.cat([self._actions, actions], dim=1)
 
+    def replace_actions(self, actions: Tensor) -> None:
+        """Takes other actions; those that lead to final frames must be the same. Not with a "shifted" model, whose last
+        final frame holds the action that leads to the next."""
+        assert self._dynamics.config.alignment == "aligned"
+        self._actions = actions
+
     @torch.no_grad()
     def __call__(self, tokens_BTHW: Tensor, first: int) -> Tensor:
         """Logits of the tokens of frames first..T−1, [B, T−first, H, W, K]; frames before `first` are final."""

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from world_model.cached import CachedPredictor
 from world_model.genie import GenieReduxG
 
 
@@ -60,12 +61,17 @@ def action_likelihoods(model: GenieReduxG, frames_BTHWC: Tensor, actions_BT: Ten
     past_BTHW, targets_BHW = tokens_BTHW[:, :-1], tokens_BTHW[:, -1]
     changed_BHW = targets_BHW != past_BTHW[:, -1]
     asked_BTHW = torch.cat([past_BTHW, torch.full_like(targets_BHW[:, None], model.dynamics.mask_token)], dim=1)
+    last, vectors_KD = past_BTHW.shape[1], model.tokenizer.token_vectors()
+    aligned = model.dynamics.config.alignment == "aligned"
+    predict = CachedPredictor(model.dynamics, vectors_KD, actions_BT)
     nll_BA = []
     for action in range(model.num_actions):
         given_BT = torch.cat([actions_BT[:, :-1], torch.full_like(actions_BT[:, -1:], action)], dim=1)
-        logits_B1HWK = model.dynamics(
-            asked_BTHW, given_BT, model.tokenizer.token_vectors(), first=asked_BTHW.shape[1] - 1
-        )
+        if aligned:  # the past is the same for all actions, and computed once
+            predict.replace_actions(given_BT)
+            logits_B1HWK = predict(asked_BTHW, last)
+        else:
+            logits_B1HWK = model.dynamics(asked_BTHW, given_BT, vectors_KD, first=last)
         nll_BHW = F.cross_entropy(logits_B1HWK[:, 0].float().movedim(-1, 1), targets_BHW, reduction="none")
         nll_BA.append((nll_BHW * changed_BHW).sum(dim=(1, 2)))
     return ActionLikelihoods(torch.stack(nll_BA, dim=1), changed_BHW.sum(dim=(1, 2)))

@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from world_model.layers.action_head import ActionHead
 from world_model.layers.checks import check_choices, check_length, check_positive
+from world_model.layers.conditioning import Conditioning, condition
 from world_model.layers.head import HeadLinear
 from world_model.layers.position_bias import ContinuousPositionBias
 from world_model.layers.transformer import SpatioTemporalTransformer, TransformerCache
 from world_model.objective import DynamicsOutput, draw_mask, hide_past, replace_some, token_loss
 
 GRADIENT_SHRINK = 0.1  # share of the gradient that reaches the embeddings; published code, after CogView
-
-
 PAST = ("hidden_past", "past_noise", "self_decoded")
 FREE_AFTER_TRAINING = ("masking", *PAST, "changed_weight", "action_dropout", "tdce_weight", "token_input_scale")
 """Settings that shape no weights: a fine-tuning may change them. All others stay those of the trained model."""
@@ -41,9 +41,7 @@ class DynamicsConfig:
     head_dim: int = 64  # paper, Sec. 4
     max_frames: int = 16  # longest clip; paper, Sec. 4
     num_actions: int = 5  # A; RetroAct's platformer control set has five
-    # How an action enters. "one_hot": concatenated, as published; "embedding": a learned vector is added; "scale": it
-    # scales and shifts each dimension (adaptive norm, as in DIAMOND); "latent": GenieRedux, vectors of D are added
-    conditioning: Literal["one_hot", "embedding", "scale", "latent"] = "one_hot"
+    conditioning: Conditioning = "one_hot"  # how an action enters; the default is published, "embedding" ours
     # "input": once, as in the published code; "every_block": before each block, as the paper's Sec. 3 has it
     actions_at: Literal["input", "every_block"] = "input"
     alignment: Literal["shifted", "aligned"] = "shifted"  # published code
@@ -58,6 +56,7 @@ class DynamicsConfig:
     # Share of clips of which each known frame is, with probability 1/2, the model's own prediction, if "paired"
     # (after Self Forcing, arXiv 2506.08009; here in one decoding step, without gradient)
     self_decoded: float = 0.0
+    inverse_weight: float = 0.0  # of telling the action from a predicted frame, if "paired"; ours: action_head.py
     action_dropout: float = 0.0  # share of clips that are trained without actions, for guidance in decoding
     token_input_scale: float = 10.0  # of the code vectors added to visible tokens; published code; 0: no token input
     tdce_weight: float = 3.0  # λ of the token distance cross-entropy; published code
@@ -67,18 +66,20 @@ class DynamicsConfig:
         check_choices(self)
         if self.masking == "auto":
             object.__setattr__(self, "masking", "paired" if self.alignment == "aligned" else "clip")
-        for name in ("token_input_scale", "tdce_weight", "changed_weight"):
+        for name in ("token_input_scale", "tdce_weight", "changed_weight", "inverse_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)}, allowed: 0 or more")
         for name in ("hidden_past", "past_noise", "self_decoded", "action_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)}, allowed: 0 to below 1")
+        if self.inverse_weight and self.conditioning == "latent":
+            raise ValueError("DynamicsConfig: conditioning is 'latent', allowed with inverse_weight: any other")
         if self.masking != "clip" and self.alignment != "aligned":
             raise ValueError(
                 f"DynamicsConfig: masking is {self.masking!r} and alignment {self.alignment!r}, "
                 "allowed with it: 'aligned'"
             )
-        for name in ("past_noise", "self_decoded"):
+        for name in ("past_noise", "self_decoded", "inverse_weight"):
             if getattr(self, name) and self.masking != "paired":
                 raise ValueError(
                     f"DynamicsConfig: {name} is {getattr(self, name)} and masking {self.masking!r}, "
@@ -102,6 +103,8 @@ class Dynamics(nn.Module):
             dim=width, blocks=config.blocks, heads=config.heads, head_dim=config.head_dim, max_frames=config.max_frames
         )
         self.to_logits = HeadLinear(width, codes)
+        if config.inverse_weight:
+            self.action_head = ActionHead(grid, codes, config.num_actions)
         places = config.blocks if config.actions_at == "every_block" else 1
         if config.conditioning == "embedding":
             self.action_vectors_XAE = nn.Parameter(torch.randn(places, config.num_actions, config.dim))
@@ -167,14 +170,20 @@ class Dynamics(nn.Module):
         else:
             visible_BTHW = tokens_BTHW[:, :-1].masked_fill(mask_BTHW, hidden)
             features_BTHWE = self.stream(visible_BTHW, conditions_BTE, *inputs)
-        return token_loss(
-            self.to_logits(features_BTHWE[mask_BTHW]),
+        logits_MK = self.to_logits(features_BTHWE[mask_BTHW])
+        output = token_loss(
+            logits_MK,
             targets_BTHW[mask_BTHW],
             (targets_BTHW != tokens_BTHW[:, :-1])[mask_BTHW],
             distance_vectors_KC=distance_vectors_KC,
             tdce_weight=config.tdce_weight,
             changed_weight=config.changed_weight,
         )
+        if not config.inverse_weight:
+            return output
+        own, inverse = self.action_head.losses(tokens_BTHW, actions, mask_BTHW, logits_MK)
+        metrics = {**output.metrics, "inverse_true": own.detach(), "inverse_predicted": inverse.detach()}
+        return DynamicsOutput(output.loss + own + config.inverse_weight * inverse, metrics)
 
     def features(self, tokens_BTHW: Tensor, actions: Tensor, token_vectors_KD: Tensor) -> Tensor:
         """Stream after the transformer, from which frames 1..T−1 are predicted: [B, T−1, H, W, E].
@@ -219,13 +228,7 @@ class Dynamics(nn.Module):
             given_BTE = conditions_BTE
             if config.conditioning in ("embedding", "scale"):
                 given_BTE = given_BTE @ self.action_vectors_XAE[block].to(given_BTE.dtype)
-            given_BTHWE = given_BTE[:, :, None, None].to(x.dtype)
-            if config.conditioning == "one_hot":
-                return torch.cat([x[..., : config.dim], given_BTHWE.expand(*x.shape[:-1], -1)], dim=-1)
-            if config.conditioning == "scale":
-                scale, shift = given_BTHWE.chunk(2, dim=-1)
-                return x * (1 + scale) + shift
-            return x + given_BTHWE
+            return condition(x[..., : config.dim], given_BTE, config.conditioning)
 
         def join_again(x: Tensor, block: int) -> Tensor:
             return join(x, block) if block else x

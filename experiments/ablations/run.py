@@ -1,9 +1,10 @@
 """Ablations of the world model: trains variants that differ in one choice on the same data and seed, and compares them.
 
-Reads a YAML file with `base` (settings as in any preset) and `variants` (name → changes). Variants with the same
-tokenizer settings share one tokenizer, and those that also have the same dynamics settings share one training. Writes
-to OUT/seed-N the checkpoint and metrics of every training, `table.json`, `table.md` and `curves.png`; a repeated run
-continues.
+Reads a YAML file with `base` (settings as in any preset), `variants` (name → changes) and `compared_with`, the variant
+that the others are compared with over several seeds. Variants with the same tokenizer settings share one tokenizer, and
+those that also have the same dynamics settings share one training. Writes to OUT/seed-N the checkpoint and metrics of
+every training, `table.json`, `table.md` and `curves.png`; a repeated run continues. With a
+second seed, OUT/seeds.md has the means over seeds.
 
 Columns: codes used and perplexity of the codebook on the test data, PSNR of the tokenizer alone, PSNR (pooled) and
 SSIM of the prediction, PSNR at frame 4 and the last one, ΔPSNR at both, ΔPSNR where the actions make a difference, how
@@ -13,11 +14,13 @@ much likelier the true action makes its frame, and the time per predicted frame 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from genie_ray.base.session import ray_session
 from genie_ray.base.settings import build, load_values, merge, to_dict
 from genie_ray.config import RunConfig
 from genie_ray.evaluating.evaluation import evaluate
+from genie_ray.evaluating.predictors import COPY, TOKENIZER
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.windows import iter_windows
 from genie_ray.training import jobs
@@ -77,38 +81,49 @@ def seconds_per_frame(model: GenieReduxG, test: ReplayDataset, config: RunConfig
 
 
 def run_variants(configs: Mapping[str, RunConfig], train_data: Path, test_data: Path, out: Path) -> list[Row]:
-    """One row of the table for each variant; existing results are kept."""
+    """One row of the table for each variant; existing results are kept.
+
+    Models that share a tokenizer and are decoded alike are scored together, so the emulator's ceiling is found once.
+    """
     tokenizers = {name: (config.tokenizer, config.train_tokenizer) for name, config in configs.items()}
     models = {name: (*tokenizers[name], config.dynamics, config.train_dynamics) for name, config in configs.items()}
-    test = ReplayDataset(test_data)
-    device = "cuda" if next(iter(configs.values())).ray.use_gpu else "cpu"
-    rows = []
+    scored = {name: (*tokenizers[name], config.evaluation) for name, config in configs.items()}
+    paths = {name: out / "dynamics" / shared_name(models, models[name]) for name in configs}
     for name, config in configs.items():
         tokenizer = out / "tokenizers" / shared_name(tokenizers, tokenizers[name])
-        dynamics = out / "dynamics" / shared_name(models, models[name])
         train(jobs.tokenizer(config, train_data, tokenizer), config.ray)
-        train(jobs.dynamics(config, train_data, dynamics, tokenizer=tokenizer / "best"), config.ray)
+        train(jobs.dynamics(config, train_data, paths[name], tokenizer=tokenizer / "best"), config.ray)
+    rows: dict[str, Row] = {}
+    for first in dict.fromkeys(shared_name(scored, settings) for settings in scored.values()):
+        together = {name: config for name, config in configs.items() if scored[name] == scored[first]}
+        settings = {name: to_dict(config) for name, config in together.items()}
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+        make = partial(score_together, together, paths, test_data, out / "evaluation" / key)
+        rows |= kept_row(out / "rows" / f"{key}.json", settings, make)
+    return [rows[name] for name in configs]
 
-        def make(name: str = name, config: RunConfig = config, dynamics: Path = dynamics) -> Row:
-            scores = evaluate(
-                {name: dynamics / "best"}, test_data, out / "evaluation" / name, config.evaluation, config.ray
-            )
-            model = checkpoint.load_as(GenieReduxG, dynamics / "best", device)
-            used, perplexity = codebook_use(model, test, config)
-            return {
-                "variant": name,
-                "dynamics": str(dynamics),
-                "codes_used": used,
-                "perplexity": perplexity,
-                "tokenizer": scores["models"]["tokenizer alone"]["all"],
-                "copy": scores["models"]["copy last frame"]["all"],
-                "prediction": scores["models"][name]["all"],
-                "games": {game: row for game, row in scores["models"][name].items() if game != "all"},
-                "seconds_per_frame": seconds_per_frame(model, test, config),
-                "decoding": asdict(config.evaluation.decoding),
-            }
 
-        rows.append(kept_row(out / "rows" / f"{name}.json", to_dict(config), make))
+def score_together(configs: Mapping[str, RunConfig], paths: Mapping[str, Path], test_data: Path, out: Path) -> Row:
+    """Variant → its row, of variants with one tokenizer and one way of decoding."""
+    config = next(iter(configs.values()))
+    test, device = ReplayDataset(test_data), "cuda" if config.ray.use_gpu else "cpu"
+    found = evaluate({name: paths[name] / "best" for name in configs}, test_data, out, config.evaluation, config.ray)
+    rows = {}
+    for name in configs:
+        model = checkpoint.load_as(GenieReduxG, paths[name] / "best", device)
+        used, perplexity = codebook_use(model, test, config)
+        rows[name] = {
+            "variant": name,
+            "dynamics": str(paths[name]),
+            "codes_used": used,
+            "perplexity": perplexity,
+            "tokenizer": found["models"][TOKENIZER]["all"],
+            "copy": found["models"][COPY]["all"],
+            "prediction": found["models"][name]["all"],
+            "games": {game: row for game, row in found["models"][name].items() if game != "all"},
+            "seconds_per_frame": seconds_per_frame(model, test, config),
+            "decoding": asdict(config.evaluation.decoding),
+        }
     return rows
 
 
@@ -155,6 +170,42 @@ def summary(variant: str, scores: Mapping[str, Any]) -> Row:
     }
 
 
+def over_seeds(tables: Mapping[int, list[Row]], base: str) -> str:
+    """Markdown: each variant's mean over the seeds, and in brackets each seed's difference from the variant `base`.
+
+    Variants that a seed lacks are left out.
+    """
+    by_seed = [{row["variant"]: measures(row["prediction"]) for row in tables[seed]} for seed in sorted(tables)]
+    lines = []
+    for name in by_seed[0]:
+        if not all(name in rows for rows in by_seed):
+            continue
+        line: Row = {"variant": name}
+        for title, value in by_seed[0][name].items():
+            values = [rows[name][title] for rows in by_seed]
+            mean = "" if None in values else f"{statistics.mean(values):.2f}"
+            gains = (
+                [f"{value - rows[base][title]:+.2f}" for value, rows in zip(values, by_seed, strict=True)]
+                if mean
+                else []
+            )
+            line[title] = mean if name == base or not mean else f"{mean} ({', '.join(gains)})"
+        lines.append(line)
+    return markdown(lines)
+
+
+def measures(scores: Mapping[str, Any]) -> dict[str, float | None]:
+    """What variants are compared by."""
+    return {
+        "PSNR": scores["psnr"],
+        "PSNR t=4": scores["curves"]["psnr"][3],
+        "ΔPSNR t=4": scores["curves"]["delta_psnr"][3],
+        "on controllable windows": scores.get("controllable", {}).get("delta_psnr"),
+        "NLL gap": scores.get("nll_gap"),
+        "true action likeliest": scores.get("action_accuracy"),
+    }
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Plots loss and validation PSNR against training time, PSNR and ΔPSNR over the horizon."""
     figure = Figure(figsize=(13, 8.5), layout="constrained")
@@ -189,14 +240,20 @@ def main() -> None:
     parser.add_argument("--test", type=Path, required=True, help="replay dataset to evaluate on")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", action="append", metavar="VARIANT", help="repeatable; default: all")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the base, for all variants")
     arguments = parser.parse_args()
     described = yaml.safe_load(arguments.variants.read_text())
+    reference = described["compared_with"]
     base = merge(described["base"], load_values(None, arguments.overrides))
     configs = {
         name: build(RunConfig, merge(base, {**changes, "seed": arguments.seed}))
         for name, changes in described["variants"].items()
     }
+    if arguments.only:
+        if unknown := sorted(set(arguments.only) - set(configs)):
+            parser.error(f"--only {unknown[0]}: must be one of {', '.join(configs)}")
+        configs = {name: config for name, config in configs.items() if name in (reference, *arguments.only)}
     out = arguments.out.resolve() / f"seed-{arguments.seed}"
     with ray_session(next(iter(configs.values())).ray):
         rows = run_variants(configs, arguments.train.resolve(), arguments.test.resolve(), out)
@@ -204,6 +261,12 @@ def main() -> None:
     (out / "table.md").write_text(table(rows))
     draw(rows, out / "curves.png")
     print(table(rows))
+    found = {path.parent.name.removeprefix("seed-"): path for path in out.parent.glob("seed-*/table.json")}
+    if len(found) > 1:
+        tables = {int(seed): json.loads(path.read_text()) for seed, path in found.items()}
+        text = over_seeds(tables, reference)
+        (out.parent / "seeds.md").write_text(text)
+        print(f"Means over seeds {sorted(tables)}; in brackets each seed's difference from {reference!r}:\n\n{text}")
 
 
 if __name__ == "__main__":

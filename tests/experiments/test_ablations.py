@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -64,6 +65,7 @@ def test_a_variant_changes_what_it_says(ablations: ModuleType, name: str, change
         ("changed tokens weigh 5", {"dynamics.changed_weight"}),
         ("actions added at every block", {"dynamics.conditioning", "dynamics.actions_at"}),
         ("guidance 1", {"dynamics.action_dropout", "evaluation.decoding.guidance"}),
+        ("inverse dynamics 0.3", {"dynamics.inverse_weight"}),
         ("TDCE 1", {"dynamics.tdce_weight"}),
         ("own frames in the past, 0.2", {"dynamics.self_decoded", "train_dynamics.iterations"}),
     ],
@@ -79,3 +81,22 @@ def test_variants_share_what_they_can(ablations: ModuleType) -> None:
     tokenizers = {name: config.tokenizer for name, config in configs.items()}
     assert ablations.shared_name(tokenizers, tokenizers["no TDCE"]) == "base"
     assert ablations.shared_name(tokenizers, tokenizers["no mean frame"]) == "no mean frame"
+
+
+def test_seeds_are_compared_in_pairs(ablations: ModuleType) -> None:
+    def row(variant: str, psnr: float, gain: float | None = None) -> dict[str, Any]:
+        scores = {"psnr": psnr, "curves": {"psnr": [9.0, 9.0, 9.0, psnr - 1], "delta_psnr": [0.0, 0.0, 0.0, psnr / 10]}}
+        return {"variant": variant, "prediction": scores if gain is None else {**scores, "nll_gap": gain}}
+
+    tables = {
+        1: [row("base", 20.0, 0.25), row("better", 22.0, 0.5), row("new", 30.0)],
+        0: [row("base", 10.0, 0.75), row("better", 11.0, 0.5)],
+    }
+    lines = ablations.over_seeds(tables, "base").splitlines()
+    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines if "---" not in line]
+    title, base, better = cells  # one seed has nothing of "new"
+    assert title[:4] == ["variant", "PSNR", "PSNR t=4", "ΔPSNR t=4"]
+    assert base[:4] == ["base", "15.00", "14.00", "1.50"]
+    assert better[:4] == ["better", "16.50 (+1.00, +2.00)", "15.50 (+1.00, +2.00)", "1.65 (+0.10, +0.20)"]
+    assert better[title.index("NLL gap")] == "0.50 (-0.25, +0.25)"
+    assert better[title.index("on controllable windows")] == ""

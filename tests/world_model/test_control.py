@@ -18,8 +18,9 @@ def test_control_by_hand() -> None:
     assert still.control(torch.tensor([0, 2, 1])) == {}
 
 
-def test_likelihoods_are_those_of_the_one_step_logits() -> None:
-    model = guided_model(alignment="aligned")
+@pytest.mark.parametrize("alignment", ["aligned", "shifted"])
+def test_likelihoods_are_those_of_the_one_step_logits(alignment: str) -> None:
+    model = guided_model(alignment=alignment)
     frames_BTHWC, actions_BT = random_clip()
     found = action_likelihoods(model, frames_BTHWC, actions_BT)
     tokens_BTHW = model.tokenizer.encode(frames_BTHWC)
