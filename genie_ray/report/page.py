@@ -135,13 +135,18 @@ def _learning_curves(run: Path) -> list[str]:
     from genie_ray.base.figures import curves
 
     plots = []
-    trainings = {"tokenizer": "psnr", "dynamics": "loss", "finetuned/control": "loss", "finetuned/explore": "loss"}
-    if (run / "upscaler").exists():
-        trainings["upscaler"] = "psnr"
-    for part, key in trainings.items():
-        lines = read_metrics(run / part / "metrics.jsonl")
+    of_pictures = [
+        "tokenizer",
+        *(part for part in ("decoder/control", "decoder/explore", "upscaler") if (run / part).exists()),
+    ]
+    of_tokens = ["dynamics", "finetuned/control", "finetuned/explore"]
+    logs = {part: read_metrics(run / part / "metrics.jsonl") for part in (*of_pictures, *of_tokens)}
+    for part, lines in logs.items():
+        key = "psnr" if part in of_pictures else "loss"
         data = {"training": _series(lines, key), "validation": _series(lines, f"validation_{key}")}
         plots.append(curves(data, x="iteration", y={"psnr": "PSNR (dB)"}.get(key, key), title=part))
+    control = {part: _series(logs[part], "validation_nll_gap") for part in of_tokens}
+    plots.append(curves(control, x="iteration", y="NLL gap (nats)", title="does the model obey? (validation)"))
     players = {path.parent.name: read_metrics(path) for path in sorted(run.glob("player/*/metrics.jsonl"))}
     data = {game: _series(lines, "return") for game, lines in players.items()}
     plots.append(curves(data, x="iteration", y="game score per episode", title="test agents (PPO)"))
