@@ -11,18 +11,18 @@ Axes: B batch, T frames, H W token grid, N = H·W, D width of embeddings, E widt
 C dimensions of a code, M masked positions.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from world_model.layers.action_head import ActionHead
 from world_model.layers.checks import check_choices, check_length, check_positive
 from world_model.layers.conditioning import Conditioning, condition
-from world_model.layers.head import HeadLinear
+from world_model.layers.head import HeadLinear, LevelsHead
 from world_model.layers.position_bias import ContinuousPositionBias
 from world_model.layers.transformer import SpatioTemporalTransformer, TransformerCache
 from world_model.objective import DynamicsOutput, draw_mask, hide_past, replace_some, token_loss
@@ -45,6 +45,7 @@ class DynamicsConfig:
     # "input": once, as in the published code; "every_block": before each block, as the paper's Sec. 3 has it
     actions_at: Literal["input", "every_block"] = "input"
     alignment: Literal["shifted", "aligned"] = "shifted"  # published code
+    head: Literal["codes", "levels"] = "codes"  # "codes": published; "levels", ours: for FSQ, see layers/head.py
     # What training hides: see objective.py and `loss`. "clip": published; the others, ours, are for "aligned", where
     # "auto" becomes "paired"
     masking: Literal["auto", "clip", "frame", "paired"] = "auto"
@@ -90,9 +91,11 @@ class DynamicsConfig:
 
 
 class Dynamics(nn.Module):
-    """Tokens and actions of a clip → logits of its tokens. `grid` is (H, W), `codes` is K."""
+    """Tokens and actions of a clip → logits of its tokens. `grid` is (H, W), `codes` is K, `levels` FSQ's."""
 
-    def __init__(self, config: DynamicsConfig, *, grid: tuple[int, int], codes: int) -> None:
+    def __init__(
+        self, config: DynamicsConfig, *, grid: tuple[int, int], codes: int, levels: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         self.config, self.grid, self.codes = config, grid, codes
         width = config.dim + (config.num_actions if config.conditioning == "one_hot" else 0)  # of the stream
@@ -102,7 +105,7 @@ class Dynamics(nn.Module):
         self.transformer = SpatioTemporalTransformer(
             dim=width, blocks=config.blocks, heads=config.heads, head_dim=config.head_dim, max_frames=config.max_frames
         )
-        self.to_logits = HeadLinear(width, codes)
+        self.to_logits = LevelsHead(width, levels) if config.head == "levels" else HeadLinear(width, codes)
         if config.inverse_weight:
             self.action_head = ActionHead(grid, codes, config.num_actions)
         places = config.blocks if config.actions_at == "every_block" else 1
@@ -182,8 +185,8 @@ class Dynamics(nn.Module):
         if not config.inverse_weight:
             return output
         own, inverse = self.action_head.losses(tokens_BTHW, actions, mask_BTHW, logits_MK)
-        metrics = {**output.metrics, "inverse_true": own.detach(), "inverse_predicted": inverse.detach()}
-        return DynamicsOutput(output.loss + own + config.inverse_weight * inverse, metrics)
+        losses = {"inverse_true": own.detach(), "inverse_predicted": inverse.detach()}
+        return DynamicsOutput(output.loss + own + config.inverse_weight * inverse, output.metrics | losses)
 
     def features(self, tokens_BTHW: Tensor, actions: Tensor, token_vectors_KD: Tensor) -> Tensor:
         """Stream after the transformer, from which frames 1..T−1 are predicted: [B, T−1, H, W, E].
@@ -224,19 +227,18 @@ class Dynamics(nn.Module):
         else:
             x_BTHWD = self.embed(tokens_BTHW, token_inputs_KD, start)
 
-        def join(x: Tensor, block: int = 0) -> Tensor:
+        def before_block(x: Tensor, block: int) -> Tensor:
+            if block and config.actions_at == "input":
+                return x
             given_BTE = conditions_BTE
             if config.conditioning in ("embedding", "scale"):
                 given_BTE = given_BTE @ self.action_vectors_XAE[block].to(given_BTE.dtype)
             return condition(x[..., : config.dim], given_BTE, config.conditioning)
 
-        def join_again(x: Tensor, block: int) -> Tensor:
-            return join(x, block) if block else x
-
         return self.transformer(
-            join(x_BTHWD),
+            x_BTHWD,
             spatial_bias_hNN,
-            before_block=join_again if config.actions_at == "every_block" else None,
+            before_block=before_block,
             cache=cache,
             start=start,
             paired=paired,
@@ -258,11 +260,9 @@ class Dynamics(nn.Module):
 
     def embed(self, tokens_BTHW: Tensor, token_inputs_KD: Tensor, start: int) -> Tensor:
         """Token + position embeddings with shrunk gradient, and the token input: [B, T, H, W, D]."""
-        height, width = self.grid
-        first, last = (time * height * width for time in (start, start + tokens_BTHW.shape[1]))
-        positions_THWD = rearrange(
-            self.position_embedding.weight[first:last], "(t h w) d -> t h w d", h=height, w=width
-        )
+        first = start * self.grid[0] * self.grid[1]
+        positions_XD = self.position_embedding.weight[first : first + tokens_BTHW[0].numel()]
+        positions_THWD = positions_XD.unflatten(0, tokens_BTHW.shape[1:])
         x_BTHWD = self.token_embedding(tokens_BTHW) + positions_THWD
         x_BTHWD = x_BTHWD * GRADIENT_SHRINK + x_BTHWD.detach() * (1 - GRADIENT_SHRINK)
         if self.config.token_input_scale:

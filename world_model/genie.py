@@ -66,6 +66,10 @@ def _check_parts(tokenizer: TokenizerConfig, dynamics: DynamicsConfig, condition
     if dynamics.conditioning not in conditionings:
         allowed = ", ".join(map(repr, conditionings))
         raise ValueError(f"dynamics.conditioning is {dynamics.conditioning!r}, allowed here: {allowed}")
+    if dynamics.head == "levels" and tokenizer.quantizer.kind != "fsq":
+        raise ValueError(
+            f"dynamics.head is 'levels', allowed with quantizer.kind {tokenizer.quantizer.kind!r}: 'codes'"
+        )
     if dynamics.token_input_scale and dynamics.dim != tokenizer.dim:
         raise ValueError(
             f"dynamics.dim is {dynamics.dim}, allowed with a token input: the tokenizer's dim {tokenizer.dim}"
@@ -91,7 +95,8 @@ class _WorldModel(nn.Module, ABC):
     def __init__(self, tokenizer: TokenizerConfig, dynamics: DynamicsConfig) -> None:
         super().__init__()
         self.tokenizer = Tokenizer(tokenizer).requires_grad_(False)
-        self.dynamics = Dynamics(dynamics, grid=tokenizer.grid, codes=tokenizer.quantizer.size)
+        quantizer = tokenizer.quantizer
+        self.dynamics = Dynamics(dynamics, grid=tokenizer.grid, codes=quantizer.size, levels=quantizer.levels)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:

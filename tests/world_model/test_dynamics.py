@@ -1,5 +1,7 @@
 """The dynamics: sizes, causality, hand-calculated losses, learning."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from tiny_models import ACTIONS, FRAMES, GRID, dynamics_config, guided_model, moving_square, random_clip, train
@@ -168,7 +170,12 @@ def test_action_dropout_trains_without_actions() -> None:
     model = dynamics(action_dropout=0.3, tdce_weight=0.0)
     model.transformer = torch.nn.Identity()
     seen: list[Tensor] = []
-    model.transformer.forward = lambda x, *_, **__: seen.append(x) or x  # type: ignore[method-assign]
+
+    def keep(x: Tensor, *_: Tensor, before_block: Callable[[Tensor, int], Tensor], **__: object) -> Tensor:
+        seen.append(before_block(x, 0))
+        return seen[-1]
+
+    model.transformer.forward = keep  # type: ignore[method-assign]
     clips = 2_000
     tokens_BTHW, actions_BT = torch.zeros(clips, 2, *GRID, dtype=torch.int64), torch.ones(clips, 1, dtype=torch.int64)
     mask_BTHW = torch.ones(clips, 1, *GRID, dtype=torch.bool)
