@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from world_model.layers.action_head import ActionHead
-from world_model.layers.checks import check_choices, check_length, check_positive
+from world_model.layers.checks import check_choices, check_length, check_not_negative, check_positive, check_shares
 from world_model.layers.conditioning import Conditioning, condition
+from world_model.layers.embedding import scaled_embedding
 from world_model.layers.head import HeadLinear, LevelsHead
 from world_model.layers.position_bias import ContinuousPositionBias
 from world_model.layers.transformer import SpatioTemporalTransformer, TransformerCache
@@ -29,7 +30,8 @@ from world_model.objective import DynamicsOutput, draw_mask, hide_past, replace_
 
 GRADIENT_SHRINK = 0.1  # share of the gradient that reaches the embeddings; published code, after CogView
 PAST = ("hidden_past", "past_noise", "self_decoded")
-FREE_AFTER_TRAINING = ("masking", *PAST, "changed_weight", "action_dropout", "tdce_weight", "token_input_scale")
+SCALES = ("embedding_std", "token_input_scale", "tdce_weight", "changed_weight")
+FREE_AFTER_TRAINING = ("masking", "action_dropout", *PAST, *SCALES)
 """Settings that shape no weights: a fine-tuning may change them. All others stay those of the trained model."""
 
 
@@ -46,6 +48,7 @@ class DynamicsConfig:
     actions_at: Literal["input", "every_block"] = "input"
     alignment: Literal["shifted", "aligned"] = "shifted"  # published code
     head: Literal["codes", "levels"] = "codes"  # "codes": published; "levels", ours: for FSQ, see layers/head.py
+    embedding_std: float = 1.0  # of tokens' and positions' vectors at first; published code; ours: 0.1
     # What training hides: see objective.py and `loss`. "clip": published; the others, ours, are for "aligned", where
     # "auto" becomes "paired"
     masking: Literal["auto", "clip", "frame", "paired"] = "auto"
@@ -67,12 +70,8 @@ class DynamicsConfig:
         check_choices(self)
         if self.masking == "auto":
             object.__setattr__(self, "masking", "paired" if self.alignment == "aligned" else "clip")
-        for name in ("token_input_scale", "tdce_weight", "changed_weight", "inverse_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)}, allowed: 0 or more")
-        for name in ("hidden_past", "past_noise", "self_decoded", "action_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"DynamicsConfig: {name} is {getattr(self, name)}, allowed: 0 to below 1")
+        check_not_negative(self, *SCALES, "inverse_weight")
+        check_shares(self, *PAST, "action_dropout")
         if self.inverse_weight and self.conditioning == "latent":
             raise ValueError("DynamicsConfig: conditioning is 'latent', allowed with inverse_weight: any other")
         if self.masking != "clip" and self.alignment != "aligned":
@@ -99,8 +98,9 @@ class Dynamics(nn.Module):
         super().__init__()
         self.config, self.grid, self.codes = config, grid, codes
         width = config.dim + (config.num_actions if config.conditioning == "one_hot" else 0)  # of the stream
-        self.token_embedding = nn.Embedding(codes + 1, config.dim)  # the last row is the mask
-        self.position_embedding = nn.Embedding(config.max_frames * grid[0] * grid[1], config.dim)
+        positions, std = config.max_frames * grid[0] * grid[1], config.embedding_std
+        self.token_embedding = scaled_embedding(codes + 1, config.dim, std)  # the last row is the mask
+        self.position_embedding = scaled_embedding(positions, config.dim, std)
         self.spatial_bias = ContinuousPositionBias(grid, config.heads, hidden=config.head_dim)
         self.transformer = SpatioTemporalTransformer(
             dim=width, blocks=config.blocks, heads=config.heads, head_dim=config.head_dim, max_frames=config.max_frames
@@ -132,8 +132,7 @@ class Dynamics(nn.Module):
 
     def draw_mask(self, tokens_BTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A training mask [B, T−1, H, W] for clips of tokens; see `objective.draw_mask`."""
-        assert self.config.masking != "auto"
-        return draw_mask(tokens_BTHW[:, 1:], self.config.masking, generator)
+        return draw_mask(tokens_BTHW[:, 1:], self.config.masking, generator)  # type: ignore[arg-type]  # never "auto"
 
     def loss(
         self,

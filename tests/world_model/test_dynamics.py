@@ -108,6 +108,13 @@ def test_the_token_input_is_zero_where_masked() -> None:
     )
 
 
+def test_embeddings_start_as_large_as_asked() -> None:
+    for std in (1.0, 0.1):
+        model = dynamics(embedding_std=std)
+        for embedding in (model.token_embedding, model.position_embedding):
+            assert float(embedding.weight.std()) == pytest.approx(std, rel=0.1)
+
+
 def test_embeddings_get_a_tenth_of_their_gradient() -> None:
     model = dynamics(token_input_scale=0.0)
     tokens_BTHW, _, vectors_KD = random_tokens()

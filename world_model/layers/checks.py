@@ -17,6 +17,20 @@ def check_positive(config: object, *names: str) -> None:
             raise ValueError(f"{type(config).__name__}: {name} is {value}, allowed: 1 or more")
 
 
+def check_not_negative(config: object, *names: str) -> None:
+    """Raises ValueError when one of the named fields of a config is below 0, or not a number."""
+    for name in names:
+        if not getattr(config, name) >= 0:
+            raise ValueError(f"{type(config).__name__}: {name} is {getattr(config, name)}, allowed: 0 or more")
+
+
+def check_shares(config: object, *names: str) -> None:
+    """Raises ValueError unless each of the named fields of a config is in [0, 1)."""
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{type(config).__name__}: {name} is {getattr(config, name)}, allowed: 0 to below 1")
+
+
 def check_frames(frames_BTHWC: Tensor, frame_size: int, max_frames: int) -> None:
     """Raises ValueError unless the frames are uint8 [B, T, size, size, 3] with 1 ≤ T ≤ max_frames."""
     if frames_BTHWC.dtype != torch.uint8:
