@@ -60,12 +60,13 @@ def test_a_variant_changes_what_it_says(ablations: ModuleType, name: str, change
 @pytest.mark.parametrize(
     ("name", "changed"),
     [
-        ("all frames alike, as published", {"dynamics.masking", "train_dynamics.iterations"}),
+        ("all frames alike", {"dynamics.masking", "train_dynamics.iterations"}),
         ("by frame", {"dynamics.masking", "train_dynamics.iterations"}),
         ("changed tokens weigh 5", {"dynamics.changed_weight"}),
         ("actions added at every block", {"dynamics.conditioning", "dynamics.actions_at"}),
         ("guidance 1", {"dynamics.action_dropout", "evaluation.decoding.guidance"}),
         ("inverse dynamics 0.3", {"dynamics.inverse_weight"}),
+        ("paired, one go", {"evaluation.decoding.mode", "evaluation.decoding.steps"}),
         ("TDCE 1", {"dynamics.tdce_weight"}),
         ("own frames in the past, 0.2", {"dynamics.self_decoded", "train_dynamics.iterations"}),
     ],
