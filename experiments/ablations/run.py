@@ -3,8 +3,8 @@
 Reads a YAML file with `base` (settings as in any preset), `variants` (name → changes) and `compared_with`, the variant
 that the others are compared with over several seeds. Variants with the same tokenizer settings share one tokenizer, and
 those that also have the same dynamics settings share one training. Writes to OUT/seed-N the checkpoint and metrics of
-every training, `table.json`, `table.md` and `curves.png`; a repeated run continues. With a
-second seed, OUT/seeds.md has the means over seeds.
+every training, `table.json`, `table.md` and `curves.png`; a repeated run continues. With a second seed, OUT/seeds.md
+has the means over seeds.
 
 Columns: codes used and perplexity of the codebook on the test data, PSNR of the tokenizer alone, PSNR (pooled) and
 SSIM of the prediction, PSNR at frame 4 and the last one, ΔPSNR at both, ΔPSNR where the actions make a difference, how
