@@ -183,7 +183,7 @@ class Dynamics(nn.Module):
         )
         if not config.inverse_weight:
             return output
-        own, inverse = self.action_head.losses(tokens_BTHW, actions, mask_BTHW, logits_MK)
+        own, inverse = self.action_head.losses(tokens_BTHW, actions, mask_BTHW, logits_MK, kept_B)
         losses = {"inverse_true": own.detach(), "inverse_predicted": inverse.detach()}
         return DynamicsOutput(output.loss + own + config.inverse_weight * inverse, output.metrics | losses)
 

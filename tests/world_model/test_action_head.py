@@ -24,6 +24,22 @@ def test_the_head_learns_from_true_frames_and_the_predictor_from_the_head() -> N
     assert all(grad.any() for grad in torch.autograd.grad(own, list(head.parameters())))
 
 
+def test_only_predictions_that_were_told_the_action_are_asked_for_it() -> None:
+    head = ActionHead(GRID, CODES, ACTIONS)
+    tokens_BTHW, actions_BT = torch.randint(CODES, (3, 4, *GRID)), torch.randint(ACTIONS, (3, 3))
+    mask_BTHW = torch.ones(3, 3, *GRID, dtype=torch.bool)
+    logits_MK = torch.randn(mask_BTHW.numel(), CODES, requires_grad=True)
+    told_B = torch.tensor([True, False, True])
+    own, predicted = head.losses(tokens_BTHW, actions_BT, mask_BTHW, logits_MK, told_B)
+    (of_model,) = torch.autograd.grad(predicted, logits_MK)
+    assert of_model.unflatten(0, mask_BTHW.shape).abs().sum(dim=(1, 2, 3, 4)).bool().tolist() == told_B.tolist()
+    told_only = head.losses(
+        tokens_BTHW[told_B], actions_BT[told_B], mask_BTHW[told_B], logits_MK.view(3, -1, CODES)[told_B].flatten(0, 1)
+    )
+    torch.testing.assert_close(predicted, told_only[1])
+    assert own == head.losses(tokens_BTHW, actions_BT, mask_BTHW, logits_MK)[0]
+
+
 def test_certain_predictions_of_the_truth_cost_what_true_frames_cost() -> None:
     head = ActionHead(GRID, CODES, ACTIONS)
     tokens_BTHW, actions_BT = torch.randint(CODES, (5, 4, *GRID)), torch.randint(ACTIONS, (5, 3))

@@ -35,7 +35,12 @@ class ActionHead(nn.Module):
         return self.network(rearrange(pairs_FHWC, "f h w c -> f c h w"))
 
     def losses(
-        self, tokens_BTHW: Tensor, actions_BT: Tensor, mask_BTHW: Tensor, logits_MK: Tensor
+        self,
+        tokens_BTHW: Tensor,
+        actions_BT: Tensor,
+        mask_BTHW: Tensor,
+        logits_MK: Tensor,
+        told_B: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the actions, between true frames and between true and predicted ones.
 
@@ -47,11 +52,14 @@ class ActionHead(nn.Module):
             actions_BT: int64 [B, T−1].
             mask_BTHW: bool [B, T−1, H, W]; which tokens of frames 1..T−1 were hidden.
             logits_MK: their logits, in the order of the mask.
+            told_B: bool [B]; the clips whose actions the predictor was told. Only their predictions are asked for them.
         """
         before_BTHW, after_BTHW = tokens_BTHW[:, :-1], tokens_BTHW[:, 1:]
         true_FHWC = F.embedding(after_BTHW.flatten(0, 1), self.codes_KC)
         own = F.cross_entropy(self(before_BTHW.flatten(0, 1), true_FHWC), actions_BT.flatten())
         empty_BT = mask_BTHW.all(dim=(2, 3))
+        if told_B is not None:
+            empty_BT = empty_BT & told_B[:, None]
         probs_XK = logits_MK[empty_BT[:, :, None, None].expand_as(mask_BTHW)[mask_BTHW]].float().softmax(dim=-1)
         expected_FHWC = rearrange(
             probs_XK @ self.codes_KC.detach(), "(f h w) c -> f h w c", h=mask_BTHW.shape[2], w=mask_BTHW.shape[3]
