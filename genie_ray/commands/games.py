@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genie_ray.commands import probe
+from genie_ray.commands import influence, probe
 from genie_ray.commands.options import Integrations
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from genie_ray.games.labels import Entry
 
-games_app = typer.Typer(no_args_is_help=True, help="Find games by their labels; find out what their actions do.")
+games_app = typer.Typer(
+    no_args_is_help=True, help="Find games by their labels; find out what their actions do, and how much."
+)
 
 Labels = Annotated[
     list[Path] | None,
@@ -111,3 +113,4 @@ def _table(entries: list[Entry], present: set[str]) -> Table:
 
 
 games_app.command()(probe.probe)
+games_app.command()(influence.influence)
