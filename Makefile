@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes, each with a Ray of its own; a file's tests stay together.
+PARALLEL := -n 2 --dist loadfile
 
 .PHONY: setup demo test test-all lint clean
 
@@ -19,10 +21,10 @@ demo: setup
 	$(BIN)/genie-ray run experiments/demo.yaml
 
 test: setup lint
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not long"
 
 test-all: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check

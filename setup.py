@@ -6,7 +6,8 @@ ATARI = ["ale-py>=0.12"]
 COINRUN = ["cffi>=1.17"]  # and procgen, which pip refuses: experiments/coinrun/install_procgen.py
 FID: list[str] = []  # torchmetrics computes it; the field's weights are one TorchScript file (see docs/results.md)
 VIDEO = ["av>=14"]  # PyAV: reads and writes mp4
-DEV = ["duckdb>=1.2", "mypy>=1.15", "psutil>=6", "pytest>=8", "ruff>=0.11", "types-PyYAML", *ATARI, *COINRUN, *VIDEO]
+TEST = ["duckdb>=1.2", "psutil>=6", "pytest>=8", "pytest-xdist>=3.6"]
+DEV = ["mypy>=1.15", "ruff>=0.11", "types-PyYAML", *TEST, *ATARI, *COINRUN, *VIDEO]
 
 setup(
     name="genie-ray",

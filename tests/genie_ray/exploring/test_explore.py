@@ -1,5 +1,6 @@
 """Exploring real games end to end, with rounds: play, rewards from a served model, learning, fine-tuning, swaps."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -53,12 +54,13 @@ CONFIG = ExplorationConfig(
 
 
 def train_workers() -> list[psutil.Process]:
-    """Ray Train's processes on this machine."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "RayTrainWorker" in "".join(process.info["cmdline"] or [])
-    ]
+    """Ray Train's processes under this one."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "RayTrainWorker" in "".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def run_of(exploration: ExplorationConfig, reward: RewardConfig | None = None) -> ExplorersConfig:
