@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from genie_ray.base.settings import build, load_values
+from genie_ray.base.settings import Files, build, load_values
 from genie_ray.collecting.config import CollectionConfig
 from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.exploring.config import ExplorersConfig
@@ -62,10 +61,10 @@ class RunConfig(RecipeConfig, ExplorersConfig):
             )
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
-    """Reads a preset and applies overrides.
+def load_config(files: Files = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Reads a preset, or several (in what they share, the later one counts), and applies overrides.
 
     Raises:
         ValueError: one line; unknown key (with the nearest known one), wrong type, invalid value, unreadable file.
     """
-    return build(RunConfig, load_values(path, overrides))
+    return build(RunConfig, load_values(files, overrides))

@@ -28,27 +28,23 @@ LIMITS = ("clip_norm", "gradient_norm", "rho_clip")
 MOST_SHOWN = 3  # differences, in a message
 
 
-def load_values(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The settings of a YAML file with overrides, not yet validated.
+Files = str | Path | Sequence[str | Path] | None
+"""YAML files of settings; in what they share, the later one counts. None: the defaults."""
+
+
+def load_values(files: Files, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings of YAML files with overrides, not yet validated.
 
     Args:
-        path: YAML file that lists what differs from the defaults; None for the defaults.
+        files: each lists what differs from the defaults.
         overrides: `key=value`, keys dotted (`dynamics.blocks=4`), values in YAML.
 
     Raises:
-        ValueError: one line; the file cannot be read, or an override is malformed.
+        ValueError: one line; a file cannot be read, or an override is malformed.
     """
     values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            loaded = yaml.safe_load(Path(path).read_text())
-        except FileNotFoundError as error:
-            raise ValueError(f"no such config file: {path}") from error
-        except (yaml.YAMLError, ValueError) as error:
-            raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(loaded or {}, dict):
-            raise ValueError(f"{path} holds a {type(loaded).__name__}: must hold a mapping of settings")
-        values = loaded or {}
+    for path in [files] if isinstance(files, str | Path) else files or ():
+        values = merge(values, _read(path))
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -59,6 +55,18 @@ def load_values(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[
             raise ValueError(f"override {override!r} is not valid YAML: {' '.join(str(error).split())}") from error
         _assign(values, key, value)
     return values
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise ValueError(f"no such config file: {path}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded or {}, dict):
+        raise ValueError(f"{path} holds a {type(loaded).__name__}: must hold a mapping of settings")
+    return loaded or {}
 
 
 def build(cls: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:

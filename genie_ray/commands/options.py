@@ -15,8 +15,13 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, e.g. dynamics.blocks=4.")
 ]
 ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="YAML preset; default: the built-in settings.", show_default=False),
+    list[Path] | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="YAML preset, repeatable: in what they share, the later one counts. Default: the built-in settings.",
+        show_default=False,
+    ),
 ]
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster to run on (or RAY_ADDRESS); default: a local Ray is started.")
@@ -40,8 +45,8 @@ Init = Annotated[Path | None, typer.Option(help="World model checkpoint to fine-
 Seed = Annotated[int | None, typer.Option(help="Random seed; default: the config's.", show_default=False)]
 
 
-def load_settings(config: Path | None, overrides: list[str] | None, address: str | None) -> RunConfig:
-    """The preset with the command line's overrides."""
+def load_settings(config: Path | list[Path] | None, overrides: list[str] | None, address: str | None) -> RunConfig:
+    """The presets with the command line's overrides."""
     from genie_ray.config import load_config
     from genie_ray.games.roms import add_integrations
 
@@ -51,8 +56,8 @@ def load_settings(config: Path | None, overrides: list[str] | None, address: str
     return settings
 
 
-def given_names(section: str, config: Path | None, overrides: list[str] | None) -> tuple[str, ...]:
-    """The settings of a section that the preset or the command line gives, right after `load_settings`.
+def given_names(section: str, config: list[Path] | None, overrides: list[str] | None) -> tuple[str, ...]:
+    """The settings of a section that the presets or the command line give, right after `load_settings`.
 
     The others have defaults, which nobody asked for.
     """

@@ -12,9 +12,12 @@ import yaml
 
 from genie_ray.base.settings import build, differences, to_dict
 from genie_ray.config import RunConfig, load_config
+from world_model.genie import GenieReduxG, GenieReduxGConfig
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PRESETS = sorted([*EXPERIMENTS.glob("*.yaml"), *EXPERIMENTS.glob("explore/*.yaml")])
+
+SHAPE = ("dim", "blocks", "heads", "head_dim")
 
 JUNK = (
     *("null", "true", "0", "-1", "7", "0.5", "-.inf", ".inf", ".nan", "1e400", "9" * 40, "''", "junk", '"two\\nlines"'),
@@ -143,6 +146,33 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("[1, 2]")
     with pytest.raises(ValueError, match="must hold a mapping"):
         load_config(tmp_path / "list.yaml")
+
+
+def test_of_several_files_the_later_one_counts_in_what_they_share(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("{seed: 1, tokenizer: {dim: 64, heads: 2}}")
+    second.write_text("{tokenizer: {dim: 128}, dynamics: {dim: 128}}")
+    config = load_config([first, second], ["dynamics.dim=256", "dynamics.token_input_scale=0"])
+    assert (config.seed, config.tokenizer.dim, config.tokenizer.heads, config.dynamics.dim) == (1, 128, 2, 256)
+    assert load_config([second, first], ["dynamics.dim=64"]).tokenizer.dim == 64
+    assert load_config([first], ["dynamics.dim=64"]) == load_config(first, ["dynamics.dim=64"])
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"), [("tiny", (0.27, 0.40)), ("small", (0.93, 1.20)), ("base", (101.5, 79.0))]
+)
+@pytest.mark.parametrize("preset", ["coinrun", "atari"])
+def test_a_size_changes_nothing_but_how_large_a_model_is_and_how_fast_it_learns(
+    preset: str, size: str, millions: tuple[float, float]
+) -> None:
+    path = EXPERIMENTS / preset / "world_model.yaml"
+    before, after = load_config(path), load_config([path, EXPERIMENTS / "sizes" / f"{size}.yaml"])
+    changed = {line.partition(":")[0] for line in differences(to_dict(before), to_dict(after))}
+    assert {key.partition(".")[0] for key in changed} <= {"tokenizer", "dynamics", "train_tokenizer", "train_dynamics"}
+    assert {key for key in changed if key.startswith("dynamics.")} <= {f"dynamics.{name}" for name in SHAPE}
+    model = GenieReduxG(GenieReduxGConfig(tokenizer=after.tokenizer, dynamics=after.dynamics))
+    counted = [sum(weight.numel() for weight in part.parameters()) / 1e6 for part in (model.tokenizer, model.dynamics)]
+    assert counted == pytest.approx(millions, rel=0.02)
 
 
 def test_differences_name_what_changed() -> None:
