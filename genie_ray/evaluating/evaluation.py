@@ -230,6 +230,9 @@ def score(
                 kept["truth"].append(windows.frames_BTHWC[index - first].numpy())
                 kept[label].append(predicted_BTHWC[index - first].numpy())
             first = batch.stop
+        if "random_errors" in known:
+            ceilings[game] = highest_gains(tally, config)
+            tally.note("controllable", ceilings[game] > CONTROLLABLE_DB)
         film_strips |= {f"{source}/{game}": np.stack(frames) for source, frames in kept.items() if frames}
         rows[game] = full_row(tally, unseen, config) | {
             "window_errors": tally.values()["errors"].mean(1).tolist(),
@@ -237,8 +240,6 @@ def score(
         }
         if reason is not None:
             rows[game]["no_ceiling"] = reason
-        if "random_errors" in known:
-            ceilings[game] = highest_gains(tally, config)
         every.merge(tally)
         every_unseen.merge(unseen)
     rows["all"] = full_row(every, every_unseen, config)

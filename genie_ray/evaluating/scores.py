@@ -88,6 +88,10 @@ class Tally:
             predicted_ND, true_ND = (values_BND[chosen.to(values_BND.device)].flatten(0, 1) for values_BND in pair)
             self.distances.setdefault(name, FrechetDistance()).add(predicted_ND, true_ND)
 
+    def note(self, name: str, value_W: Tensor) -> None:
+        """Adds a measure of all windows so far."""
+        self._values[name] = [value_W]
+
     def merge(self, other: Tally) -> None:
         """Adds everything that another one has seen."""
         self.add(other.episodes, other.values())

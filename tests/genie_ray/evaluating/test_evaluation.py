@@ -77,6 +77,7 @@ def test_scores_of_a_real_model(
     assert "no_ceiling" not in ceiling
     assert ceiling["curves"]["delta_psnr"][0] >= 0
     assert 0 <= row["controllable"]["windows"] <= 6
+    assert ceiling["controllable"]["windows"] == row["controllable"]["windows"]
     assert row["action_chance"] == 1 / 5
     assert row["nll_changed"] > 0
     assert 0 <= row["recognised"] <= 1

@@ -209,14 +209,15 @@ def test_control_by_hand() -> None:
         "errors": torch.tensor([[0.1, 0.01], [0.1, 0.01], [0.1, 0.1]]).double(),
         "random_errors": torch.tensor([[0.1, 0.1], [0.1, 0.01], [0.1, 0.1]]).double(),
         "ssim": torch.ones(3, 2).double(),
-        "controllable": torch.tensor([True, True, False]),
         "nll": torch.tensor([[1.0, 4.0, 3.0], [6.0, 2.0, 4.0], [0.0, 0.0, 0.0]]),
         "changed": torch.tensor([2, 3, 0]),
         "last_action": torch.tensor([0, 2, 1]),
         "recognised": torch.tensor([[0, 1], [2, 2], [1, 1]]),
         "taken": torch.tensor([[0, 1], [0, 2], [0, 0]]),
     }
-    tally.add(["a", "a", "b"], values)
+    tally.add(["a", "a"], {name: value[:2] for name, value in values.items()})
+    tally.add(["b"], {name: value[2:] for name, value in values.items()})
+    tally.note("controllable", torch.tensor([True, True, False]))
     scores = row(tally, config)
     assert scores["delta_psnr"] == pytest.approx(10 * np.log10(0.21 / 0.12))
     assert scores["delta_psnr_mean"] == pytest.approx(10 / 3)
@@ -232,6 +233,6 @@ def test_control_by_hand() -> None:
     assert scores["curves"]["recognised"] == pytest.approx([1 / 3, 2 / 3])
 
     part = Tally()
-    part.add(["c"], {name: value[:1] for name, value in values.items() if name != "controllable"})
+    part.add(["c"], {name: value[:1] for name, value in values.items()})
     tally.merge(part)  # a game without a ceiling: over all games there is none
     assert "controllable" not in row(tally, config)
