@@ -2,7 +2,8 @@
 
 A world model can obey its actions only as far as the game does. From the same state, the emulator plays on twice, with
 other actions. Half of the mean squared difference between the two frames is the variance that the actions cause. The
-mean squared difference from the state's own frame is all that changed. Their quotient is between 0 and 1.
+mean squared difference from the state's own frame is all that changed. Their quotient is between 0 and 1 on average;
+over few states it may exceed 1.
 
 Axes: S states, L steps.
 """
