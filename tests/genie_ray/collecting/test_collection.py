@@ -1,18 +1,15 @@
 """Collected play: every step exactly once, the same whenever and wherever it is played; failures."""
 
-import contextlib
 import gzip
 import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
-import psutil
 import pytest
 from stable_retro import data as retro_data
 
@@ -28,6 +25,7 @@ from genie_ray.replay.dataset import ReplayDataset, read_row_group
 from genie_ray.replay.metadata import GameCounts
 from genie_ray.replay.schema import LargeFrameLayout
 from genie_ray.replay.verify import verify
+from tests.genie_ray.children import children_named
 
 GAMES = ["Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"]
 ENV = EnvConfig(max_episode_steps=100)
@@ -173,7 +171,7 @@ def test_workers_that_die_or_stand_still_cost_only_their_shards(
             shards = len(list((tmp_path / "disturbed").glob("game=*/*.parquet")))
             while worker is None or len(list((tmp_path / "disturbed").glob("game=*/*.parquet"))) == shards:
                 time.sleep(0.02)
-                worker = next((p for p in rollout_workers() if p.pid not in sent), None)
+                worker = next((p for p in children_named("RolloutWorker") if p.pid not in sent), None)
             os.kill(worker.pid, number)
             sent.append(worker.pid)
 
@@ -193,7 +191,7 @@ def test_a_worker_whose_memory_has_grown_is_replaced(roms: list[str], ray_sessio
 
     def look() -> None:
         while not done.wait(0.05):
-            seen.update(process.pid for process in rollout_workers())
+            seen.update(process.pid for process in children_named("RolloutWorker"))
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -204,13 +202,6 @@ def test_a_worker_whose_memory_has_grown_is_replaced(roms: list[str], ray_sessio
     assert len(seen) == 3
     config = CollectionConfig(steps_per_shard=50, workers_max=1)
     assert files(replaced) == files(collect(tmp_path / "kept", Policy(name="random"), GAMES[:1], 150, config, ENV))
-
-
-def rollout_workers() -> Iterator[psutil.Process]:
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "RolloutWorker" in " ".join(process.cmdline()):
-                yield process
 
 
 def test_missing_play_is_told_in_ranges() -> None:

@@ -1,6 +1,5 @@
 """Exploring real games end to end, with rounds: play, rewards from a served model, learning, fine-tuning, swaps."""
 
-import contextlib
 import dataclasses
 import json
 import time
@@ -8,7 +7,6 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from genie_ray.base.metrics_log import read_metrics
@@ -26,6 +24,7 @@ from genie_ray.rewards.service import reward_service
 from genie_ray.training.config import TrainingConfig
 from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreModuleConfig
 from policies.exploration import load_module
+from tests.genie_ray.children import children_named
 from world_model import checkpoint
 
 GAMES = ["Kangaroo-Atari2600-v0", "Hero-Atari2600-v0"]
@@ -51,16 +50,6 @@ CONFIG = ExplorationConfig(
     ),
     rounds=RoundsConfig(every=3, training=TRAINING),  # one round: the next would be due after the end
 )
-
-
-def train_workers() -> list[psutil.Process]:
-    """Ray Train's processes under this one."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "RayTrainWorker" in "".join(process.cmdline()):
-                found.append(process)
-    return found
 
 
 def run_of(exploration: ExplorationConfig, reward: RewardConfig | None = None) -> ExplorersConfig:
@@ -91,9 +80,9 @@ def test_two_games_are_explored_by_one_agent_in_rounds(
         assert [next(begun)["iteration"] for _ in range(3)] == [1, 2, 3]
         wait_until(first.with_suffix(".json").exists)  # the play is written beside the agent's training
         next(begun)
-        wait_until(lambda: bool(train_workers()))
+        wait_until(lambda: bool(children_named("RayTrainWorker")))
         begun.close()
-        wait_until(lambda: not train_workers())
+        wait_until(lambda: not children_named("RayTrainWorker"))
         with pytest.raises(ValueError, match=r"other settings \(exploration.learning.gamma: 0.995 → 0.9\)"):
             next(epochs(dataclasses.replace(CONFIG, learning=dataclasses.replace(CONFIG.learning, gamma=0.9))))
         # Continued; the agent waits until the first round's world model is there, while a longer run would play on.

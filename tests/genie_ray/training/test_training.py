@@ -8,7 +8,6 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from tiny_world import tiny_dataset
 
@@ -19,6 +18,7 @@ from genie_ray.replay.loading.mixture import WeightedData
 from genie_ray.training.config import TrainingConfig
 from genie_ray.training.job import TrainingJob
 from genie_ray.training.train import train
+from tests.genie_ray.children import children_named
 from world_model import checkpoint
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxG
@@ -64,10 +64,9 @@ def test_a_killed_training_ends_with_the_same_weights(replay: ReplayDataset, tmp
     def kill_after_iteration_50() -> None:
         while not (broken / "metrics.jsonl").exists() or max(iterations(broken, "loss"), default=0) < 50:
             time.sleep(0.02)
-        for process in psutil.Process().children(recursive=True):
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                os.kill(process.pid, signal.SIGKILL)
-                killed.append(process.pid)
+        for process in children_named("RayTrainWorker"):
+            os.kill(process.pid, signal.SIGKILL)
+            killed.append(process.pid)
 
     killer = threading.Thread(target=kill_after_iteration_50)
     killer.start()
