@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Two processes, each with a Ray of its own; a file's tests stay together.
-PARALLEL := -n 2 --dist loadfile
+# Two processes, each with a Ray of its own; a file's tests stay together. conftest.py orders the files.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test test-all lint clean
 

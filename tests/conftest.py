@@ -8,6 +8,12 @@ import pytest
 from genie_ray.games.roms import import_from_ale
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the files that have slow tests, whole runs before parts: then several processes end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, len(item.path.parts)))
+
+
 @pytest.fixture(scope="session")
 def roms() -> list[str]:
     """The games whose ROMs come with ale-py, imported."""

@@ -37,6 +37,7 @@ from genie_ray.config import RunConfig
 from genie_ray.evaluating.evaluation import evaluate
 from genie_ray.evaluating.predictors import COPY, TOKENIZER
 from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.loading.mixture import parse_data
 from genie_ray.replay.loading.windows import iter_windows
 from genie_ray.training import jobs
 from genie_ray.training.train import train
@@ -80,7 +81,7 @@ def seconds_per_frame(model: GenieReduxG, test: ReplayDataset, config: RunConfig
     return statistics.median(times) / config.evaluation.predicted_frames
 
 
-def run_variants(configs: Mapping[str, RunConfig], train_data: Path, test_data: Path, out: Path) -> list[Row]:
+def run_variants(configs: Mapping[str, RunConfig], train_data: jobs.Data, test_data: Path, out: Path) -> list[Row]:
     """One row of the table for each variant; existing results are kept.
 
     Models that share a tokenizer and are decoded alike are scored together, so the emulator's ceiling is found once.
@@ -236,7 +237,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("variants", type=Path, help="YAML file with base and variants")
-    parser.add_argument("--train", type=Path, required=True, help="replay dataset to train on")
+    parser.add_argument(
+        "--train", action="append", required=True, metavar="DIR[:WEIGHT]", help="replay dataset to train on; repeatable"
+    )
     parser.add_argument("--test", type=Path, required=True, help="replay dataset to evaluate on")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
     parser.add_argument("--seed", type=int, default=0)
@@ -255,8 +258,9 @@ def main() -> None:
             parser.error(f"--only {unknown[0]}: must be one of {', '.join(configs)}")
         configs = {name: config for name, config in configs.items() if name in (reference, *arguments.only)}
     out = arguments.out.resolve() / f"seed-{arguments.seed}"
+    train_data = tuple(parse_data(text) for text in arguments.train)
     with ray_session(next(iter(configs.values())).ray):
-        rows = run_variants(configs, arguments.train.resolve(), arguments.test.resolve(), out)
+        rows = run_variants(configs, train_data, arguments.test.resolve(), out)
     (out / "table.json").write_text(json.dumps(rows, indent=1))
     (out / "table.md").write_text(table(rows))
     draw(rows, out / "curves.png")
