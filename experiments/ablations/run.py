@@ -244,11 +244,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", metavar="VARIANT", help="repeatable; default: all")
+    parser.add_argument("-c", "--config", action="append", type=Path, help="preset laid over the base; repeatable")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the base, for all variants")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()  # overrides may stand after options
     described = yaml.safe_load(arguments.variants.read_text())
     reference = described["compared_with"]
-    base = merge(described["base"], load_values(None, arguments.overrides))
+    base = merge(described["base"], load_values(arguments.config, arguments.overrides))
     configs = {
         name: build(RunConfig, merge(base, {**changes, "seed": arguments.seed}))
         for name, changes in described["variants"].items()

@@ -101,3 +101,11 @@ def test_seeds_are_compared_in_pairs(ablations: ModuleType) -> None:
     assert better[:4] == ["better", "16.50 (+1.00, +2.00)", "15.50 (+1.00, +2.00)", "1.65 (+0.10, +0.20)"]
     assert better[title.index("NLL gap")] == "0.50 (-0.25, +0.25)"
     assert better[title.index("on controllable windows")] == ""
+
+
+def test_every_variant_is_valid_on_coinrun_too(ablations: ModuleType) -> None:
+    described = yaml.safe_load((FOLDER / "control.yaml").read_text())
+    base = ablations.merge(described["base"], yaml.safe_load((FOLDER / "coinrun.yaml").read_text()))
+    for changes in described["variants"].values():
+        config = build(RunConfig, ablations.merge(base, changes))
+        assert (config.games, config.dynamics.num_actions) == (("CoinRun",), 7)
