@@ -187,6 +187,7 @@ def test_workers_that_die_or_stand_still_cost_only_their_shards(
 def test_a_worker_whose_memory_has_grown_is_replaced(roms: list[str], ray_session: None, tmp_path: Path) -> None:
     """Any process exceeds one megabyte, so each of the three shards is played by a different one."""
     seen: set[int] = set()
+    others = {process.pid for process in children_named("RolloutWorker")}  # of an earlier test, on their way out
     done = threading.Event()
 
     def look() -> None:
@@ -199,7 +200,7 @@ def test_a_worker_whose_memory_has_grown_is_replaced(roms: list[str], ray_sessio
     replaced = collect(tmp_path / "replaced", Policy(name="random"), GAMES[:1], 150, config, ENV)
     done.set()
     looking.join()
-    assert len(seen) == 3
+    assert len(seen - others) == 3
     config = CollectionConfig(steps_per_shard=50, workers_max=1)
     assert files(replaced) == files(collect(tmp_path / "kept", Policy(name="random"), GAMES[:1], 150, config, ENV))
 
