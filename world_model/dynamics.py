@@ -37,33 +37,34 @@ FREE_AFTER_TRAINING = ("masking", "action_dropout", *PAST, *SCALES)
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicsConfig:
+    """Defaults: the paper's sizes, and what obeys best at equal time (experiments/ablations/control.md)."""
+
     dim: int = 512  # paper, Sec. 4
     blocks: int = 12  # paper, Sec. 4
     heads: int = 8  # paper, Sec. 4
     head_dim: int = 64  # paper, Sec. 4
     max_frames: int = 16  # longest clip; paper, Sec. 4
     num_actions: int = 5  # A; RetroAct's platformer control set has five
-    conditioning: Conditioning = "one_hot"  # how an action enters; the default is published, "embedding" ours
+    conditioning: Conditioning = "embedding"  # how an action enters; published: "one_hot"
     # "input": once, as in the published code; "every_block": before each block, as the paper's Sec. 3 has it
-    actions_at: Literal["input", "every_block"] = "input"
-    alignment: Literal["shifted", "aligned"] = "shifted"  # published code
-    head: Literal["codes", "levels"] = "codes"  # "codes": published; "levels", ours: for FSQ, see layers/head.py
-    embedding_std: float = 1.0  # of tokens' and positions' vectors at first; published code; ours: 0.1
-    # What training hides: see objective.py and `loss`. "clip": published; the others, ours, are for "aligned", where
-    # "auto" becomes "paired"
+    actions_at: Literal["input", "every_block"] = "every_block"
+    alignment: Literal["shifted", "aligned"] = "aligned"  # published: "shifted"
+    head: Literal["codes", "levels"] = "levels"  # published: "codes"; "levels" is for FSQ, see layers/head.py
+    embedding_std: float = 0.1  # of tokens' and positions' vectors at first; published: 1
+    # What training hides, see `loss`. "clip": published; "auto": "paired" if aligned, as the others ask, or else "clip"
     masking: Literal["auto", "clip", "frame", "paired"] = "auto"
-    changed_weight: float = 0.0  # additional weight in the loss of tokens that differ from the last frame's; ours
-    # If "paired", ours: share of clips whose known frames are hidden from one on, as in one-go decoding and in rewards;
+    changed_weight: float = 4.0  # additional weight of tokens that differ from the last frame's; published: 0
+    # If "paired": share of clips whose known frames are hidden from one on, as in one-go decoding and in rewards;
     # up to which share of a known frame's tokens is replaced at random
     hidden_past: float = 0.25
     past_noise: float = 0.0
-    # Share of clips of which each known frame is, with probability 1/2, the model's own prediction, if "paired"
-    # (after Self Forcing, arXiv 2506.08009; here in one decoding step, without gradient)
+    # Share of clips of which each known frame is, with probability 1/2, the model's own prediction, if "paired" (after
+    # Self Forcing, arXiv 2506.08009; here in one decoding step, without gradient)
     self_decoded: float = 0.0
-    inverse_weight: float = 0.0  # of telling the action from a predicted frame, if "paired"; ours: action_head.py
+    inverse_weight: float = 0.0  # of telling the action from a predicted frame, if "paired": action_head.py
     action_dropout: float = 0.0  # share of clips that are trained without actions, for guidance in decoding
     token_input_scale: float = 10.0  # of the code vectors added to visible tokens; published code; 0: no token input
-    tdce_weight: float = 3.0  # λ of the token distance cross-entropy; published code
+    tdce_weight: float = 0.0  # λ of the token distance cross-entropy; published: 3
 
     def __post_init__(self) -> None:
         check_positive(self, "dim", "blocks", "heads", "head_dim", "max_frames", "num_actions")

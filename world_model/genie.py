@@ -40,7 +40,7 @@ class GenieReduxGConfig:
 class GenieReduxConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     dynamics: DynamicsConfig = field(
-        default_factory=lambda: DynamicsConfig(conditioning="latent", token_input_scale=0.0, tdce_weight=0.0)
+        default_factory=lambda: DynamicsConfig(conditioning="latent", token_input_scale=0.0)
     )
     latent_actions: LatentActionConfig = field(default_factory=LatentActionConfig)
 

@@ -29,6 +29,19 @@ from world_model.layers.quantizer import QuantizerConfig
 from world_model.tokenizer import Tokenizer, TokenizerConfig
 
 FRAME_SIZE, MAX_FRAMES = 64, 16  # of the published models; GenieRedux, Sec. 4
+PUBLISHED_CHOICES: dict[str, Any] = {  # of `DynamicsConfig`, all but sizes, as in the published code
+    "conditioning": "one_hot",
+    "actions_at": "input",
+    "alignment": "shifted",
+    "masking": "clip",
+    "head": "codes",
+    "embedding_std": 1.0,
+    "changed_weight": 0.0,
+    "token_input_scale": 10.0,
+    "tdce_weight": 3.0,
+}
+UNGUIDED_CHOICES = PUBLISHED_CHOICES | {"conditioning": "latent", "token_input_scale": 0.0, "tdce_weight": 0.0}
+"""The same of GenieRedux, whose actions are latent."""
 
 # Published name (a regular expression) → ours. One table per part; the caller handles the part's own prefix.
 TRANSFORMER = {
@@ -166,15 +179,7 @@ def _guided_config(
     tokenizer_config, sizes = _sizes(tokenizer, dynamics, frame_size or FRAME_SIZE, max_frames)
     return GenieReduxGConfig(
         tokenizer=tokenizer_config,
-        dynamics=DynamicsConfig(
-            **sizes,
-            num_actions=width - dim,
-            conditioning="one_hot",
-            actions_at="input",
-            alignment="shifted",
-            token_input_scale=10.0 if token_input_scale is None else token_input_scale,
-            tdce_weight=3.0,
-        ),
+        dynamics=DynamicsConfig(**sizes, num_actions=width - dim, **_choices(PUBLISHED_CHOICES, token_input_scale)),
     )
 
 
@@ -193,16 +198,13 @@ def _unguided_config(
     tokenizer_config, sizes = _sizes(tokenizer, dynamics, told, max_frames)
     return GenieReduxConfig(
         tokenizer=tokenizer_config,
-        dynamics=DynamicsConfig(
-            **sizes,
-            conditioning="latent",
-            actions_at="input",
-            alignment="shifted",
-            token_input_scale=0.0 if token_input_scale is None else token_input_scale,
-            tdce_weight=0.0,
-        ),
+        dynamics=DynamicsConfig(**sizes, **_choices(UNGUIDED_CHOICES, token_input_scale)),
         latent_actions=LatentActionConfig(**latent_sizes, frame_size=told, max_frames=sizes["max_frames"]),
     )
+
+
+def _choices(published: dict[str, Any], token_input_scale: float | None) -> dict[str, Any]:
+    return published if token_input_scale is None else published | {"token_input_scale": token_input_scale}
 
 
 def _sizes(

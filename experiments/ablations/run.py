@@ -247,13 +247,18 @@ def main() -> None:
     parser.add_argument("-c", "--config", action="append", type=Path, help="preset laid over the base; repeatable")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the base, for all variants")
     arguments = parser.parse_intermixed_args()  # overrides may stand after options
-    described = yaml.safe_load(arguments.variants.read_text())
-    reference = described["compared_with"]
-    base = merge(described["base"], load_values(arguments.config, arguments.overrides))
-    configs = {
-        name: build(RunConfig, merge(base, {**changes, "seed": arguments.seed}))
-        for name, changes in described["variants"].items()
-    }
+    try:
+        described = yaml.safe_load(arguments.variants.read_text())
+        reference = described["compared_with"]
+        base = merge(described["base"], load_values(arguments.config, arguments.overrides))
+        configs = {
+            name: build(RunConfig, merge(base, {**changes, "seed": arguments.seed}))
+            for name, changes in described["variants"].items()
+        }
+    except KeyError as error:
+        parser.error(f"{arguments.variants} has no {error.args[0]!r}; needed: base, compared_with and variants")
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        parser.error(str(error))
     if arguments.only:
         if unknown := sorted(set(arguments.only) - set(configs)):
             parser.error(f"--only {unknown[0]}: must be one of {', '.join(configs)}")

@@ -49,6 +49,7 @@ from world_model.checkpoint import load_as, save
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieReduxG, GenieReduxGConfig
 from world_model.layers.quantizer import QuantizerConfig
+from world_model.published import PUBLISHED_CHOICES
 from world_model.tokenizer import TokenizerConfig
 
 ENVIRONMENTS, STEPS = 8, 25  # per request
@@ -59,11 +60,11 @@ STATS_TIMEOUT_S = 30.0
 def new_checkpoint(size: str, directory: Path) -> Path:
     """A world model with random weights: its speed does not depend on them."""
     if size == "paper":
-        config = GenieReduxGConfig()
+        config = GenieReduxGConfig(dynamics=DynamicsConfig(**PUBLISHED_CHOICES))
     else:  # experiments/demo.yaml
         small: dict[str, Any] = {"dim": 64, "heads": 2, "head_dim": 32}
         tokenizer = TokenizerConfig(patch_size=8, blocks=1, quantizer=QuantizerConfig(kind="fsq"), **small)
-        dynamics = DynamicsConfig(blocks=2, alignment="aligned", **small)
+        dynamics = DynamicsConfig(blocks=2, **small)
         config = GenieReduxGConfig(tokenizer=tokenizer, dynamics=dynamics)
     save(GenieReduxG(config), directory / size, provenance={})
     return directory / size

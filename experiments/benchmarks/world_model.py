@@ -34,6 +34,7 @@ from world_model.genie import GenieReduxG, GenieReduxGConfig
 from world_model.layers.quantizer import QuantizerConfig
 from world_model.layers.transformer import transformers
 from world_model.maskgit import DecodingConfig
+from world_model.published import PUBLISHED_CHOICES
 from world_model.rollout import Rollout
 from world_model.tokenizer import TokenizerConfig
 
@@ -65,14 +66,14 @@ class Case:
 def build_model(size: str, alignment: str, device: torch.device) -> GenieReduxG:
     """A world model with random weights: its speed does not depend on them."""
     if size == "paper":
-        published = TokenizerConfig(quantizer=QuantizerConfig(kind="cosine"), mean_frame=False)
-        config = GenieReduxGConfig(tokenizer=published, dynamics=DynamicsConfig(alignment=alignment))
+        tokenizer = TokenizerConfig(quantizer=QuantizerConfig(kind="cosine"), mean_frame=False)
+        dynamics = DynamicsConfig(**PUBLISHED_CHOICES | {"alignment": alignment})
     else:
         tokenizer = TokenizerConfig(
             patch_size=8, blocks=1, quantizer=QuantizerConfig(kind="fsq"), mean_frame=True, **SMALL
         )
-        config = GenieReduxGConfig(tokenizer=tokenizer, dynamics=DynamicsConfig(blocks=2, alignment=alignment, **SMALL))
-    return GenieReduxG(config).to(device).eval()
+        dynamics = DynamicsConfig(blocks=2, alignment=alignment, **SMALL)
+    return GenieReduxG(GenieReduxGConfig(tokenizer=tokenizer, dynamics=dynamics)).to(device).eval()
 
 
 def cases(

@@ -75,8 +75,8 @@ def train_dynamics(
 ) -> None:
     """Train the dynamics on a tokenizer's tokens (dynamics.*, train_dynamics.*), or fine-tune a model (finetune.*).
 
-    A fine-tuning keeps the model's dynamics.*, but for token_input_scale and tdce_weight, if the preset or the command
-    line gives them; any other that differs is refused.
+    A fine-tuning keeps the model's dynamics.*, but for those that shape no weights (masking, tdce_weight, …), if the
+    preset or the command line gives them; any other that differs is refused.
     """
     settings, given = load_settings(config, overrides, address), given_names("dynamics", config, overrides)
     _train_world_model("dynamics", output, data, tokenizer, init, settings, given)

@@ -109,3 +109,28 @@ def test_every_variant_is_valid_on_coinrun_too(ablations: ModuleType) -> None:
     for changes in described["variants"].values():
         config = build(RunConfig, ablations.merge(base, changes))
         assert (config.games, config.dynamics.num_actions) == (("CoinRun",), 7)
+
+
+@pytest.mark.parametrize(
+    ("file", "override", "message"),
+    [
+        ("control.yaml", "dynamics.dim=-3", "dim is -3"),
+        ("control.yaml", "evaluation.nothing=3", "evaluation.nothing"),
+        ("coinrun.yaml", "seed=1", "needed: base, compared_with and variants"),
+        ("absent.yaml", "seed=1", "absent.yaml"),
+    ],
+)
+def test_wrong_settings_are_refused_with_a_line(
+    ablations: ModuleType,
+    file: str,
+    override: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = [str(FOLDER / file), "--train", "a", "--test", "b", "--out", "c", override]
+    monkeypatch.setattr("sys.argv", ["run.py", *given])
+    with pytest.raises(SystemExit) as end:
+        ablations.main()
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]

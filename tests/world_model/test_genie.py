@@ -179,5 +179,5 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         GenieReduxGConfig(dynamics=DynamicsConfig(dim=256))
     with pytest.raises(ValueError, match=r"dynamics\.max_frames is 32, allowed: up to the tokenizer's 16"):
         GenieReduxGConfig(dynamics=DynamicsConfig(max_frames=32))
-    with pytest.raises(ValueError, match="conditioning is 'one_hot', allowed here: 'latent'"):
+    with pytest.raises(ValueError, match="conditioning is 'embedding', allowed here: 'latent'"):
         GenieReduxConfig(dynamics=DynamicsConfig())

@@ -10,6 +10,7 @@ from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieReduxConfig, GenieReduxG, GenieReduxGConfig
 from world_model.latent_actions import LatentActionConfig
 from world_model.layers.quantizer import QuantizerConfig
+from world_model.published import PUBLISHED_CHOICES, UNGUIDED_CHOICES
 from world_model.tokenizer import TokenizerConfig
 
 FRAMES, SIZE, GRID, ACTIONS = 6, 16, (4, 4), 5
@@ -24,7 +25,8 @@ def tokenizer_config(kind: str = "cosine", **changes: Any) -> TokenizerConfig:
 
 
 def dynamics_config(**changes: Any) -> DynamicsConfig:
-    return DynamicsConfig(**{"num_actions": ACTIONS, **TINY, **changes})
+    """The published choices, in a tiny size, with the changes; an aligned model is masked "paired" by default."""
+    return DynamicsConfig(**{"num_actions": ACTIONS, **TINY, **PUBLISHED_CHOICES, "masking": "auto", **changes})
 
 
 def guided_model(kind: str = "cosine", **dynamics: Any) -> GenieReduxG:
@@ -37,7 +39,7 @@ def guided_model(kind: str = "cosine", **dynamics: Any) -> GenieReduxG:
 def unguided_config() -> GenieReduxConfig:
     return GenieReduxConfig(
         tokenizer=tokenizer_config(),
-        dynamics=dynamics_config(conditioning="latent", token_input_scale=0.0, tdce_weight=0.0),
+        dynamics=dynamics_config(**UNGUIDED_CHOICES),
         latent_actions=LatentActionConfig(
             frame_size=SIZE, patch_size=4, quantizer=QuantizerConfig(codes=7, code_dim=8), **TINY
         ),
