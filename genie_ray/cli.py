@@ -8,6 +8,7 @@ import sys
 import typer
 
 from genie_ray.base.errors import IncompleteError, one_line
+from genie_ray.base.session import PATIENT
 from genie_ray.commands import playing, running, scoring, serving, sweeping
 from genie_ray.commands.checkpoints import checkpoint_app
 from genie_ray.commands.data import data_app
@@ -42,7 +43,7 @@ for command in (
     app.command()(command)
 
 # When Serve shuts down, Ray reports its controller's unanswered calls as failures, but nothing needs to be done.
-# Ray reads this on import, so it is set before that.
+# Ray reads this on import, PyTorch `PATIENT`, so they are set before that.
 QUIET_RAY = {"RAY_DEDUP_LOGS_SKIP_REGEX": r"Task ServeController\."}
 
 INTERRUPTED = 130  # exit code after SIGINT
@@ -50,7 +51,7 @@ INTERRUPTED = 130  # exit code after SIGINT
 
 def main() -> None:
     """Runs the command line; errors that the user can fix take one line, with exit code 2 (1: some games failed)."""
-    for name, value in QUIET_RAY.items():
+    for name, value in (QUIET_RAY | PATIENT).items():
         os.environ.setdefault(name, value)
     try:
         app()

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from genie_ray.base.session import PATIENT
 from genie_ray.games.roms import import_from_ale
+
+os.environ.update(PATIENT)  # before anything imports PyTorch: two test processes share two cores
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

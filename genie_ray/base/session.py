@@ -13,6 +13,10 @@ from policies.ray_internals import start_local_ray
 LOCAL_LOGICAL_CPUS = 6
 """A reward replica, a rollout worker and a train worker take turns; on a laptop they share its cores."""
 
+PATIENT = {"OMP_WAIT_POLICY": "passive"}
+"""PyTorch's threads sleep while they wait for each other. By default they spin, and so keep the threads of other
+processes from the cores: beside two trainings on two cores, a training step took 20 to 50 times as long."""
+
 QUIET_LOGGERS = ("ray.rllib", "ray.serve", "ray.train", "ray.data")
 """Ray's libraries announce each start and migration hint as a warning; their errors are still shown."""
 
@@ -65,6 +69,8 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
             raise ValueError(f"no Ray cluster at {address!r} (--address or RAY_ADDRESS): {reason}") from error
     else:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a local machine is not preempted
+        for name, value in PATIENT.items():  # for the workers; they inherit it
+            os.environ.setdefault(name, value)
         start_local_ray(
             num_cpus=max(LOCAL_LOGICAL_CPUS, os.cpu_count() or 1),
             include_dashboard=False,

@@ -27,13 +27,13 @@ TOKENIZER = TokenizerConfig(frame_size=SIZE, patch_size=4, quantizer=QUANTIZER, 
 
 def guided_model() -> GenieReduxG:
     """A GenieRedux-G with random weights, large enough in its last layer that each action leads to other tokens."""
-    dynamics = DynamicsConfig(num_actions=len(NAMES), **TINY)
+    dynamics = DynamicsConfig(num_actions=len(NAMES), head="codes", **TINY)
     return _lively(GenieReduxG(GenieReduxGConfig(tokenizer=TOKENIZER, dynamics=dynamics)))
 
 
 def unguided_model() -> GenieRedux:
     """The same, but with latent actions."""
-    dynamics = DynamicsConfig(conditioning="latent", token_input_scale=0.0, **TINY)
+    dynamics = DynamicsConfig(conditioning="latent", head="codes", token_input_scale=0.0, **TINY)
     codes = QuantizerConfig(codes=CODES, code_dim=8)
     latent = LatentActionConfig(frame_size=SIZE, patch_size=4, quantizer=codes, **TINY)
     return _lively(GenieRedux(GenieReduxConfig(tokenizer=TOKENIZER, dynamics=dynamics, latent_actions=latent)))
