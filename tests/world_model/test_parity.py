@@ -17,7 +17,7 @@ from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
 from world_model.latent_actions import LatentActionConfig
 from world_model.layers.quantizer import QuantizerConfig
-from world_model.published import PUBLISHED_CHOICES, UNGUIDED_CHOICES, import_published
+from world_model.published import import_published
 from world_model.tokenizer import TokenizerConfig
 from world_model.uncertainty import token_entropy, top_k_mean
 
@@ -111,10 +111,22 @@ def test_latent_actions_and_unguided_logits(unguided: GenieRedux, expected: dict
 
 def test_the_shapes_tell_the_sizes(guided: GenieReduxG, unguided: GenieRedux) -> None:
     """All but a guided model's frame size; a GenieRedux shows it in its latent action model."""
-    dynamics = DynamicsConfig(**SIZES, num_actions=5, **PUBLISHED_CHOICES)
+    dynamics = DynamicsConfig(
+        **SIZES,
+        num_actions=5,
+        conditioning="one_hot",
+        actions_at="input",
+        alignment="shifted",
+        masking="clip",
+        head="codes",
+        embedding_std=1.0,
+        changed_weight=0.0,
+        token_input_scale=10.0,
+        tdce_weight=3.0,
+    )
     assert guided.config == GenieReduxGConfig(tokenizer=TOKENIZER, dynamics=dynamics)
     latent = LatentActionConfig(frame_size=24, patch_size=4, quantizer=QuantizerConfig(kind="cosine", codes=7), **SIZES)
-    dynamics = replace(dynamics, **UNGUIDED_CHOICES)
+    dynamics = replace(dynamics, conditioning="latent", token_input_scale=0.0, tdce_weight=0.0)
     assert unguided.config == GenieReduxConfig(tokenizer=TOKENIZER, dynamics=dynamics, latent_actions=latent)
     alone = import_published(PACK / "tokenizer.pt", frame_size=24, max_frames=6)
     assert alone.config == TOKENIZER
