@@ -3,8 +3,8 @@
 Reads a YAML file with `base` (settings as in any preset), `variants` (name → changes) and `compared_with`, the variant
 that the others are compared with over several seeds. Variants with the same tokenizer settings share one tokenizer, and
 those that also have the same dynamics settings share one training. Writes to OUT/seed-N the checkpoint and metrics of
-every training, `table.json`, `table.md` and `curves.png`; a repeated run continues. With a second seed, OUT/seeds.md
-has the means over seeds.
+every training, `table.json`, `table.md` and `curves.png`, of all variants so far; a repeated run continues, also with
+other variants (`--only`). With a second seed, OUT/seeds.md has the means over seeds.
 
 Columns: codes used and perplexity of the codebook on the test data, PSNR of the tokenizer alone, PSNR (pooled) and
 SSIM of the prediction, PSNR at frame 4 and the last one, ΔPSNR at both, ΔPSNR where the actions make a difference, how
@@ -14,11 +14,11 @@ much likelier the true action makes its frame, and the time per predicted frame 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
+import re
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -81,8 +81,10 @@ def seconds_per_frame(model: GenieReduxG, test: ReplayDataset, config: RunConfig
     return statistics.median(times) / config.evaluation.predicted_frames
 
 
-def run_variants(configs: Mapping[str, RunConfig], train_data: jobs.Data, test_data: Path, out: Path) -> list[Row]:
-    """One row of the table for each variant; existing results are kept.
+def run_variants(
+    configs: Mapping[str, RunConfig], chosen: Sequence[str], train_data: jobs.Data, test_data: Path, out: Path
+) -> list[Row]:
+    """The rows of the chosen variants and of those that were made before; what is there is not made again.
 
     Models that share a tokenizer and are decoded alike are scored together, so the emulator's ceiling is found once.
     """
@@ -90,21 +92,31 @@ def run_variants(configs: Mapping[str, RunConfig], train_data: jobs.Data, test_d
     models = {name: (*tokenizers[name], config.dynamics, config.train_dynamics) for name, config in configs.items()}
     scored = {name: (*tokenizers[name], config.evaluation) for name, config in configs.items()}
     paths = {name: out / "dynamics" / shared_name(models, models[name]) for name in configs}
-    for name, config in configs.items():
+    settings = {name: to_dict(config) for name, config in configs.items()}
+    files = {name: out / "rows" / f"{slug(name)}.json" for name in configs}
+    for name in chosen:
         tokenizer = out / "tokenizers" / shared_name(tokenizers, tokenizers[name])
-        train(jobs.tokenizer(config, train_data, tokenizer), config.ray)
-        train(jobs.dynamics(config, train_data, paths[name], tokenizer=tokenizer / "best"), config.ray)
-    rows: dict[str, Row] = {}
-    for first in dict.fromkeys(shared_name(scored, settings) for settings in scored.values()):
-        together = {name: config for name, config in configs.items() if scored[name] == scored[first]}
-        settings = {name: to_dict(config) for name, config in together.items()}
-        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-        make = partial(score_together, together, paths, test_data, out / "evaluation" / key)
-        rows |= kept_row(out / "rows" / f"{key}.json", settings, make)
-    return [rows[name] for name in configs]
+        train(jobs.tokenizer(configs[name], train_data, tokenizer), configs[name].ray)
+        train(jobs.dynamics(configs[name], train_data, paths[name], tokenizer=tokenizer / "best"), configs[name].ray)
+    pending = [name for name in chosen if not files[name].exists()]
+    while pending:
+        together = {name: configs[name] for name in pending if scored[name] == scored[pending[0]]}
+        found = score_together(together, paths, test_data, out / "evaluation" / slug(pending[0]))
+        for name in together:
+            kept_row(files[name], settings[name], partial(found.__getitem__, name))
+        pending = [name for name in pending if name not in together]
+    there = [name for name in configs if files[name].exists()]
+    return [kept_row(files[name], settings[name], dict, free=("ray.",)) for name in there]
 
 
-def score_together(configs: Mapping[str, RunConfig], paths: Mapping[str, Path], test_data: Path, out: Path) -> Row:
+def slug(name: str) -> str:
+    """A variant's name as a file's."""
+    return re.sub(r"\W+", "-", name).strip("-")
+
+
+def score_together(
+    configs: Mapping[str, RunConfig], paths: Mapping[str, Path], test_data: Path, out: Path
+) -> dict[str, Row]:
     """Variant → its row, of variants with one tokenizer and one way of decoding."""
     config = next(iter(configs.values()))
     test, device = ReplayDataset(test_data), "cuda" if config.ray.use_gpu else "cpu"
@@ -259,14 +271,13 @@ def main() -> None:
         parser.error(f"{arguments.variants} has no {error.args[0]!r}; needed: base, compared_with and variants")
     except (ValueError, OSError, yaml.YAMLError) as error:
         parser.error(str(error))
-    if arguments.only:
-        if unknown := sorted(set(arguments.only) - set(configs)):
-            parser.error(f"--only {unknown[0]}: must be one of {', '.join(configs)}")
-        configs = {name: config for name, config in configs.items() if name in (reference, *arguments.only)}
+    if arguments.only and (unknown := sorted(set(arguments.only) - set(configs))):
+        parser.error(f"--only {unknown[0]}: must be one of {', '.join(configs)}")
+    chosen = [name for name in configs if not arguments.only or name in (reference, *arguments.only)]
     out = arguments.out.resolve() / f"seed-{arguments.seed}"
     train_data = tuple(parse_data(text) for text in arguments.train)
     with ray_session(next(iter(configs.values())).ray):
-        rows = run_variants(configs, train_data, arguments.test.resolve(), out)
+        rows = run_variants(configs, chosen, train_data, arguments.test.resolve(), out)
     (out / "table.json").write_text(json.dumps(rows, indent=1))
     (out / "table.md").write_text(table(rows))
     draw(rows, out / "curves.png")

@@ -84,6 +84,30 @@ def test_variants_share_what_they_can(ablations: ModuleType) -> None:
     assert ablations.shared_name(tokenizers, tokenizers["no mean frame"]) == "no mean frame"
 
 
+def test_variants_chosen_later_join_those_that_are_there(
+    ablations: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def score(configs: dict[str, RunConfig], paths: dict[str, Path], *_: Path) -> dict[str, dict[str, str]]:
+        made.extend(configs)
+        return {name: {"variant": name, "dynamics": str(paths[name])} for name in configs}
+
+    trained: list[Path] = []
+    monkeypatch.setattr(ablations, "score_together", score)
+    monkeypatch.setattr(ablations, "train", lambda job, ray: trained.append(job.output))
+    configs = variants(ablations)
+    first = ablations.run_variants(configs, ["base", "no TDCE"], (), tmp_path, tmp_path / "out")
+    second = ablations.run_variants(configs, ["base", "no mean frame"], (), tmp_path, tmp_path / "out")
+    assert made == ["base", "no TDCE", "no mean frame"]
+    assert [row["variant"] for row in first] == ["base", "no TDCE"]
+    assert [row["variant"] for row in second] == [name for name in configs if name in made]
+    assert trained[0] == trained[2] == tmp_path / "out" / "tokenizers" / "base"
+    changed = {**configs, "no TDCE": configs["base"]}
+    with pytest.raises(ValueError, match=r"no-TDCE\.json was made with other settings"):
+        ablations.run_variants(changed, ["no TDCE"], (), tmp_path, tmp_path / "out")
+
+
 def test_seeds_are_compared_in_pairs(ablations: ModuleType) -> None:
     def row(variant: str, psnr: float, gain: float | None = None) -> dict[str, Any]:
         scores = {"psnr": psnr, "curves": {"psnr": [9.0, 9.0, 9.0, psnr - 1], "delta_psnr": [0.0, 0.0, 0.0, psnr / 10]}}
