@@ -53,6 +53,23 @@ USED = (
         name="_internal",
         why="it allows a version: without one, Serve takes each run for new code and replaces the replicas",
     ),
+    Internal(
+        owner="ray.train.v2.api.data_parallel_trainer.DataParallelTrainer",
+        name="_create_default_callbacks",
+        why="some of them start processes that would do nothing, and a start is most of a short training",
+        user="genie_ray/training/train.py",
+    ),
+    Internal(
+        owner="ray.train.v2._internal.callbacks",
+        name="DatasetsCallback",
+        why="one of these: it hands out Ray Data's datasets, while ours are read by the workers",
+    ),
+    Internal(
+        owner="ray.train.v2._internal.callbacks.placement_group_callback",
+        name="PlacementGroupCleanerCallback",
+        why="the other: it frees a cluster from what a killed training held, and a local Ray ends with its driver",
+    ),
+    Internal(owner="ray._private.worker", name="_global_node", why="it tells whether Ray is local"),
     Internal(owner=RUNNER_GROUP, name="_worker_manager", why="only it has the handles of the remote runners"),
     Internal(owner=ACTOR_MANAGER, name="actors", why="the handle of a hung runner, to kill it"),
     Internal(owner=ACTOR_MANAGER, name="set_actor_state", why="RLlib learns that an evaluation runner was killed"),
@@ -119,6 +136,18 @@ def start_local_ray(**arguments: Any) -> None:
 
     ray_constants.ENABLE_RAY_CLUSTER = False  # as it is on macOS anyway
     ray.init(address="local", **arguments, _node_ip_address="127.0.0.1", _system_config={"worker_niceness": 0})
+
+
+def needed_callbacks(callbacks: list[Any]) -> list[Any]:
+    """Of Ray Train's default callbacks, those whose processes have something to do."""
+    from ray._private import worker
+    from ray.train.v2._internal.callbacks import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+    idle: tuple[type, ...] = (DatasetsCallback,)
+    if worker._global_node is not None and worker._global_node.head:
+        idle += (PlacementGroupCleanerCallback,)
+    return [callback for callback in callbacks if not isinstance(callback, idle)]
 
 
 def serve_runs() -> bool:

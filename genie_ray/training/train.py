@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 from genie_ray.base.errors import cause_of
 from genie_ray.base.progress import follow_metrics
@@ -20,6 +21,7 @@ from genie_ray.training import jobs
 from genie_ray.training.config import RecipeConfig, check_batch_size
 from genie_ray.training.job import TrainingJob, begin, read_identity
 from genie_ray.training.tasks import TASKS
+from policies.ray_internals import needed_callbacks
 
 
 def train(job: TrainingJob, ray_config: RayConfig) -> Path:
@@ -59,7 +61,13 @@ def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
 
     from genie_ray.training.loop import train_loop
 
-    trainer = TorchTrainer(
+    class Trainer(TorchTrainer):
+        """Starts two processes fewer (`needed_callbacks`)."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            return needed_callbacks(super()._create_default_callbacks())
+
+    trainer = Trainer(
         train_loop,
         train_loop_config={"job": job, "identity": read_identity(job.output), "ray": ray_config},
         scaling_config=ScalingConfig(
