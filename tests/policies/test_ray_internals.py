@@ -7,14 +7,16 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 from packaging.requirements import Requirement
 from packaging.version import Version
+from ray.train.torch import TorchTrainer
 
-from policies.ray_internals import HERE, USED, Internal
+from policies.ray_internals import HERE, USED, Internal, needed_callbacks
 
 ROOT = Path(__file__).parents[2]
 OURS = {
@@ -119,6 +121,19 @@ def test_what_is_gone_is_named(owner: str, name: str) -> None:
     message = f"Ray {ray.__version__} no longer has {owner} with {name}: see policies/ray_internals.py"
     with pytest.raises(pytest.fail.Exception, match=re.escape(message)):
         require(Internal(owner=owner, name=name, why="a test"))
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_trainings_start_no_idle_process_and_a_cluster_keeps_its_cleaner(
+    local: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "1")
+    default = TorchTrainer(lambda: None)._create_default_callbacks()
+    monkeypatch.setattr("ray._private.worker._global_node", SimpleNamespace(head=local))
+    kept = {type(callback).__name__ for callback in needed_callbacks(default)}
+    gone = {type(callback).__name__ for callback in default} - kept
+    assert gone == {"DatasetsCallback"} | ({"PlacementGroupCleanerCallback"} if local else set())
+    assert kept
 
 
 def names_in(source: str) -> Iterator[str]:
