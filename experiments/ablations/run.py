@@ -94,6 +94,12 @@ def run_variants(
     paths = {name: out / "dynamics" / shared_name(models, models[name]) for name in configs}
     settings = {name: to_dict(config) for name, config in configs.items()}
     files = {name: out / "rows" / f"{slug(name)}.json" for name in configs}
+
+    def stored() -> list[Row]:
+        there = [name for name in configs if files[name].exists()]
+        return [kept_row(files[name], settings[name], dict, free=("ray.",)) for name in there]
+
+    stored()  # which refuses rows of other settings, before anything is trained
     for name in chosen:
         tokenizer = out / "tokenizers" / shared_name(tokenizers, tokenizers[name])
         train(jobs.tokenizer(configs[name], train_data, tokenizer), configs[name].ray)
@@ -105,8 +111,7 @@ def run_variants(
         for name in together:
             kept_row(files[name], settings[name], partial(found.__getitem__, name))
         pending = [name for name in pending if name not in together]
-    there = [name for name in configs if files[name].exists()]
-    return [kept_row(files[name], settings[name], dict, free=("ray.",)) for name in there]
+    return stored()
 
 
 def slug(name: str) -> str:
