@@ -101,7 +101,7 @@ USED = (
         owner=RUNNER,
         name="_needs_initial_reset",
         why="each evaluation resets its environments with the same seed",
-        user="policies/autoexplore/env_runner.py",
+        user="policies/judged/env_runner.py",
     ),
     Internal(
         owner=REPLAY,
@@ -115,7 +115,7 @@ USED = (
         owner=LEARNER,
         name="_device",
         why="on a CPU, the learner keeps freed memory and has its own number of threads",
-        user="policies/autoexplore/learner.py",
+        user="policies/cpu.py",
     ),
     Internal(
         owner=LEARNER,

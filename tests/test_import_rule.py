@@ -149,8 +149,8 @@ def test_rooms_are_small() -> None:
     [
         ("import world_model.checkpoint, world_model.genie", ["ray", "genie_ray", "policies"]),
         (
-            "import policies.autoexplore.config, policies.baselines.config, policies.checks, policies.ray_internals, "
-            "policies.rewards",
+            "import policies.autoexplore.config, policies.baselines.config, policies.ppo.config, policies.checks, "
+            "policies.ray_internals, policies.rewards",
             ["ray", "torch", "gymnasium"],
         ),
         ("import genie_ray", ["ray", "torch", "stable_retro"]),

@@ -192,7 +192,7 @@ def play(checkpoint: Path, config: RewardConfig, arguments: argparse.Namespace) 
 
     from policies.autoexplore.algorithm import AutoExploreConfig
     from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreModuleConfig
-    from policies.autoexplore.env_runner import CuriosityEnvRunner
+    from policies.judged.env_runner import CuriosityEnvRunner
 
     env = EnvConfig(frame_size=describe_checkpoint(checkpoint)["frame_size"])
     names = action_names(env.action_set)

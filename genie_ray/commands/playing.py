@@ -105,7 +105,7 @@ def explore(
         assert reward_service is not None
         explorers.check_room(settings, replicas=0)
         names = action_names(settings.env.action_set)
-        ask = settings.exploration.learning.old_rewards == "ask"
+        ask = settings.exploration.algorithm == "vtrace" and settings.exploration.learning.old_rewards == "ask"
         rewards = find_service(reward_service, frame_size=settings.env.frame_size, action_names=names, asked_again=ask)
         for name, played in settings.exploration.agents(games).items():
             typer.echo(exploration.explore(output / name, played, rewards, settings))

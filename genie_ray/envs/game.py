@@ -1,11 +1,15 @@
 """The environment of any game by its id, and its registration with RLlib."""
 
+from collections.abc import Mapping
 from typing import Any
+
+import gymnasium as gym
 
 from genie_ray.envs.coinrun import CoinRunEnv
 from genie_ray.envs.config import EnvConfig
 from genie_ray.envs.retro import RetroEnv
 from genie_ray.games.roms import COINRUN
+from policies.play.held import HeldEnv
 
 RLLIB_NAME = "genie_ray/RetroEnv"
 
@@ -24,7 +28,8 @@ def make_game(game: str, config: EnvConfig | None = None, *, native_frame_every:
 def register_rllib_env() -> str:
     """Register the games with RLlib; returns the name for `AlgorithmConfig.environment`.
 
-    Its `env_config` is `{"game": <id>, "env": EnvConfig}`, and `"native_frame_every"` if that is not 0.
+    Its `env_config` is `{"game": <id>, "env": EnvConfig}`; and, where wanted, `"native_frame_every"`, `"hold"` and
+    `"record"` (`policies.play.held.HeldEnv`).
     """
     from ray.tune import register_env
 
@@ -32,5 +37,13 @@ def register_rllib_env() -> str:
     return RLLIB_NAME
 
 
-def _make_from_env_config(env_config: dict[str, Any]) -> RetroEnv | CoinRunEnv:
-    return make_game(env_config["game"], env_config["env"], native_frame_every=env_config.get("native_frame_every", 0))
+def _make_from_env_config(env_config: dict[str, Any]) -> gym.Env:
+    game = make_game(env_config["game"], env_config["env"], native_frame_every=env_config.get("native_frame_every", 0))
+    return held(game, env_config)
+
+
+def held(game: gym.Env, env_config: Mapping[str, Any]) -> gym.Env:
+    """The game with held actions, if `"hold"` is given."""
+    if "hold" not in env_config:
+        return game
+    return HeldEnv(game, env_config["hold"], record=env_config.get("record", False))

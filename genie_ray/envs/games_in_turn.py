@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genie_ray.envs.config import EnvConfig
-from genie_ray.envs.game import make_game
+from genie_ray.envs.game import held, make_game
 
 RLLIB_NAME = "genie_ray/GamesInTurn"
 VECTORIZE_MODE = "vector_entry_point"
@@ -70,7 +70,8 @@ class GamesInTurn(gym.Env[NDArray[np.uint8], np.int64]):
 def register_rllib_games() -> str:
     """Register games in turn with RLlib; returns the name for `AlgorithmConfig.environment`.
 
-    Its `env_config` is `{"games": [<id>, …], "env": EnvConfig}`; the environments must be made by VECTORIZE_MODE.
+    Its `env_config` is `{"games": [<id>, …], "env": EnvConfig}` with what `envs.game.held` takes; the environments must
+    be made by VECTORIZE_MODE.
     """
     from ray.tune import register_env
 
@@ -82,7 +83,10 @@ def _make_from_env_config(env_config: dict[str, Any]) -> gym.Env | gym.vector.Ve
     games, config = env_config["games"], env_config["env"]
     environments = env_config.get("num_envs")
     if environments is None:
-        return GamesInTurn(games, config)
-    return gym.vector.AsyncVectorEnv(
-        [partial(GamesInTurn, games, config, number=i, environments=environments) for i in range(environments)]
-    )
+        return held(GamesInTurn(games, config), env_config)
+    return gym.vector.AsyncVectorEnv([partial(_make_one, env_config, i, environments) for i in range(environments)])
+
+
+def _make_one(env_config: dict[str, Any], number: int, environments: int) -> gym.Env:
+    games, config = env_config["games"], env_config["env"]
+    return held(GamesInTurn(games, config, number=number, environments=environments), env_config)

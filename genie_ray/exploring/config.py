@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from genie_ray.base.session import RayConfig
 from genie_ray.envs.config import EnvConfig
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.training.config import TrainingConfig
 from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreModuleConfig
+from policies.ppo.config import ExplorerPPOSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +42,11 @@ class ExplorationConfig:
     checkpoint_every: int = 20  # epochs
     num_env_runners: int = 1  # rollout workers, each with learning.num_envs emulators
     shared: bool = False  # one explorer for all games instead of one per game; ours
-    network: AutoExploreModuleConfig = field(default_factory=AutoExploreModuleConfig)
-    learning: AutoExploreLearningConfig = field(default_factory=AutoExploreLearningConfig)
+    # PPO on the newest play with held actions (ours), or the published V-trace on replayed sequences.
+    algorithm: Literal["ppo", "vtrace"] = "ppo"
+    ppo: ExplorerPPOSettings = field(default_factory=ExplorerPPOSettings)
+    network: AutoExploreModuleConfig = field(default_factory=AutoExploreModuleConfig)  # of "vtrace"
+    learning: AutoExploreLearningConfig = field(default_factory=AutoExploreLearningConfig)  # of "vtrace"
     rounds: RoundsConfig = field(default_factory=RoundsConfig)
 
     def __post_init__(self) -> None:
@@ -53,13 +58,27 @@ class ExplorationConfig:
                 f"rounds.every = {self.rounds.every}: must be at most half of epochs = {self.epochs}, so that each "
                 "round's world model can judge for a whole round"
             )
-        learning = self.learning
-        between = self.rounds.every * self.num_env_runners * learning.num_envs * learning.steps_per_epoch
-        if between > learning.replay_capacity:
-            raise ValueError(
-                f"rounds.every = {self.rounds.every}: {between} steps between rounds must be at most "
-                f"learning.replay_capacity = {learning.replay_capacity}, or some would be dropped unused"
-            )
+        unread = ("network", "learning") if self.algorithm == "ppo" else ("ppo",)
+        for name in unread:
+            if getattr(self, name) != type(getattr(self, name))():
+                raise ValueError(f"{name} is set, but algorithm = {self.algorithm!r} does not read it")
+
+    @property
+    def num_envs(self) -> int:
+        """Environments per rollout worker."""
+        return self.ppo.num_envs if self.algorithm == "ppo" else self.learning.num_envs
+
+    @property
+    def epoch_steps(self) -> int:
+        """Environment steps of an epoch, over all environments; fewer where an episode ends while an action is held."""
+        ppo, learning = self.ppo, self.learning
+        each = ppo.fragment_length * ppo.hold if self.algorithm == "ppo" else learning.steps_per_epoch
+        return self.num_env_runners * self.num_envs * each
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the policy with the best evaluation is the result, not the last one."""
+        return self.algorithm == "vtrace" or self.ppo.keep == "return"
 
     def agents(self, games: Sequence[str]) -> dict[str, list[str]]:
         """The agents' directories, each with the games it plays."""
@@ -91,6 +110,8 @@ class ExplorersConfig:
                 "reward.kind = 'learning_progress' rewards what is learned in rounds: exploration.rounds.every = 0, "
                 "must be at least 1"
             )
+        if exploration.algorithm == "ppo":
+            return
         try:
             exploration.learning.check_capacity(
                 num_env_runners=exploration.num_env_runners, episode_steps=self.env.max_episode_steps

@@ -1,4 +1,7 @@
-"""AutoExplore on games: an agent that goes where the world model is uncertain (paper, sections 4 and A.3)."""
+"""Exploring games: an agent that goes where the world model is uncertain (paper, sections 4 and A.3).
+
+It learns by PPO with held actions (ours), or by V-trace on replayed sequences (AutoExplore as published).
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,19 @@ from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
 from genie_ray.exploring.config import ExplorersConfig
 from genie_ray.exploring.rounds import Rounds
 from genie_ray.games.actions import action_names
-from genie_ray.playing.agents import Companion, Line, agent_iterations
+from genie_ray.playing.agents import Companion, Line, agent_iterations, saved_iteration
 from policies.rewards import RewardClientFactory
 
 if TYPE_CHECKING:
     from genie_ray.rewards.config import RewardConfig
+
+
+LEARNED = (
+    "entropy", "uniform_kl", "prior_kl", "state_information", "kl_of_epoch", "explained_variance", "value_loss",
+    "policy_loss", "value", "rho", "rho_clipped_share", "rho_log_spread",
+)  # fmt: skip
+"""What a learner logs of itself."""
+RLLIBS = {"vf_loss": "value_loss"}  # RLlib's own name → ours
 
 
 def explore(
@@ -51,27 +62,33 @@ def exploration_epochs(
 ) -> Generator[Line, None, None]:
     """As `explore`, but yields what each epoch logs and can be stopped early (`playing.agents.agent_iterations`)."""
     from genie_ray.exploring.log import ExplorationLog
+    from genie_ray.exploring.recorder import PlayRecorder
     from genie_ray.rewards.memory import RewardMemory
     from genie_ray.rewards.service import RewardService
 
     config, rounds = run.exploration, None
+    recorder = PlayRecorder(output, run, game=games[0])
     if config.rounds.every:
         if world_model is None or not isinstance(rewards, RewardService):
             raise ValueError("rounds train the world model behind the rewards: give that, not a running service")
-        rounds = Rounds(output, run, world_model, rewards, game=games[0])
+        rounds = Rounds(output, run, world_model, rewards, play=recorder.dataset)
     reward = rewards.config if isinstance(rewards, RewardService) else None
     settings = settings_of(games, run, reward, world_model)
     check_unchanged(output, settings)
     keep_settings(output, settings)
-    companions: list[Companion] = [ExplorationLog(output, games[0], rewards, action_names(run.env.action_set))]
+    names = action_names(run.env.action_set)
+    log = ExplorationLog(output, games[0], rewards, names, keeps_best=config.keeps_best)
+    companions: list[Companion] = [log, recorder]
     if reward is not None and reward.remembers:
         assert isinstance(rewards, RewardService)
         companions.append(RewardMemory(rewards))
     if rounds is not None:
         companions.append(rounds)
     try:
-        if rounds is not None and not (output / "module").exists():
-            rounds.begin()
+        if not (output / "module").exists():
+            recorder.forget_after(saved_iteration(output))
+            if rounds is not None:
+                rounds.begin()
         yield from agent_iterations(
             algorithm_config(games, rewards, run),
             output,
@@ -96,25 +113,28 @@ def algorithm_config(games: Sequence[str], rewards: RewardClientFactory, run: Ex
     from genie_ray.envs import games_in_turn
     from genie_ray.envs.game import register_rllib_env
     from policies.autoexplore.algorithm import AutoExploreConfig
+    from policies.ppo.algorithm import ExplorerPPOConfig
 
-    config, algorithm = run.exploration, AutoExploreConfig()
-    if len(games) == 1:
-        algorithm.environment(register_rllib_env(), env_config={"game": games[0], "env": run.env})
+    config, algorithm, env_config = run.exploration, AutoExploreConfig(), dict[str, Any](env=run.env)
+    if config.algorithm == "ppo":
+        algorithm = ExplorerPPOConfig().training(settings=config.ppo)
+        env_config |= {"hold": config.ppo.hold, "record": True}
     else:
-        name = games_in_turn.register_rllib_games()
-        algorithm.environment(name, env_config={"games": list(games), "env": run.env})
+        algorithm.training(learning=config.learning, network=config.network)
+    if len(games) == 1:
+        algorithm.environment(register_rllib_env(), env_config={"game": games[0], **env_config})
+    else:
+        algorithm.environment(games_in_turn.register_rllib_games(), env_config={"games": list(games), **env_config})
         algorithm.env_runners(gym_env_vectorize_mode=games_in_turn.VECTORIZE_MODE)
     evaluation = AlgorithmConfig.overrides(
         num_cpus_per_env_runner=0,  # it is short and rare
-        num_envs_per_env_runner=max(config.learning.num_envs, len(games)),  # at least one episode of each game
+        num_envs_per_env_runner=max(config.num_envs, len(games)),  # at least one episode of each game
     )
     return (
         algorithm.env_runners(num_env_runners=config.num_env_runners)
         .evaluation(evaluation_num_env_runners=1, evaluation_config=evaluation)
         .learners(num_gpus_per_learner=int(run.ray.use_gpu))
         .training(
-            learning=config.learning,
-            network=config.network,
             reward_client_factory=rewards,
             learner_threads=run.ray.torch_threads(2),  # leaves half of the cores to emulators and reward model
         )
@@ -145,7 +165,6 @@ def _figures(result: Mapping[str, Any]) -> dict[str, float]:
     figures = {key: float(value) for key, value in explored.items()}
     figures["game_return"] = float(runners.get("episode_return_mean", float("nan")))
     figures |= {key: float(runners.get(key, 0)) for key in ("fragments_dropped", "reward_wait_s")}
-    learned = ("entropy", "prior_kl", "kl_of_epoch", "value_loss", "policy_loss", "value")
-    ratios = ("rho", "rho_clipped_share", "rho_log_spread")
-    figures |= {key: float(learner[key]) for key in (*learned, *ratios) if key in learner}
+    figures |= {key: float(learner[key]) for key in LEARNED if key in learner}
+    figures |= {name: float(learner[key]) for key, name in RLLIBS.items() if key in learner}
     return figures

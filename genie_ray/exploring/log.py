@@ -25,11 +25,10 @@ from genie_ray.replay.coverage import cells
 from policies.rewards import RewardClientFactory, RewardUnavailableError
 
 if TYPE_CHECKING:
-    from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-
     from genie_ray.base.metrics_log import MetricsLog
-    from policies.autoexplore.algorithm import AutoExplore
-    from policies.autoexplore.env_runner import JudgedFragment
+    from policies.judged.algorithm import JudgedAlgorithm
+    from policies.judged.env_runner import JudgedFragment
+    from policies.play.recorded import RecordedPlay
 
 # Variables in Stable-Retro's integrations that give the player's position; few games have any of them.
 PLACES = ("x", "y", "screen", "screen_x", "screen_y", "room", "level", "levello", "levelhi", "zone", "act", "stage")
@@ -38,16 +37,26 @@ QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
 
 
 class ExplorationLog:
-    """Companion of an exploration's training (`playing.agents.Companion`): figures, pictures and the best policy.
+    """Companion of an exploration's training (`playing.agents.Companion`): figures, pictures, maybe the best policy.
 
     Args:
         output: directory of the training.
         game: of fragments that do not name their game.
         rewards: makes a client that answers with maps of where in a frame the reward comes from.
         action_names: of the environments, in order.
+        keeps_best: whether the policy with the best evaluation is kept; else the last one is.
     """
 
-    def __init__(self, output: Path, game: str, rewards: RewardClientFactory, action_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        output: Path,
+        game: str,
+        rewards: RewardClientFactory,
+        action_names: Sequence[str],
+        *,
+        keeps_best: bool = True,
+    ) -> None:
+        self._keeps_best = keeps_best
         self._output, self._game, self._rewards, self._action_names = output, game, rewards, action_names
         self._cells: dict[str, set[int]] = defaultdict(set)
         self._places: dict[str, set[tuple[int, ...]]] = defaultdict(set)
@@ -55,10 +64,10 @@ class ExplorationLog:
         self._warned = False
         self._evaluated: JudgedFragment | None = None
 
-    def after_iteration(self, algorithm: AutoExplore, epoch: int, log: MetricsLog) -> dict[str, float]:
+    def after_iteration(self, algorithm: JudgedAlgorithm, epoch: int, log: MetricsLog) -> dict[str, float]:
         """An epoch's figures, including those of its evaluation, if any."""
         figures = self._coverage(algorithm)
-        rewards = np.concatenate([episode.get_rewards() for _, episode, _ in self._episodes(algorithm.arrived)])
+        rewards = np.concatenate([play.rewards for _, play in self._plays(algorithm.arrived)])
         known = rewards[~np.isnan(rewards)]
         if known.size:
             figures |= {f"reward_{name}": float(np.quantile(known, q)) for name, q in QUANTILES.items()}
@@ -76,8 +85,9 @@ class ExplorationLog:
                 )
         if algorithm.evaluation_error:
             _warn(
-                f"epoch {epoch}: the evaluation failed ({algorithm.evaluation_error}); this policy cannot become the "
-                "best one, and without any evaluation the last one is the result"
+                f"epoch {epoch}: the evaluation failed ({algorithm.evaluation_error})"
+                + "; this policy cannot become the best one, and without any evaluation the last one is the result"
+                * self._keeps_best
             )
             algorithm.evaluation_error = ""
         if algorithm.evaluated is not self._evaluated:
@@ -85,13 +95,13 @@ class ExplorationLog:
             figures |= self._evaluation(algorithm, epoch)
         return figures
 
-    def _coverage(self, algorithm: AutoExplore) -> dict[str, float]:
+    def _coverage(self, algorithm: JudgedAlgorithm) -> dict[str, float]:
         """Counts of cells and places: in total, in this epoch, and new in it."""
         steps, of_epoch, new = 0, defaultdict(set), 0
-        for game, episode, infos in self._episodes(algorithm.arrived):
-            steps += len(episode)
-            of_epoch[game].update(cells(np.asarray(episode.get_observations()[1:])).tolist())
-            self._places[game].update(place for info in infos if (place := place_of(info)))
+        for game, play in self._plays(algorithm.arrived):
+            steps += len(play)
+            of_epoch[game].update(cells(play.frames[1:]).tolist())
+            self._places[game].update(place for info in play.infos if (place := place_of(info)))
         for game, found in of_epoch.items():
             new += len(found - self._cells[game])
             self._cells[game] |= found
@@ -106,28 +116,26 @@ class ExplorationLog:
             figures |= {f"cells/{game}": float(len(found)) for game, found in self._cells.items()}
         return figures
 
-    def _evaluation(self, algorithm: AutoExplore, epoch: int) -> dict[str, float]:
+    def _evaluation(self, algorithm: JudgedAlgorithm, epoch: int) -> dict[str, float]:
         played = algorithm.evaluated
         assert played is not None
-        rewards = np.concatenate([episode.get_rewards() for episode in played.episodes])
+        rewards = np.concatenate([play.rewards for play in played.recorded])
         score = float(np.nan if np.isnan(rewards).all() else np.nanmean(rewards))
-        found = {cell for episode in played.episodes for cell in cells(np.asarray(episode.get_observations())).tolist()}
-        keep_best(algorithm, self._output, score=score, judge=played.version, iteration=epoch)
+        found = {cell for play in played.recorded for cell in cells(play.frames).tolist()}
+        if self._keeps_best:
+            keep_best(algorithm, self._output, score=score, judge=played.version, iteration=epoch)
         try:
             write_pictures(
-                self._output / "pictures" / f"epoch-{epoch:06d}", played.episodes, self._rewards(), self._action_names
+                self._output / "pictures" / f"epoch-{epoch:06d}", played.recorded, self._rewards(), self._action_names
             )
         except RewardUnavailableError as error:
             _warn(f"epoch {epoch}: no pictures of the evaluation: {one_line(error)}")
         return {"evaluation_return_per_step": score, "evaluation_cells_per_step": len(found) / played.steps}
 
-    def _episodes(
-        self, fragments: list[JudgedFragment]
-    ) -> Iterator[tuple[str, SingleAgentEpisode, list[dict[str, Any]]]]:
-        """The pieces of episodes, with their games and the emulator's variables."""
-        for fragment in fragments:
-            for episode, infos in zip(fragment.episodes, fragment.infos, strict=True):
-                yield infos[0].get("game", self._game), episode, infos
+    def _plays(self, fragments: list[JudgedFragment]) -> Iterator[tuple[str, RecordedPlay]]:
+        """The pieces of episodes, with their games."""
+        for play in (play for fragment in fragments for play in fragment.recorded):
+            yield play.infos[0].get("game", self._game), play
 
     def get_state(self) -> dict[str, Any]:
         return {

@@ -21,7 +21,7 @@ from genie_ray.base.figures import StripRow, heat_maps, labelled_clip, labelled_
 from policies.rewards import WINDOW_ACTIONS, RewardClient
 
 if TYPE_CHECKING:
-    from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+    from policies.play.recorded import RecordedPlay
 
 TOP_WINDOWS = 4
 APART = 2 * WINDOW_ACTIONS  # steps between top windows of one episode; else all would show the same moment
@@ -42,21 +42,20 @@ def top_windows(rewards: list[NDArray[np.float32]], count: int = TOP_WINDOWS) ->
 
 
 def write_pictures(
-    directory: Path, episodes: list[SingleAgentEpisode], client: RewardClient, action_names: Sequence[str]
+    directory: Path, plays: list[RecordedPlay], client: RewardClient, action_names: Sequence[str]
 ) -> None:
-    """Writes the pictures of an evaluation's episodes, which carry their rewards.
+    """Writes the pictures of an evaluation's play.
 
     Raises:
         RewardUnavailableError: no answer to the request for maps.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    rewards = [np.asarray(episode.get_rewards(), np.float32) for episode in episodes]
-    shown = max(range(len(episodes)), key=lambda e: _mean(rewards[e]))
+    rewards = [play.rewards for play in plays]
+    shown = max(range(len(plays)), key=lambda e: _mean(rewards[e]))
     chosen = top_windows(rewards)
-    frames = [np.asarray(episodes[e].get_observations()) for e, _ in chosen] + [
-        np.asarray(episodes[shown].get_observations())
-    ]
-    actions = [np.asarray(episodes[e].get_actions(), np.int64) for e in [*(e for e, _ in chosen), shown]]
+    asked_of = [*(e for e, _ in chosen), shown]
+    frames = [plays[e].frames for e in asked_of]
+    actions = [plays[e].actions.astype(np.int64) for e in asked_of]
     windows = [(f[t - 3 : t + 2], a[t - 3 : t + 1]) for f, a, (_, t) in zip(frames, actions, chosen, strict=False)]
     asked = [*windows, (frames[-1], actions[-1])]
     maps = (

@@ -152,6 +152,12 @@ def saved_companions(output: Path) -> list[dict[str, Any]]:
     return [] if state is None else pickle.loads((state / COMPANIONS_FILE).read_bytes())
 
 
+def saved_iteration(output: Path) -> int:
+    """The iteration that an unfinished training resumes from; 0 if it has no saved state."""
+    state = latest(output, "state")
+    return 0 if state is None else int(state.name.removeprefix("state-"))
+
+
 def latest(output: Path, kind: str) -> Path | None:
     """The latest saved "best" or "state" of a training."""
     return max(output.glob(f"{kind}-*"), default=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from policies.baselines.config import PPOSettings
+from policies.ppo.config import PPOSettings
 
 
 @dataclass(frozen=True, kw_only=True)

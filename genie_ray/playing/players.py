@@ -23,12 +23,12 @@ def train_player(output: Path, game: str, config: PlayerConfig, env: EnvConfig, 
         ValueError: the output was started with other settings.
     """
     from genie_ray.envs.game import register_rllib_env
-    from policies.baselines.ppo import ppo_config
+    from policies.ppo.test_agents import ppo_config
 
     settings = {"game": game, "seed": seed, "env": to_dict(env), "player": to_dict(config)}
     check_unchanged(output, settings, what="a test agent")
     keep_settings(output, settings)
-    algorithm = ppo_config(register_rllib_env(), {"game": game, "env": env}, config.ppo)
+    algorithm = ppo_config(register_rllib_env(), {"game": game, "env": env, "hold": config.ppo.hold}, config.ppo)
     algorithm = algorithm.env_runners(num_env_runners=1).debugging(seed=seed, log_level="ERROR")
     return train_agent(
         algorithm,

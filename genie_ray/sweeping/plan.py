@@ -37,8 +37,7 @@ class Trial:
     @property
     def steps_per_epoch(self) -> int:
         """Environment steps of an epoch, over all environments."""
-        exploration = self.run.exploration
-        return exploration.num_env_runners * exploration.learning.num_envs * exploration.learning.steps_per_epoch
+        return self.run.exploration.epoch_steps
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:

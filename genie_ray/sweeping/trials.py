@@ -84,7 +84,7 @@ def trials_at_once(config: SweepConfig, trials: Sequence[Trial]) -> int:
         )
     console.print(
         f"trials left: {len(trials)}, {at_once} at once; each needs {wanted}: itself and its learner, rollout workers "
-        f"({runners}, each with {trials[0].run.exploration.learning.num_envs} emulators), its reward service",
+        f"({runners}, each with {trials[0].run.exploration.num_envs} emulators), its reward service",
         soft_wrap=True,
     )
     return at_once

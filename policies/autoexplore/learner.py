@@ -11,7 +11,7 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor
 
 from policies.autoexplore.losses import LossTerms, VTrace, actor_critic_terms, kl_divergence, masked_mean, vtrace
-from policies.memory import keep_freed_memory
+from policies.cpu import prepare_learner
 from policies.replay import LEARNED
 
 
@@ -20,10 +20,7 @@ class AutoExploreLearner(TorchLearner):
 
     def build(self) -> None:
         super().build()
-        if self._device.type == "cpu":
-            keep_freed_memory()
-            if self.config.learner_threads:
-                torch.set_num_threads(self.config.learner_threads)
+        prepare_learner(self)
         self._earlier_weights: dict[str, Tensor] | None = None  # from one epoch ago
 
     def compute_loss_for_module(

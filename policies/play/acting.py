@@ -3,6 +3,7 @@
 Axis letters: B = 1 game, H W C frame.
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,14 +18,21 @@ Act = Callable[[NDArray[np.uint8]], tuple[int, float]]
 
 
 def learned(module: RLModule) -> Act:
-    """Acts with a trained policy over one episode, from its initial state."""
+    """Acts with a trained policy over one episode, from its initial state.
+
+    A policy may decide only every `module.hold` steps, and see the last `module.shown_frames` frames
+    (`policies.play.held`). In between, its action is certain.
+    """
+    hold, shown = getattr(module, "hold", 1), getattr(module, "shown_frames", 1)
     state = {key: torch.as_tensor(value)[None] for key, value in module.get_initial_state().items()}
     recurrent = bool(state)
+    frames: deque[NDArray[np.uint8]] = deque(maxlen=shown)
+    step, held = 0, 0
 
     @torch.no_grad()
-    def act(frame: NDArray[np.uint8]) -> tuple[int, float]:
+    def decide() -> tuple[int, float]:
         nonlocal state
-        frames_BHWC = torch.from_numpy(frame)[None]
+        frames_BHWC = torch.from_numpy(np.concatenate(frames, axis=-1))[None]
         batch: dict[str, Any] = {Columns.OBS: frames_BHWC}
         if recurrent:
             batch = {Columns.OBS: frames_BHWC[:, None], Columns.STATE_IN: state}
@@ -35,5 +43,14 @@ def learned(module: RLModule) -> Act:
         distribution = module.get_exploration_action_dist_cls().from_logits(output[Columns.ACTION_DIST_INPUTS])
         action = distribution.sample()
         return int(action), float(distribution.logp(action))
+
+    def act(frame: NDArray[np.uint8]) -> tuple[int, float]:
+        nonlocal step, held
+        frames.extend([frame] * (1 if frames else shown))
+        log_prob = 0.0
+        if step % hold == 0:
+            held, log_prob = decide()
+        step += 1
+        return held, log_prob
 
     return act

@@ -58,19 +58,43 @@ class FragmentSource:
             return [self._play_here(env_steps)]
         self._ask_the_idle(env_steps)
         while True:
-            ready = self._runners.fetch_ready_async_reqs(tags=TAG, timeout_seconds=POLL_S)
-            for runner, fragment in ready:
-                self._idle.add(runner)
-                del self._asked_at[runner]
-                if fragment.episodes:  # a first fragment has none and proves nothing: its runner may always die next
-                    self._deaths_in_a_row = 0
-            self._end_the_stuck()
-            self._bring_back_the_dead()
+            fragments = self._arrivals()
             self._ask_the_idle(env_steps)
-            if ready:
-                return [fragment for _, fragment in ready]
-            if not self._asked_at:  # all runners are dead: the call above did not wait
-                time.sleep(POLL_S)
+            if fragments:
+                return fragments
+
+    def gather(self, env_steps: int) -> list[PlayedFragment]:
+        """One fragment of each runner, all by the newest weights; a runner that dies meanwhile misses its turn.
+
+        Args:
+            env_steps: steps of all environments so far.
+
+        Raises:
+            RuntimeError: the runners keep dying.
+        """
+        if not self._runners.num_remote_env_runners():
+            return [self._play_here(env_steps)]
+        fragments: list[PlayedFragment] = []
+        self._ask_the_idle(env_steps)
+        while self._asked_at or not fragments:
+            fragments += self._arrivals()
+            if not self._asked_at and not fragments:
+                self._ask_the_idle(env_steps)
+        return fragments
+
+    def _arrivals(self) -> list[PlayedFragment]:
+        """Waits briefly for fragments; brings dead runners back. Runners that are done become idle."""
+        ready = self._runners.fetch_ready_async_reqs(tags=TAG, timeout_seconds=POLL_S)
+        for runner, fragment in ready:
+            self._idle.add(runner)
+            del self._asked_at[runner]
+            if fragment.episodes:  # a first fragment has none and proves nothing: its runner may always die next
+                self._deaths_in_a_row = 0
+        self._end_the_stuck()
+        self._bring_back_the_dead()
+        if not ready and not self._asked_at:  # all runners are dead: the call above did not wait
+            time.sleep(POLL_S)
+        return [fragment for _, fragment in ready]
 
     def _play_here(self, env_steps: int) -> PlayedFragment:
         weights = self._newest_weights()

@@ -18,6 +18,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from policies.errors import last_line
+from policies.play.recorded import RecordedPlay
 
 logger = logging.getLogger(__name__)
 MAX_STARTS = 3  # attempts to start the environments
@@ -32,14 +33,14 @@ class PlayedFragment:
     """What a runner returns: pieces of episodes, none if nothing is ready yet."""
 
     episodes: list[SingleAgentEpisode] = field(default_factory=list)
-    infos: list[list[dict[str, Any]]] = field(default_factory=list)  # of each episode's frames; not for the learner
+    recorded: list[RecordedPlay] = field(default_factory=list)  # the same play step by step, to be stored and logged
     metrics: dict[str, Any] = field(default_factory=dict)  # RLlib's, of the runner
     error: str = ""  # why no more will come; had the runner raised, RLlib would silently restart it, forever
 
     @property
     def steps(self) -> int:
         """Environment steps."""
-        return sum(map(len, self.episodes))
+        return sum(map(len, self.recorded))
 
 
 class FragmentEnvRunner(SingleAgentEnvRunner, abc.ABC):

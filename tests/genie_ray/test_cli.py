@@ -150,9 +150,12 @@ def test_wrong_reward_settings_are_told(
     assert "reward.kind = 'fear': input should be 'entropy'" in refuse("explore", "out", *smoke, "reward.kind=fear")
     backwards = ["exploration.network.epsilon_start=0.1", "exploration.network.epsilon_end=0.2"]
     assert "epsilon_end is 0.2" in refuse("explore", "out", *smoke, *backwards)
-    ask = "exploration.learning.old_rewards=ask"
-    assert "must see it only once" in refuse("explore", "out", *smoke, ask, "reward.kind=rf")
-    assert "must see it only once" in refuse("explore", "out", *smoke, ask, "reward.novelty=episodic")
+    ask = ["exploration.algorithm=vtrace", "exploration.learning.old_rewards=ask"]
+    assert "must see it only once" in refuse("explore", "out", *ask, "reward.kind=rf")
+    assert "must see it only once" in refuse("explore", "out", *ask, "reward.novelty=episodic")
+    unread = "learning is set, but algorithm = 'ppo' does not read it"
+    assert unread in refuse("explore", "out", *smoke, ask[1])
+    assert "ppo is set, but algorithm = 'vtrace'" in refuse("explore", "out", *ask, "exploration.ppo.hold=2")
     serve = ["serve-rewards", "--world-model", world_model, *smoke]
     assert "host is 0.0.0.0 and no token is set" in refuse(*serve, "--host", "0.0.0.0")
     assert "no state directory; needed by kind 'rf'" in refuse(*serve, "reward.kind=rf")

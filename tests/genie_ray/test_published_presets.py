@@ -111,6 +111,7 @@ CLAIMS: dict[str, dict[str, dict[str, Any]]] = {
     "explore": {
         "reward": {"kind": "entropy", "top_k_fraction": 0.25},
         "exploration": {
+            "algorithm": "vtrace",
             "epochs": 300,
             "num_env_runners": 1,
             "network": {

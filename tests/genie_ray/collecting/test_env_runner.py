@@ -1,6 +1,5 @@
 """The collecting environment runner plays what RLlib's own would play, and reports the same log-probabilities."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 import torch
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -19,18 +17,15 @@ from genie_ray.envs.game import register_rllib_env
 from genie_ray.envs.retro import RetroEnv
 from policies.autoexplore.config import AutoExploreModuleConfig
 from policies.autoexplore.module import AutoExploreModule
-from policies.baselines.ppo import EpsilonPPOModule
 from policies.exploration import load_module
+from policies.ppo.config import PPOSettings
+from policies.ppo.module import PPOModule
 
 GAME = "Kangaroo-Atari2600-v0"
 ENV = EnvConfig(max_episode_steps=40)
 ACTING = {"epsilon": 0.2, "temperature": 0.5}
 RECURRENT = (AutoExploreModule, {"network": AutoExploreModuleConfig(channels=(8, 8), lstm_size=16)})
-FEEDFORWARD = (
-    EpsilonPPOModule,
-    asdict(DefaultModelConfig(conv_filters=[[8, 8, 4]], head_fcnet_hiddens=[16], vf_share_layers=True))
-    | {"epsilon": 0.1},
-)
+HOLDS = (PPOModule, {"settings": PPOSettings(hold=3, hidden=16)})
 pytestmark = pytest.mark.usefixtures("roms", "ray_session")
 
 
@@ -41,7 +36,7 @@ def collected(checkpoint: Path | None, max_steps: int | None = None) -> SingleAg
     return episode
 
 
-@pytest.mark.parametrize(("module_class", "model_config"), [RECURRENT, FEEDFORWARD], ids=["recurrent", "feedforward"])
+@pytest.mark.parametrize(("module_class", "model_config"), [RECURRENT, HOLDS], ids=["recurrent", "holds"])
 def test_agents_act_as_in_rllibs_own_runner(module_class: type, model_config: dict, tmp_path: Path) -> None:
     env = RetroEnv(GAME, ENV)
     spec = RLModuleSpec(

@@ -9,7 +9,6 @@ from typing import Any
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from genie_ray.base.figures import StripRow, labelled_strip
 from genie_ray.base.metrics_log import MetricsLog
@@ -19,6 +18,7 @@ from genie_ray.exploring.pictures import top_windows, write_pictures
 from genie_ray.playing.agents import SCORE_FILE, keep_best, latest
 from genie_ray.report.explorers import explorer_section
 from policies.autoexplore.algorithm import AutoExplore
+from policies.play.recorded import RecordedPlay
 from policies.rewards import RewardAnswer
 from tests.policies.autoexplore.small_run import Fails, config
 from tests.policies.toys import ActionClient, Ready
@@ -51,18 +51,23 @@ class MapClient:
         return RewardAnswer(rewards=[], version="", statistics={}, maps=self.maps)
 
 
-def episode(length: int, best: int) -> SingleAgentEpisode:
+def play(length: int, best: int) -> RecordedPlay:
     """Frames that show their step; the transition by action `best` has the highest reward."""
     frames = np.zeros((length + 1, 16, 16, 3), np.uint8) + np.arange(length + 1, dtype=np.uint8)[:, None, None, None]
     rewards = np.zeros(length, np.float32)
     rewards[:3], rewards[best] = np.nan, 1.0
-    return SingleAgentEpisode(
-        observations=list(frames),
-        actions=list(np.arange(length) % 4),
-        rewards=list(rewards),
+    return RecordedPlay(
+        episode="a",
+        first=0,
+        frames=frames,
+        actions=(np.arange(length) % 4).astype(np.int8),
+        log_probs=np.zeros(length, np.float32),
+        game_rewards=np.zeros(length, np.float32),
+        rewards=rewards,
+        infos=[{}] * (length + 1),
+        terminated=False,
         truncated=True,
-        len_lookback_buffer=0,
-    ).to_numpy()
+    )
 
 
 def test_pictures_show_the_windows_that_were_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +78,7 @@ def test_pictures_show_the_windows_that_were_judged(tmp_path: Path, monkeypatch:
         return labelled_strip(rows, title=title, **how)
 
     monkeypatch.setattr(exploration_pictures, "labelled_strip", noting)
-    write_pictures(tmp_path, [episode(12, best=7), episode(40, best=20)], client, ["NOOP", "LEFT", "RIGHT", "JUMP"])
+    write_pictures(tmp_path, [play(12, best=7), play(40, best=20)], client, ["NOOP", "LEFT", "RIGHT", "JUMP"])
     frames, actions = client.asked[0]
     assert len(client.asked) == 4 + 1
     assert {tuple(f[:, 0, 0, 0]) for f, _ in client.asked[:2]} == {(4, 5, 6, 7, 8), (17, 18, 19, 20, 21)}
@@ -94,7 +99,7 @@ class MaplessClient(ActionClient):
 
 
 def test_rewards_without_maps_have_their_strip_and_clip(tmp_path: Path) -> None:
-    write_pictures(tmp_path, [episode(12, best=7)], MaplessClient(), ["NOOP", "LEFT", "RIGHT", "JUMP"])
+    write_pictures(tmp_path, [play(12, best=7)], MaplessClient(), ["NOOP", "LEFT", "RIGHT", "JUMP"])
     assert {path.name for path in tmp_path.iterdir()} == {"top_rewards.png", "episode.gif"}
 
 

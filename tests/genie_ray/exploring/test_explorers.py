@@ -35,7 +35,7 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused(ray_session: Non
     with pytest.raises(
         ValueError, match=r"needs 1001 CPUs \(rollout workers 1000, reward service 1\); the cluster has"
     ):
-        check_room(run_config(num_env_runners=1000, learning={"replay_capacity": 10_000_000}), replicas=2)
+        check_room(run_config(num_env_runners=1000), replicas=2)
 
 
 @pytest.mark.parametrize(

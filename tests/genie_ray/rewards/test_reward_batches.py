@@ -19,7 +19,7 @@ from genie_ray.rewards.judges import question
 from genie_ray.rewards.replica import RewardModel
 from policies.autoexplore.algorithm import AutoExploreConfig
 from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreModuleConfig
-from policies.autoexplore.env_runner import CuriosityEnvRunner
+from policies.judged.env_runner import CuriosityEnvRunner
 from policies.rewards import RewardAnswer
 from tests.genie_ray.rewards.small_world import (
     assert_rewards,

@@ -1,6 +1,7 @@
 """Sweeps: every point is planned before anything starts, and what a killed sweep had finished is not repeated."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -29,7 +30,10 @@ DEADLINE_S = 300
 
 
 def sweep(parameters: dict[str, Any], **settings: Any) -> SweepConfig:
-    return SweepConfig(world_model="somewhere", parameters=parameters, **settings)
+    """Explorers by V-trace, whose settings most of these sweeps name."""
+    run = settings.pop("run", TrialConfig())
+    run = dataclasses.replace(run, exploration=dataclasses.replace(run.exploration, algorithm="vtrace"))
+    return SweepConfig(world_model="somewhere", parameters=parameters, run=run, **settings)
 
 
 def test_lists_are_crossed_and_ranges_drawn_anew_for_each_sample() -> None:
@@ -205,6 +209,7 @@ TINY = {
         "env": {"max_episode_steps": 60},
         "collection": {"finetune_steps": 60, "steps_per_shard": 60},
         "exploration": {
+            "algorithm": "vtrace",
             "epochs": 3,
             "checkpoint_every": 1,
             "network": {"channels": [4, 4, 8, 8], "lstm_size": 16},

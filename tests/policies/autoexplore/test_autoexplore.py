@@ -10,8 +10,8 @@ import pytest
 
 from policies.autoexplore.algorithm import AutoExplore, AutoExploreConfig
 from policies.autoexplore.config import AutoExploreLearningConfig
-from policies.autoexplore.env_runner import CuriosityEnvRunner, JudgedFragment
 from policies.exploration import load_module
+from policies.judged.env_runner import CuriosityEnvRunner, JudgedFragment
 from policies.rewards import RewardAnswer, RewardUnavailableError
 from tests.policies.autoexplore.small_run import LEARNING, Fails, config, weights
 from tests.policies.toys import NUM_ACTIONS, ActionClient

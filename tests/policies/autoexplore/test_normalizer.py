@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from policies.autoexplore.normalizer import MIN_STD, RewardScale, RunningMoments
+from policies.autoexplore.normalizer import RewardScale
+from policies.judged.moments import MIN_STD, RunningMoments
 
 
 def test_batches_add_up_to_the_whole() -> None:

@@ -1,22 +1,29 @@
-"""Evaluation of AutoExplore's policy: play from the start without random actions, judged as in training."""
+"""Evaluation of a judged policy: play from the start without random actions, judged as in training."""
 
 import time
+from dataclasses import dataclass
 
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
-from policies.autoexplore.config import AutoExploreLearningConfig
-from policies.autoexplore.env_runner import JudgedFragment
+from policies.judged.env_runner import JudgedFragment
 from policies.ray_internals import end_remote_runner, mark_unhealthy
 
 
-def play_evaluation(
-    runners: EnvRunnerGroup, learning: AutoExploreLearningConfig, *, fragment_timeout_s: float
-) -> JudgedFragment:
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlay:
+    """How an evaluation plays."""
+
+    steps: int  # decisions per environment
+    temperature: float
+    fragment_length: int  # decisions that RLlib's timeout is for
+
+
+def play_evaluation(runners: EnvRunnerGroup, play: EvaluationPlay, *, fragment_timeout_s: float) -> JudgedFragment:
     """Has an evaluation runner play. If it dies or hangs, the returned fragment has an `error`."""
-    timeout_s = fragment_timeout_s * -(-learning.evaluation_steps // learning.fragment_length)
+    timeout_s = fragment_timeout_s * -(-play.steps // play.fragment_length)
     begin = time.monotonic()
     played = runners.foreach_env_runner(
-        lambda runner: runner.evaluate(steps=learning.evaluation_steps, temperature=learning.evaluation_temperature),
+        lambda runner: runner.evaluate(steps=play.steps, temperature=play.temperature),
         local_env_runner=not runners.num_remote_env_runners(),
         timeout_seconds=timeout_s,
     )

@@ -16,9 +16,10 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
-from policies.autoexplore.normalizer import reward_figures
 from policies.errors import last_line
 from policies.exploration import Explorer
+from policies.judged.moments import reward_figures
+from policies.play.recorded import record_steps
 from policies.play.runner import FragmentEnvRunner, PlayedFragment, PlayError
 from policies.rewards import RewardAnswer, RewardClient, RewardFuture, RewardUnavailableError
 
@@ -35,7 +36,7 @@ class JudgedFragment(PlayedFragment):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Waiting:
+class Waiting:
     """Pieces of episodes waiting for their rewards."""
 
     episodes: list[SingleAgentEpisode]
@@ -43,12 +44,12 @@ class _Waiting:
 
 
 class CuriosityEnvRunner(FragmentEnvRunner):
-    """RLlib's environment runner with rewards from a RewardClient."""
+    """RLlib's environment runner with rewards from a RewardClient, one step a decision."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._client: RewardClient = self.config.reward_client_factory()
-        self._waiting: _Waiting | None = None
+        self._waiting: Waiting | None = None
         self._gaps: Counter[str] = Counter()  # dropped fragments per unfinished episode
         self._dropped_in_a_row = 0
 
@@ -82,7 +83,7 @@ class CuriosityEnvRunner(FragmentEnvRunner):
         self.metrics.log_dict(reward_figures(np.concatenate(answer.rewards)), window=1)
         return self._judged(episodes, answer, metrics=self.get_metrics())
 
-    def _ask(self, episodes: list[SingleAgentEpisode], *, remember: bool = True) -> _Waiting:
+    def _ask(self, episodes: list[SingleAgentEpisode], *, remember: bool = True) -> Waiting:
         # `data` includes the lookback steps, so windows reach back past the fragment's start.
         future = self._client.submit(
             [episode.observations.data for episode in episodes],
@@ -90,9 +91,9 @@ class CuriosityEnvRunner(FragmentEnvRunner):
             episodes=[episode.id_ for episode in episodes],
             remember=remember,
         )
-        return _Waiting(episodes=episodes, future=future)
+        return Waiting(episodes=episodes, future=future)
 
-    def _receive(self, fragment: _Waiting) -> RewardAnswer | None:
+    def _receive(self, fragment: Waiting) -> RewardAnswer | None:
         """The fragment's rewards, or None if they are unavailable."""
         start = time.perf_counter()
         answer = None
@@ -107,7 +108,7 @@ class CuriosityEnvRunner(FragmentEnvRunner):
         self.metrics.log_value("reward_wait_s", time.perf_counter() - start, reduce="sum")
         return answer
 
-    def _answer(self, fragment: _Waiting) -> RewardAnswer:
+    def _answer(self, fragment: Waiting) -> RewardAnswer:
         try:
             return fragment.future.answer(self.config.reward_timeout_s)
         except RewardUnavailableError:
@@ -118,13 +119,9 @@ class CuriosityEnvRunner(FragmentEnvRunner):
     def _judged(self, episodes: list[SingleAgentEpisode], answer: RewardAnswer, **common: Any) -> JudgedFragment:
         return JudgedFragment(
             episodes=[self._with_rewards(*pair) for pair in zip(episodes, answer.rewards, strict=True)],
-            infos=[episode.get_infos() for episode in episodes],
+            recorded=[record_steps(*pair) for pair in zip(episodes, answer.rewards, strict=True)],
             version=answer.version,
-            statistics={
-                name: float(np.nanmean(np.concatenate(values)))
-                for name, values in answer.statistics.items()
-                if not np.isnan(np.concatenate(values)).all()
-            },
+            statistics=means(answer),
             **common,
         )
 
@@ -138,3 +135,9 @@ class CuriosityEnvRunner(FragmentEnvRunner):
         if self._gaps[episode.id_]:
             judged.id_ = f"{episode.id_}+{self._gaps[episode.id_]}"
         return judged
+
+
+def means(answer: RewardAnswer) -> dict[str, float]:
+    """The means of an answer's components, of those that are defined anywhere."""
+    joined = {name: np.concatenate(values) for name, values in answer.statistics.items()}
+    return {name: float(np.nanmean(values)) for name, values in joined.items() if not np.isnan(values).all()}

@@ -1,0 +1,1 @@
+"""Agents whose rewards come from a judge: what AutoExplore and the PPO explorer share."""
