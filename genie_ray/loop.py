@@ -39,13 +39,13 @@ from genie_ray.replay.writer import read_metadata
 from genie_ray.report.page import write_report
 from genie_ray.report.verdict import BASE, ON_EXPLORED, ON_RANDOM
 from genie_ray.training import jobs
-from genie_ray.training.decoding import save_with_tokenizer
+from genie_ray.training.finetuning import ADAPTED, finetuning_steps
 from genie_ray.training.job import TrainingJob
 from genie_ray.training.train import train
 from world_model.genie import GenieReduxGConfig
 
-DECODER, ADAPTED = "decoder", "world_model"
-"""Folders: trainings of the decoder, and in each the base model with that decoder."""
+DECODER = "decoder"
+"""Folder of the decoder's trainings."""
 
 BYTES_PER_FRAME = 1_000  # stored; measured: 58 to 116, depending on the game
 BYTES_PER_LARGE_FRAME = 16_000  # with 16 times the pixels; measured: 830 for Kangaroo
@@ -108,17 +108,16 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
 
     def finetune(source: str) -> list[Stage]:
         """The decoder, then the dynamics of the base model with that decoder."""
-        decoder = directory / DECODER / source
-        adapted = decoder / ADAPTED
-        return [
-            learn(jobs.decoder(config, data / source, decoder, tokenizer=tokenizer / "best")),
-            Stage(
-                str(adapted.relative_to(directory)),
-                (adapted / "config.json",),
-                lambda: save_with_tokenizer(adapted, base, decoder / "best"),
-            ),
-            learn(jobs.finetuning(config.finetune, data / source, finetuned / source, init=adapted, seed=seed)),
-        ]
+        steps = finetuning_steps(
+            config,
+            data / source,
+            config.ray,
+            tokenizer=tokenizer / "best",
+            base=base,
+            decoder=directory / DECODER / source,
+            finetuned=finetuned / source,
+        )
+        return [Stage(str(step.output.relative_to(directory)), (step.artefact,), step.run) for step in steps]
 
     def explore_all() -> None:
         for _ in train_explorers(agents, games, base, config):

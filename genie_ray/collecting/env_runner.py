@@ -3,11 +3,12 @@
 RLlib's own runner passes each step through connector pipelines and metrics, which take as long as the emulator. Here a
 step runs only the emulator and the policy; an episode is still an RLlib `SingleAgentEpisode`.
 
-Axis letters: T actions of an episode.
+Axis letters: D draws of an episode, T its actions.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class CollectionEnvRunner(EnvRunner):
         checkpoint: the agent that plays; None for random play.
         exploration: `epsilon` and `temperature` of the agent.
         weights: of random play's actions; empty: all alike.
+        hold: steps that each action of random play is held.
         native_frame_every: see `make_game`.
     """
 
@@ -48,11 +50,12 @@ class CollectionEnvRunner(EnvRunner):
         checkpoint: Path | None,
         exploration: dict[str, float],
         weights: tuple[float, ...] = (),
+        hold: int = 1,
         native_frame_every: int,
     ) -> None:
         super().__init__(config=AlgorithmConfig().framework("torch"))
         self._game, self._settings, self._native_frame_every = game, env, native_frame_every
-        self._checkpoint, self._exploration, self._weights = checkpoint, exploration, weights
+        self._checkpoint, self._exploration, self._weights, self._hold = checkpoint, exploration, weights, hold
         self.steps_played = 0  # since the runner was made
         self.make_env()
         self.make_module()
@@ -117,7 +120,10 @@ class CollectionEnvRunner(EnvRunner):
         ).to_numpy()
 
     def _scripted(self) -> Act:
-        """Random play of one episode, drawn in advance: it ignores the frames."""
-        actions_T, log_probs_T = self.module.draw(self._settings.max_episode_steps)
+        """Random play of one episode, drawn in advance: it ignores the frames. Repeats of a held action are certain."""
+        actions_D, log_probs_D = self.module.draw(math.ceil(self._settings.max_episode_steps / self._hold))
+        actions_T = actions_D.repeat_interleave(self._hold)
+        log_probs_T = torch.zeros(actions_T.shape)
+        log_probs_T[:: self._hold] = log_probs_D
         drawn: Iterator[tuple[int, float]] = zip(actions_T.tolist(), log_probs_T.tolist(), strict=True)
         return lambda frame: next(drawn)

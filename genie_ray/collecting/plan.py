@@ -26,6 +26,16 @@ class Policy:
     epsilon: float = 0.0  # share of random actions mixed in
     temperature: float = 1.0
     weights: tuple[float, ...] = ()  # of random play: how frequent each action is; (): all alike
+    hold: int = 1  # steps that each action of random play is held; an agent brings its own
+
+    def __post_init__(self) -> None:
+        if self.hold < 1:
+            raise ValueError(f"hold = {self.hold}: must be at least 1")
+        if self.hold > 1 and self.directory is not None:
+            raise ValueError(
+                f"hold = {self.hold} with the agents of {self.directory}: must be 1, "
+                "because a trained policy brings its own hold"
+            )
 
     def checkpoint(self, game: str) -> Path | None:
         """The game's agent.
@@ -81,6 +91,8 @@ class Collection:
         }
         if self.policy.weights:
             plan["weights"] = self.policy.weights
+        if self.policy.hold > 1:
+            plan["hold"] = self.policy.hold
         if self.config.large_frames is not None:
             plan["large_frames"] = asdict(self.config.large_frames)
         return json.loads(json.dumps(plan))

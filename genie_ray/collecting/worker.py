@@ -74,6 +74,7 @@ class RolloutWorker:
                 checkpoint=policy.checkpoint(game),
                 exploration={"epsilon": policy.epsilon, "temperature": policy.temperature},
                 weights=policy.weights,
+                hold=policy.hold,
                 native_frame_every=self._collection.config.large_frame_every,
             )
         except Exception as error:

@@ -34,6 +34,7 @@ def collect(
             show_default=False,
         ),
     ] = None,
+    hold: Annotated[int, typer.Option(min=1, help="Steps that random play holds each action.")] = 1,
     seed: Seed = None,
     config: ConfigFile = None,
     address: Address = None,
@@ -50,11 +51,16 @@ def collect(
     from genie_ray.collecting.plan import Policy
     from genie_ray.games.actions import action_names, action_weights
 
-    player = Policy(name="random")
+    if policy != "random" and hold > 1:
+        raise ValueError(
+            f"--hold is {hold} and --policy {policy}: holding is for random play only, a trained policy brings its own"
+        )
+    player = Policy(name="random" if hold == 1 else "held", hold=hold)
     if weights is not None:
         if policy != "random":
             raise ValueError(f"--weights is {weights!r} and --policy {policy}: weights are for random play only")
-        player = Policy(name="weighted", weights=action_weights(weights, action_names(settings.env.action_set)))
+        drawn = action_weights(weights, action_names(settings.env.action_set))
+        player = Policy(name="weighted" if hold == 1 else "weighted-held", weights=drawn, hold=hold)
     elif policy != "random":
         player = Policy(name=Path(policy).name, directory=Path(policy), epsilon=epsilon, temperature=temperature)
     with ray_session(settings.ray):

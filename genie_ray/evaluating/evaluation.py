@@ -27,7 +27,7 @@ from genie_ray.base.session import LOCAL_LOGICAL_CPUS, RayConfig
 from genie_ray.evaluating.action_probe import PROBED_WINDOWS
 from genie_ray.evaluating.ceiling import CONTROLLABLE_DB, ceiling_errors
 from genie_ray.evaluating.config import EvaluationConfig
-from genie_ray.evaluating.familiar import find_familiar
+from genie_ray.evaluating.familiar import find_familiar, find_unreached
 from genie_ray.evaluating.inverse_dynamics import TrainedClassifier, learn_actions, recognition
 from genie_ray.evaluating.networks import Networks
 from genie_ray.evaluating.predictors import (
@@ -50,7 +50,11 @@ from world_model.checkpoint import WorldModel, read_config
 from world_model.genie import GenieReduxConfig
 
 Facts = dict[str, Tensor]
-"""What is known of a game's windows before any model is asked, by name, [W, …]: `seen`, `rare`, `controllable`."""
+"""What is known of a game's windows before any model is asked, by name, [W, …]: `seen`, `rare`, `unreached` and
+`controllable`."""
+
+PARTS: Mapping[str, tuple[str, bool]] = {"unseen": ("seen", False), "unreached": ("unreached", True)}
+"""Windows that have scores of their own, if it is known which they are: the fact, and its value there."""
 
 SIDE_BY_SIDE = 2
 """Models that a local Ray scores at once; more would only compete for its cores."""
@@ -64,6 +68,7 @@ def evaluate(
     ray_config: RayConfig,
     *,
     train_data: Sequence[Location] = (),
+    reached_by: Sequence[Location] = (),
 ) -> dict[str, Any]:
     """Scores checkpoints on a test dataset, each in its own Ray task (with a GPU, if it needs one and there are any).
 
@@ -74,6 +79,8 @@ def evaluate(
         models: label → checkpoint directory of a world model. Each different tokenizer is also scored alone.
         train_data: datasets that any of the models was trained on: scores without the windows that these hold bit for
             bit are given too.
+        reached_by: play, such as random play: scores on the windows that begin where it never was are given too, as
+            `unreached`.
 
     Returns:
         The contents of evaluation.json.
@@ -94,11 +101,11 @@ def evaluate(
             num_actions = None
         metadata.require_fit(frame_size=model.tokenizer.frame_size, num_actions=num_actions)
         require_horizon(checkpoint, model.dynamics.max_frames, config)
-    train = [resolve(path) for path in train_data]
+    train, reached = ([resolve(path) for path in paths] for paths in (train_data, reached_by))
     references = [(COPY, None), *tokenizer_rows(models).items()]
     results: dict[str, Result] = {}
     with progress_bar("evaluate", len(references) + len(models)) as bar:
-        facts, classifier = _prepare(dataset.resolve(), train, config, ray_config)
+        facts, classifier = _prepare(dataset.resolve(), train, reached, config, ray_config)
 
         def score_all(entries: Sequence[tuple[str, Path | None]]) -> None:
             task, cpus = ray.remote(score), LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE
@@ -135,13 +142,21 @@ def evaluate(
 
 
 def _prepare(
-    dataset: Location, train: Sequence[Location], config: EvaluationConfig, ray_config: RayConfig
+    dataset: Location,
+    train: Sequence[Location],
+    reached: Sequence[Location],
+    config: EvaluationConfig,
+    ray_config: RayConfig,
 ) -> tuple[dict[str, Facts], TrainedClassifier | None]:
-    """What training data say of each window, by game, and a classifier of actions trained on them; neither without."""
+    """What other play says of each window, by game, and a classifier of actions trained on training data, if any."""
     import ray
 
     test = ReplayDataset(dataset)
     facts: dict[str, Facts] = {game: {} for game in {episode.game for episode in test.episodes}}
+    if reached:
+        unreached = ray.remote(find_unreached).remote(dataset, reached, config)
+        for game, unreached_W in _outcome(unreached).items():
+            facts[game]["unreached"] = torch.tensor(unreached_W)
     if not train:
         return facts, None
     familiar = ray.remote(find_familiar).remote(dataset, train, config)
@@ -192,12 +207,13 @@ def score(
     dataset = ReplayDataset(path)
     predictor = load_predictor(label, checkpoint, config)
     networks = Networks(config, dataset.metadata.frame_shape[:2], predictor.device)
-    every, every_unseen = Tally(), Tally()
+    asked = [name for name, (fact, _) in PARTS.items() if any(fact in known for known in (facts or {}).values())]
+    every, every_part = Tally(), {name: Tally() for name in asked}
     rows: dict[str, Any] = {}
     film_strips: dict[str, np.ndarray] = {}
     ceilings: dict[str, Tensor] = {}
     for game in sorted({episode.game for episode in dataset.episodes}):
-        tally, unseen = Tally(), Tally()
+        tally, parts = Tally(), {name: Tally() for name in asked}
         starts = window_starts(dataset, game, config)
         known = dict((facts or {}).get(game, {}))
         reason = None
@@ -218,8 +234,9 @@ def score(
                 values |= recognition(classifier, windows, predicted_BTHWC, config)
             of_truth, of_prediction = networks.features(true_BTHWC), networks.features(predicted_BTHWC)
             features = {name: (of_prediction[name], of_truth[name]) for name in of_truth}
-            if "seen" in values:
-                unseen.add(windows.episodes, values, features, only=~values["seen"])
+            for name, part in parts.items():
+                fact, wanted = PARTS[name]
+                part.add(windows.episodes, values, features, only=values[fact] == wanted)
             tally.add(windows.episodes, values, features)
             if guidance.vectors_BTD is not None:
                 picks = [index for index in range(len(windows.starts)) if first + index in probed]
@@ -234,15 +251,16 @@ def score(
             ceilings[game] = highest_gains(tally, config)
             tally.note("controllable", ceilings[game] > CONTROLLABLE_DB)
         film_strips |= {f"{source}/{game}": np.stack(frames) for source, frames in kept.items() if frames}
-        rows[game] = full_row(tally, unseen, config) | {
+        rows[game] = full_row(tally, parts, config) | {
             "window_errors": tally.values()["errors"].mean(1).tolist(),
             "window_episodes": tally.episodes,
         }
         if reason is not None:
             rows[game]["no_ceiling"] = reason
         every.merge(tally)
-        every_unseen.merge(unseen)
-    rows["all"] = full_row(every, every_unseen, config)
+        for name, part in parts.items():
+            every_part[name].merge(part)
+    rows["all"] = full_row(every, every_part, config)
     return Result(rows, film_strips, ceilings)
 
 
@@ -270,9 +288,6 @@ def measure(
     return predicted_BTHWC, values
 
 
-def full_row(tally: Tally, unseen: Tally, config: EvaluationConfig) -> dict[str, Any]:
-    """The scores on all windows and, if training data were given, on those that these do not hold as `unseen`."""
-    scores = row(tally, config)
-    if "seen_share" in scores:
-        scores["unseen"] = row(unseen, config) if unseen.episodes else None
-    return scores
+def full_row(tally: Tally, parts: Mapping[str, Tally], config: EvaluationConfig) -> dict[str, Any]:
+    """The scores on all windows and, by name, on each part of them; None for an empty part."""
+    return row(tally, config) | {name: row(part, config) if part.episodes else None for name, part in parts.items()}

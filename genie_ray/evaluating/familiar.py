@@ -11,7 +11,7 @@ Axes: N frames of an episode, W windows, T frames of a window.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -47,17 +47,54 @@ def find_familiar(dataset: Location, train: Sequence[Location], config: Evaluati
     Raises:
         ValueError: a dataset is missing or damaged, a training dataset has other frames, or no episode is long enough.
     """
-    test, training = ReplayDataset(dataset), [ReplayDataset(path) for path in train]
-    for other in training:
+    test, training = _open_alike(dataset, train)
+    return {
+        game: _compare(test, training, game, window_starts(test, game, config), config)
+        for game in sorted({episode.game for episode in test.episodes})
+    }
+
+
+def find_unreached(
+    dataset: Location, play: Sequence[Location], config: EvaluationConfig
+) -> Mapping[str, NDArray[np.bool_]]:
+    """Which windows of every game begin where other play of it never was, in the order of `window_starts`, [W] each.
+
+    A window is predicted from its last given frame; it is unreached if no frame of the other play is in that cell.
+
+    Raises:
+        ValueError: a dataset is missing or damaged, one of the play has other frames, or no episode is long enough.
+    """
+    test, others = _open_alike(dataset, play)
+    found = {}
+    for game in sorted({episode.game for episode in test.episodes}):
+        starts = window_starts(test, game, config)
+        begun_W = np.array([cells_N[at + config.prime_frames - 1] for at, cells_N in _cells_of(test, starts)])
+        reached = np.zeros(0, np.uint64)
+        for other in others:
+            for ref in (ref for ref in other.episodes if ref.game == game):
+                reached = np.union1d(reached, np.intersect1d(begun_W, cells(other.read_frames_and_actions(ref)[0])))
+        found[game] = ~np.isin(begun_W, reached)
+    return found
+
+
+def _open_alike(dataset: Location, others: Sequence[Location]) -> tuple[ReplayDataset, list[ReplayDataset]]:
+    test, opened = ReplayDataset(dataset), [ReplayDataset(path) for path in others]
+    for other in opened:
         if other.metadata.frame_shape != test.metadata.frame_shape:
             raise ValueError(
                 f"frame shape of training data {other.root} is {other.metadata.frame_shape}: "
                 f"must be {test.metadata.frame_shape} as in {test.root}"
             )
-    return {
-        game: _compare(test, training, game, window_starts(test, game, config), config)
-        for game in sorted({episode.game for episode in test.episodes})
-    }
+    return test, opened
+
+
+def _cells_of(test: ReplayDataset, starts: Sequence[Start]) -> Iterator[tuple[int, Hashes]]:
+    """The first frame of each window, and the cells of its episode's frames [N]; an episode is decoded once."""
+    episode, cells_N = "", np.zeros(0, np.uint64)
+    for ref, start in starts:
+        if ref.episode_id != episode:
+            episode, cells_N = ref.episode_id, cells(test.read_frames_and_actions(ref)[0])
+        yield start, cells_N
 
 
 def _compare(

@@ -1,8 +1,4 @@
-"""A world model with its own tokenizer's decoder tuned to other scenes, as a checkpoint.
-
-The paper's way to new scenes (Savov et al., CVPR 2025, arXiv 2504.02515, Sec. 4): first the decoder is tuned, which
-changes no token, then the dynamics are fine-tuned.
-"""
+"""A world model with its own tokenizer's decoder tuned to other scenes, as a checkpoint: see finetuning.py."""
 
 from __future__ import annotations
 

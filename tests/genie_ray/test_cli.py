@@ -87,6 +87,11 @@ def test_missing_rom(refuse: Refuse) -> None:
     assert "genie-ray roms import" in line
 
 
+def test_a_trained_policy_brings_its_own_hold(refuse: Refuse, roms: list[str]) -> None:
+    line = refuse("collect", "out", "--steps", 100, "--policy", "agents", "--hold", 4)
+    assert "--hold is 4 and --policy agents: holding is for random play only" in line
+
+
 def test_run_refuses_wrong_settings(refuse: Refuse, roms: list[str]) -> None:
     assert "nearest: 'dynamics.blocks'" in refuse("run", SMOKE, "dynamics.blokcs=2")
     assert "no such config file" in refuse("run", "absent.yaml")

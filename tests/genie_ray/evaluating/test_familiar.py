@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tiny_world import GAMES, NAMES, tiny_dataset
 
 from genie_ray.evaluating.config import EvaluationConfig
-from genie_ray.evaluating.familiar import find_familiar, frame_hashes, rarest, sequences
+from genie_ray.evaluating.familiar import find_familiar, find_unreached, frame_hashes, rarest, sequences
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
 from genie_ray.replay.metadata import DatasetMetadata
 from genie_ray.replay.schema import Episode, episode_id
@@ -76,6 +76,17 @@ def test_rare_cells_are_those_that_training_shows_least(tmp_path: Path) -> None:
     more = dataset_of(tmp_path / "more", [160, 160, 40])
     found = find_familiar(test.root, [train.root, more.root], CONFIG)[GAME]
     assert found.rare_WT.tolist() == [[False, False], [False, True], [True, False]]  # now 120 alone
+
+
+def test_a_window_is_unreached_where_its_last_given_frame_shows_a_new_cell(tmp_path: Path) -> None:
+    """Cells are 8 grey levels, 32 values each; windows of one given frame and two predicted begin at 0, 40, 80."""
+    test = dataset_of(tmp_path / "test", [0, 40, 80, 120, 160])
+    play = dataset_of(tmp_path / "play", [41, 200], [120, 160])
+    assert find_unreached(test.root, [play.root], CONFIG)[GAME].tolist() == [True, False, True]
+    more = dataset_of(tmp_path / "more", [7, 7])
+    assert find_unreached(test.root, [play.root, more.root], CONFIG)[GAME].tolist() == [False, False, True]
+    later = EvaluationConfig(prime_frames=2, predicted_frames=1, delta_psnr_frame=1, stride=1)  # at 40, 80 and 120
+    assert find_unreached(test.root, [play.root], later)[GAME].tolist() == [False, True, False]
 
 
 def test_the_rarest_tenth_is_rounded_up_and_holds_equals() -> None:

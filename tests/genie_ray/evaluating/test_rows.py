@@ -137,6 +137,23 @@ def test_scores_without_the_windows_that_training_shows(replay: ReplayDataset, t
     assert rows["all"]["unseen"]["psnr"] == second["unseen"]["psnr"]
 
 
+def test_scores_where_other_play_never_was(replay: ReplayDataset) -> None:
+    sizes = {game: len(window_starts(replay, game, CONFIG)) for game in GAMES}
+    facts = {
+        GAMES[0]: {"unreached": torch.zeros(sizes[GAMES[0]]).bool()},
+        GAMES[1]: {"unreached": torch.arange(sizes[GAMES[1]]) >= 3},
+    }
+    rows = scores(None, replay, CONFIG, facts=facts)
+    first, second = (rows[game] for game in GAMES)
+    assert first["unreached"] is None
+    assert "unseen" not in first
+    frames = frames_of_game(replay, CONFIG, GAMES[1])
+    error = (frames[3:, 2:].double() - frames[3:, 1:2]).div(255).square().mean()
+    assert second["unreached"]["windows"] == sizes[GAMES[1]] - 3
+    assert second["unreached"]["psnr"] == pytest.approx(-10 * np.log10(float(error)), abs=1e-4)
+    assert rows["all"]["unreached"]["psnr"] == second["unreached"]["psnr"]
+
+
 def test_beyond_a_clip_a_model_plays_on(replay: ReplayDataset, model: Path) -> None:
     """As `Rollout` does, which is exact within a clip; the tokenizer alone sees clips that overlap by half."""
     (windows,) = read_batches(replay, window_starts(replay, GAMES[0], LONG), LONG)

@@ -1,0 +1,206 @@
+"""What the comparison consists of: games, seeds and arms, read from a YAML file, and the checks that make it fair.
+
+An arm is a way to get play to fine-tune on: a source (`random`, `explorer` or `player`, the test agents), for random
+play how long actions are held, and changes of the base settings. Arms may change how is explored and rewarded, nothing
+else: all have equal numbers of recorded steps, iterations and frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from genie_ray.base.settings import build, check_unchanged, describe_changes, differences, keep_settings, merge, to_dict
+from genie_ray.config import RunConfig
+from genie_ray.envs.config import EnvConfig
+from genie_ray.games.roms import require_games
+
+SOURCES = ("random", "explorer", "player")
+FREE_TO_ARMS = ("reward.", "exploration.", "collection.explorer_")
+AT = 10
+"""The predicted frame of the first measure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to get play, for one game and seed."""
+
+    name: str
+    source: str
+    hold: int = 1  # steps that random play holds each action
+    config: RunConfig
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What determines the arm's play and its model, as plain values."""
+        config = to_dict(self.config)
+        if self.source != "explorer":
+            config = {key: value for key, value in config.items() if key not in ("exploration", "reward")}
+        return {"source": self.source, "hold": self.hold, "config": config}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All arms of one game and seed."""
+
+    game: str
+    seed: int
+    base: RunConfig
+    test_env: EnvConfig  # of the test set
+    arms: Mapping[str, Arm]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What determines the base model, the test agents, the test set and the scores, as plain values."""
+        config = {key: value for key, value in to_dict(self.base).items() if key not in ("exploration", "reward")}
+        return {"config": config, "test_env": to_dict(self.test_env)}
+
+    def directory(self, out: Path) -> Path:
+        """Where the game and seed are kept."""
+        return out / self.game / f"seed-{self.seed}"
+
+    def check_kept(self, out: Path) -> None:
+        """Refuses results of other settings, of any arm.
+
+        Raises:
+            ValueError: one line that names what differs.
+        """
+        directory = self.directory(out)
+        check_unchanged(directory, self.settings, free=("config.ray.",), what="a comparison")
+        for arm in self.arms.values():
+            check_unchanged(self.arm_directory(arm, out), arm.settings, free=("config.ray.",), what=f"{arm.name!r}")
+
+    def keep(self, arms: Sequence[Arm], out: Path) -> None:
+        """Saves the settings that these arms are made with."""
+        kept = {self.directory(out): self.settings, **{self.arm_directory(arm, out): arm.settings for arm in arms}}
+        for directory, settings in kept.items():
+            if not (directory / "config.yaml").exists():
+                keep_settings(directory, settings)
+
+    def arm_directory(self, arm: Arm, out: Path) -> Path:
+        """Where an arm is kept."""
+        letters = "".join(letter if letter.isalnum() else "-" for letter in arm.name)
+        return self.directory(out) / "arms" / "-".join(part for part in letters.split("-") if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The whole comparison."""
+
+    claim: str  # the arm that is claimed to teach more
+    compared_with: str  # than this one
+    fixed: str  # when and how the settings were chosen, in words
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms' names, in the file's order."""
+        return tuple(self.comparisons[0].arms)
+
+    def selected(self, games: Sequence[str], seeds: Sequence[int]) -> tuple[Comparison, ...]:
+        """The comparisons of these games and seeds; none given: of all.
+
+        Raises:
+            ValueError: an unknown game.
+        """
+        known = list(dict.fromkeys(each.game for each in self.comparisons))
+        if unknown := sorted(set(games) - set(known)):
+            raise ValueError(f"--game is {unknown[0]!r}; allowed: one of {', '.join(known)}")
+        return tuple(
+            each for each in self.comparisons if (not games or each.game in games) and (not seeds or each.seed in seeds)
+        )
+
+    def chosen(self, only: Sequence[str]) -> tuple[str, ...]:
+        """The arms to make: all, or those named, with random play, which the others are compared with.
+
+        Raises:
+            ValueError: an unknown arm.
+        """
+        if unknown := sorted(set(only) - set(self.arms)):
+            raise ValueError(f"--only is {unknown[0]!r}; allowed: one of {', '.join(self.arms)}")
+        arms = self.comparisons[0].arms
+        return tuple(name for name in arms if not only or name in only or arms[name].source == "random")
+
+
+def read_plan(path: Path, *, tiny: bool = False, seeds: Sequence[int] = ()) -> Plan:
+    """Reads the file; for the tiny comparison its section `tiny` changes the rest.
+
+    Args:
+        seeds: further ones.
+
+    Raises:
+        ValueError: one line; what is missing or unknown, or makes the comparison unfair.
+    """
+    described: dict[str, Any] = yaml.safe_load(path.read_text())
+    needed = ("seeds", "claim", "compared_with", "fixed", "base", "games", "arms", "tiny")
+    if missing := [key for key in needed if key not in described]:
+        raise ValueError(f"{path} has no {missing[0]!r}; needed: {', '.join(needed)}")
+    if tiny:
+        small = described["tiny"]
+        described |= {"seeds": small["seeds"], "base": merge(described["base"], small["base"])}
+        for key in ("games", "arms"):
+            described[key] = {name: described[key][name] for name in small[key]}
+    for key in ("claim", "compared_with"):
+        if described[key] not in described["arms"]:
+            raise ValueError(f"{path}: {key} is {described[key]!r}; allowed: one of {', '.join(described['arms'])}")
+    if described["arms"][described["compared_with"]]["source"] != "random":
+        raise ValueError(f"{path}: compared_with is {described['compared_with']!r}; allowed: an arm of random play")
+    return Plan(
+        claim=described["claim"],
+        compared_with=described["compared_with"],
+        fixed=described["fixed"],
+        comparisons=tuple(
+            _comparison(described, game, entry or {}, seed)
+            for game, entry in described["games"].items()
+            for seed in dict.fromkeys([*described["seeds"], *seeds])
+        ),
+    )
+
+
+def _comparison(described: Mapping[str, Any], game: str, entry: Mapping[str, Any], seed: int) -> Comparison:
+    values = merge(merge(described["base"], entry.get("base", {})), {"games": [game], "seed": seed})
+    base = build(RunConfig, values)
+    if base.evaluation.predicted_frames < AT:
+        raise ValueError(f"evaluation.predicted_frames = {base.evaluation.predicted_frames}: must be at least {AT}")
+    test_env = build(EnvConfig, merge(to_dict(base.env), entry.get("test_env", {})))
+    arms = {name: _arm(name, arm, values, base) for name, arm in described["arms"].items()}
+    return Comparison(game=game, seed=seed, base=base, test_env=test_env, arms=arms)
+
+
+def _arm(name: str, described: Mapping[str, Any], values: Mapping[str, Any], base: RunConfig) -> Arm:
+    if described["source"] not in SOURCES:
+        raise ValueError(f"source of {name!r} is {described['source']!r}; allowed: one of {', '.join(SOURCES)}")
+    config = build(RunConfig, merge(values, described.get("changes", {})))
+    changed = [line for line in differences(to_dict(base), to_dict(config)) if not line.startswith(FREE_TO_ARMS)]
+    if changed:
+        allowed = ", ".join(key.rstrip(".") for key in FREE_TO_ARMS)
+        raise ValueError(f"{name!r} changes {describe_changes(changed)}; allowed: {allowed}")
+    steps = training_steps(config)
+    if described["source"] == "explorer" and steps != config.collection.finetune_steps:
+        raise ValueError(
+            f"{name!r} explores for {steps} steps: must be collection.finetune_steps = "
+            f"{config.collection.finetune_steps}, as in all arms"
+        )
+    return Arm(name=name, source=described["source"], hold=described.get("hold", 1), config=config)
+
+
+def training_steps(config: RunConfig) -> int:
+    """Environment steps that an explorer plays in its training."""
+    exploration = config.exploration
+    learning = exploration.learning
+    return exploration.epochs * exploration.num_env_runners * learning.num_envs * learning.steps_per_epoch
+
+
+def check_plan(plan: Plan, chosen: Sequence[Comparison], out: Path) -> None:
+    """Refuses, before anything starts, what would fail later.
+
+    Raises:
+        ValueError: a chosen game or its ROM is missing, or the directory holds results of other settings.
+    """
+    require_games(list(dict.fromkeys(comparison.game for comparison in chosen)))
+    for comparison in plan.comparisons:
+        comparison.check_kept(out)

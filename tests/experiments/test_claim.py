@@ -1,0 +1,255 @@
+"""The claim: its arithmetic on scores made by hand, refusal of what makes it unfair, and a tiny one that resumes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from experiments.claim import run
+from experiments.claim.plan import Plan, check_plan, read_plan
+from experiments.claim.play import Outcome, depth, outcome, seen
+from experiments.claim.table import (
+    compared,
+    differences,
+    finding,
+    measures,
+    play_table,
+    score_table,
+    seed_interval,
+    verdict,
+)
+from genie_ray.base.settings import differences as changes
+from genie_ray.base.settings import to_dict
+from genie_ray.replay.coverage import cells
+from genie_ray.replay.dataset import ReplayDataset
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "experiments" / "claim" / "config.yaml"
+GAME = "Kangaroo-Atari2600-v0"
+HELD, OURS = "random, held", "ours"
+
+
+def arm(psnr: float, delta: float, cells: int = 100) -> dict[str, Any]:
+    scores = {"PSNR t=10": psnr, "PSNR": psnr + 2, "ΔPSNR": delta, "NLL gap": None}
+    none = dict.fromkeys(scores)
+    return {"all": scores, "unreached": none, "cells": cells, "places": None, "steps": 200}
+
+
+def row(seed: int, ours: dict[str, Any], held: dict[str, Any], *, deep: bool = True) -> dict[str, Any]:
+    depth = {"deep": deep}
+    return {"game": GAME, "seed": seed, "arms": {HELD: held, OURS: ours}, "references": {}, "depth": depth}
+
+
+def cells_of(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()]
+
+
+def test_seeds_are_compared_in_pairs() -> None:
+    rows = [row(1, arm(21.0, 0.5), arm(20.0, 0.25)), row(2, arm(23.0, 0.25), arm(24.0, 0.5))]
+    rows.append(row(3, arm(26.0, 1.0), arm(22.0, 0.75)))
+    head, _, held, ours = cells_of(score_table(rows, [HELD, OURS], HELD, "all"))
+    assert head == ["play fine-tuned on", "PSNR t=10", "PSNR", "ΔPSNR", "NLL gap"]
+    assert held == [HELD, "22.00", "24.00", "+0.50", ""]
+    # Differences +1, −1 and +4. The lowest mean of three draws is −1, in 1 of 27; the highest +4, in 1 of 27.
+    assert ours[1] == "23.33 (+1.00, -1.00, +4.00; above in 2 of 3; [-1.00, +4.00])"
+    assert ours[3].startswith("+0.58 (+0.25, -0.25, +0.25; above in 2 of 3; [-0.25")
+    assert ours[4] == ""
+    assert cells_of(score_table(rows, [OURS], HELD, "unreached"))[2] == [OURS, "", "", "", ""]
+
+
+def test_counts_are_compared_by_ratio() -> None:
+    rows = [row(1, arm(20, 0, 300), arm(20, 0, 100)), row(2, arm(20, 0, 100), arm(20, 0, 200))]
+    head, _, held, ours = cells_of(play_table(rows, [HELD, OURS], HELD))
+    assert head == ["play", "steps", "cells", "places"]
+    assert held == [HELD, "200", "150", ""]
+    assert ours == [OURS, "200", "200 (3.00, 0.50; above in 1 of 2)", ""]
+
+
+def test_an_interval_needs_three_seeds() -> None:
+    assert seed_interval([1.0, 2.0]) is None
+    assert seed_interval([1.0, 1.0, 1.0]) == [1.0, 1.0]
+    assert seed_interval([0.0, 0.0, 3.0]) == [0.0, 3.0]  # all three draws are the 3 in 1 of 27 samples: 3.7 %
+    assert compared("2", {}, 1, sign="+", even=0.0) == "2"
+
+
+def test_only_seeds_that_both_have_are_compared() -> None:
+    assert differences({1: 2.0, 2: None, 3: 5.0}, {1: 1.5, 2: 1.0}) == {1: 0.5}
+
+
+@pytest.mark.parametrize(
+    ("gains", "deltas", "expected"),
+    [
+        ([1.0] * 5, [0.5] * 5, "more"),
+        ([1.0] * 5, [-0.5] * 5, "even"),
+        ([1.0, 1.0, 1.0, 1.0, -9.0], [0.5] * 5, "even"),
+        ([-1.0] * 5, [-0.5] * 5, "less"),
+        ([1.0] * 4, [0.5] * 4, "few"),
+    ],
+)
+def test_the_verdict_claims_no_more_than_both_measures_show(
+    gains: list[float], deltas: list[float], expected: str
+) -> None:
+    pairs = enumerate(zip(gains, deltas, strict=True), 1)
+    rows = [row(seed, arm(20 + gain, 1 + delta), arm(20, 1)) for seed, (gain, delta) in pairs]
+    assert finding(rows, OURS, HELD) == expected
+    sentence = verdict({GAME: rows}, OURS, HELD)
+    assert ("`ours` taught the world model more than `random, held` on Kangaroo" in sentence) == (expected == "more")
+    assert ("It was not shown" in sentence) == (expected != "more")
+    assert "not shown to be better than random play" not in sentence
+
+
+def test_a_test_set_by_shallow_agents_is_told() -> None:
+    rows = [row(seed, arm(21, 1.5), arm(20, 1), deep=seed != 2) for seed in range(1, 6)]
+    assert f"not shown to be better than random play: {GAME} (seed 2)" in verdict({GAME: rows}, OURS, HELD)
+
+
+def test_measures_are_those_of_the_tenth_frame_and_the_horizon() -> None:
+    scores = {"psnr": 25.0, "delta_psnr": 0.5, "curves": {"psnr": [float(frame) for frame in range(1, 13)]}}
+    assert measures(scores) == {"PSNR t=10": 10.0, "PSNR": 25.0, "ΔPSNR": 0.5, "NLL gap": None}
+    assert set(measures(None).values()) == {None}
+
+
+def test_agents_are_deep_if_the_interval_of_their_gain_is_above_zero() -> None:
+    found = depth(Outcome([5.0, 5.0], [True, False]), Outcome([1.0, 2.0], []))
+    # Means of two draws: 5, and 1, 1.5 or 2.
+    assert (found["gain_interval"], found["deep"], found["finished"]) == ([3.0, 4.0], True, 0.5)
+    assert (found["return"], found["return_by_chance"], found["finished_by_chance"]) == (5.0, 1.5, None)
+    assert depth(Outcome([1.0, 2.0], []), Outcome([1.0, 2.0], []))["deep"] is False
+    assert depth(Outcome([9.0], []), Outcome([1.0, 2.0], []))["deep"] is None
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return read_plan(CONFIG)
+
+
+def test_arms_differ_in_how_they_explore_alone(plan: Plan) -> None:
+    assert len({each.game for each in plan.comparisons}) == 4
+    assert len({each.seed for each in plan.comparisons}) == 5
+    for each in plan.comparisons:
+        assert each.base.seed == each.seed
+        for name, one in each.arms.items():
+            changed = {line.partition(":")[0] for line in changes(to_dict(each.base), to_dict(one.config))}
+            assert changed <= {"reward.kind", "reward.novelty"}, name
+    coinrun = plan.comparisons[0]
+    (first, count), (test_first, _) = coinrun.base.env.coinrun_levels, coinrun.test_env.coinrun_levels
+    assert first + count <= test_first  # no level of the test set is trained on
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "arms",
+            {OURS: {"source": "explorer", "changes": {"finetune": {"iterations": 99}}}},
+            "finetune.iterations: 400",
+        ),
+        (
+            "arms",
+            {OURS: {"source": "explorer", "changes": {"exploration": {"epochs": 41}}}},
+            "explores for 16400 steps",
+        ),
+        ("arms", {OURS: {"source": "book"}}, "source of 'ours' is 'book'; allowed: one of random"),
+        ("claim", "luck", "claim is 'luck'; allowed: one of random, random, held"),
+        ("compared_with", OURS, "allowed: an arm of random play"),
+        ("base", {"evaluation": {"predicted_frames": 6}}, "predicted_frames = 6: must be at least 10"),
+    ],
+)
+def test_an_unfair_comparison_is_refused(key: str, value: Any, message: str, tmp_path: Path) -> None:
+    described = yaml.safe_load(CONFIG.read_text())
+    described[key] = {**described[key], **value} if isinstance(value, dict) else value
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(described))
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")) as error:
+        read_plan(tmp_path / "config.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_other_settings_are_refused_before_anything_starts(roms: list[str], plan: Plan, tmp_path: Path) -> None:
+    kept = next(each for each in plan.comparisons if each.game == GAME)
+    kept.keep([kept.arms[OURS]], tmp_path)
+    check_plan(plan, [kept], tmp_path)
+    described = yaml.safe_load(CONFIG.read_text())
+    described["base"]["finetune"]["iterations"] = 401
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(described))
+    arguments = [str(tmp_path / "other.yaml"), "--out", str(tmp_path), "--game", GAME]
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert "with other settings (config.finetune.iterations: 400 → 401)" in done.stderr.splitlines()[-1]
+    described["base"]["finetune"]["iterations"] = 400
+    described["arms"][OURS]["changes"] = {"reward": {"kind": "rf"}}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(described))
+    with pytest.raises(ValueError, match=r"holds 'ours' with other settings .*reward.kind: 'entropy' → 'rf'"):
+        check_plan(read_plan(tmp_path / "other.yaml"), [kept], tmp_path)
+
+
+def test_random_play_is_always_among_the_arms(plan: Plan) -> None:
+    assert plan.chosen(["RF"]) == ("random", HELD, "RF")
+    assert plan.chosen([]) == plan.arms
+    with pytest.raises(ValueError, match=r"--only is 'RG'; allowed: one of random"):
+        plan.chosen(["RG"])
+    with pytest.raises(ValueError, match=r"--game is 'Pong'; allowed: one of CoinRun"):
+        plan.selected(["Pong"], [])
+    assert {each.seed for each in read_plan(CONFIG, seeds=[9]).selected([], [9])} == {9}
+
+
+def test_play_is_counted_at_equal_steps(replay: ReplayDataset) -> None:
+    found = seen(replay.root, 150)  # the first episode has 100 steps
+    first, second = (replay.read(reference) for reference in replay.episodes[:2])
+    expected = np.unique(cells(np.concatenate([first.frames, second.frames[:51]])))
+    assert found == {"steps": 150, "cells": len(expected), "places": None}
+    assert seen(replay.root, 10_000)["steps"] == 600
+    whole = [each for each in replay.episodes if each.length == 100]
+    assert len(outcome(replay.root, 100).returns_E) >= len(whole)
+
+
+def test_a_trainings_own_play_is_used_where_it_is_left(replay: ReplayDataset, tmp_path: Path) -> None:
+    assert run.training_play(tmp_path, GAME) is None
+    (tmp_path / GAME).mkdir()
+    (tmp_path / GAME / "play").symlink_to(replay.root, target_is_directory=True)
+    assert run.training_play(tmp_path, GAME) == tmp_path / GAME / "play"
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "experiments.claim.run", *arguments]
+
+
+@pytest.mark.slow
+def test_a_tiny_one_goes_on_where_it_was_killed(roms: list[str], tmp_path: Path) -> None:
+    tiny = command(str(CONFIG), "--tiny", "--out", str(tmp_path))
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    base, result = tmp_path / GAME / "seed-1" / "base", tmp_path / GAME / "seed-1" / "result.json"
+    with (tmp_path / "log").open("ab") as log:
+        process = subprocess.Popen(tiny, stdout=log, stderr=log, env=environment, cwd=ROOT)
+        while not (base / "tokenizer" / "last" / "config.json").exists():
+            assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    there = (base / "tokenizer" / "last" / "config.json").stat().st_mtime_ns
+    done = subprocess.run(tiny, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (base / "tokenizer" / "last" / "config.json").stat().st_mtime_ns == there
+    row = json.loads(result.read_text())
+    assert list(row["arms"]) == [HELD, OURS, "oracle"]
+    for one in row["arms"].values():
+        assert one["steps"] == 200
+        assert one["cells"] > 1
+        assert one["all"]["PSNR t=10"] > 10
+        assert len(one["curves"]["all"]) == 10
+    assert row["depth"]["deep"] in (True, False, None)
+    assert 0 <= row["unreached_windows"] <= row["windows"]
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+    text = (tmp_path / "results.md").read_text()
+    assert "with fewer than 5 seeds nothing can be said of Kangaroo" in text
+    assert text in done.stdout
+    written = result.stat().st_mtime_ns
+    again = subprocess.run(tiny, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert (again.returncode, result.stat().st_mtime_ns) == (0, written), again.stderr[-3000:]
