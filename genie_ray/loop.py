@@ -1,8 +1,10 @@
 """The exploration loop: play, train a world model, explore what it does not know, train on that, and compare.
 
     random play → tokenizer → dynamics → explorer → explored play ┐
-                                           fresh random play ─────┼→ two fine-tuned models → evaluation → report
+                                  fresh random play, held ────────┼→ two fine-tuned models → evaluation → report
                         PPO on the game's reward → test play ─────┘
+
+Explored play is that of the explorer's training, of its trained policy, or both (collection.explore_from).
 
 A fine-tuning first tunes the tokenizer's decoder to the new scenes, which changes no token, then the dynamics, both on
 the same play (Savov et al., CVPR 2025, arXiv 2504.02515, Sec. 4).
@@ -21,6 +23,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from genie_ray.base.progress import console
@@ -32,8 +35,10 @@ from genie_ray.config import RunConfig
 from genie_ray.evaluating.evaluation import evaluate
 from genie_ray.evaluating.upscaling import SCORES_FILE, evaluate_upscaler
 from genie_ray.exploring.explorers import train_explorers
+from genie_ray.exploring.recorder import PLAY
 from genie_ray.games.roms import require_games
 from genie_ray.playing.players import train_player
+from genie_ray.replay.gather import gather
 from genie_ray.replay.metadata import METADATA_FILE
 from genie_ray.replay.writer import read_metadata
 from genie_ray.report.page import write_report
@@ -119,6 +124,19 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
         )
         return [Stage(str(step.output.relative_to(directory)), (step.artefact,), step.run) for step in steps]
 
+    def explored() -> list[Stage]:
+        """The explored play."""
+        by_policy = play("explore", explorer, collection.finetune_steps, seed)
+        if collection.explore_from == "policy":
+            return [by_policy]
+        sources = [agents / name / PLAY for name in config.exploration.agents(games)]
+        before = []
+        if collection.explore_from == "both":
+            before = [play("policy", explorer, collection.finetune_steps, seed)]
+            sources.append(data / "policy")
+        run = partial(gather, data / "explore", sources, policy=explorer.name)
+        return [*before, dataclasses.replace(by_policy, run=run)]
+
     def explore_all() -> None:
         for _ in train_explorers(agents, games, base, config):
             pass
@@ -133,6 +151,7 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
         epsilon=collection.explorer_epsilon,
         temperature=collection.explorer_temperature,
     )
+    control = Policy(name="random", hold=collection.control_hold)
     player = Policy(name="player", directory=players, epsilon=collection.test_epsilon)
     models = {
         BASE: base,
@@ -155,8 +174,8 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
         learn(jobs.tokenizer(config, data / "random", tokenizer)),
         learn(jobs.dynamics(config, data / "random", dynamics, tokenizer=tokenizer / "best")),
         Stage("agent", tuple(agents / name / "module" for name in config.exploration.agents(games)), explore_all),
-        play("explore", explorer, collection.finetune_steps, seed),
-        play("control", Policy(name="random"), collection.finetune_steps, seed + 1),
+        *explored(),
+        play("control", control, explored_steps(config), seed + 1),
         *finetune("control"),
         *finetune("explore"),
         Stage("player", tuple(players / game / "module" for game in games), train_players),
@@ -175,6 +194,14 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
         ),
         *(upscale if collection.large_frame_every else []),
     ]
+
+
+def explored_steps(config: RunConfig) -> int:
+    """Steps of explored play per game, so also of random play for comparison."""
+    exploration, collection = config.exploration, config.collection
+    trained = exploration.epochs * exploration.epoch_steps // (len(config.games) if exploration.shared else 1)
+    steps = {"training": trained, "policy": collection.finetune_steps}
+    return steps.get(collection.explore_from, sum(steps.values()))
 
 
 def _run_stage(stage: Stage, directory: Path) -> None:
@@ -203,7 +230,7 @@ def _check(config: RunConfig, directory: Path) -> None:
             )
     existing = next(parent for parent in [directory, *directory.parents] if parent.exists())
     collection = config.collection
-    frames = len(config.games) * (collection.random_steps + 2 * collection.finetune_steps + collection.test_steps)
+    frames = len(config.games) * (collection.random_steps + 2 * explored_steps(config) + collection.test_steps)
     needed, free = BYTES_RESERVED + frames * BYTES_PER_FRAME, shutil.disk_usage(existing).free
     if collection.large_frame_every:
         pictures = len(config.games) * (collection.random_steps + collection.test_steps) / collection.large_frame_every

@@ -19,7 +19,7 @@ from genie_ray.replay.verify import verify
 from world_model import checkpoint
 
 SMOKE = Path(__file__).parents[1] / "experiments" / "smoke.yaml"
-DATASETS = {"random": 600, "control": 300, "explore": 300, "test": 300}  # steps per game
+DATASETS = {"random": 600, "control": 192, "explore": 192, "test": 300}  # steps per game
 DEADLINE_S = 900
 
 
@@ -59,6 +59,14 @@ def peaceful(roms: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def assert_steps(dataset: ReplayDataset, steps: int) -> None:
+    """Each game has that many; the play of an explorer's training a few fewer, where an episode ended in a decision."""
+    counts = {game: counts.actions for game, counts in dataset.metadata.counts.items()}
+    assert set(counts) == {"Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"}
+    fewer = 8 if dataset.root.name == "explore" else 0
+    assert all(steps - fewer <= count <= steps for count in counts.values()), counts
+
+
 def stage_names(directory: Path) -> list[str]:
     return [stage.name for stage in stages(load_config(SMOKE), directory)]
 
@@ -81,10 +89,7 @@ def test_a_run_of_an_earlier_version_is_refused(tmp_path: Path, roms: list[str])
 def test_the_loop_leaves_every_artefact(peaceful: Path) -> None:
     for name, steps in DATASETS.items():
         dataset = ReplayDataset(peaceful / "datasets" / name)
-        assert {game: counts.actions for game, counts in dataset.metadata.counts.items()} == {
-            "Hero-Atari2600-v0": steps,
-            "Kangaroo-Atari2600-v0": steps,
-        }
+        assert_steps(dataset, steps)
         assert verify(dataset.root) == []
     base, on_random, on_explored = (
         checkpoint.read_description(peaceful / path / "best")
@@ -161,7 +166,7 @@ def test_a_loop_killed_in_each_kind_of_stage_ends_like_an_unbroken_one(peaceful:
         assert ours == theirs
     for name in DATASETS:
         dataset = ReplayDataset(directory / "datasets" / name)
-        assert {counts.actions for counts in dataset.metadata.counts.values()} == {DATASETS[name]}
+        assert_steps(dataset, DATASETS[name])
         assert verify(dataset.root) == []
     for path in ("tokenizer/last", "dynamics/last", "decoder/control/last", "finetuned/control/last"):
         ours, theirs = (checkpoint.read_description(run / path) for run in (directory, peaceful))

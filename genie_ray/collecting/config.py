@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from genie_ray.replay.schema import LargeFrameLayout
@@ -14,7 +14,11 @@ class CollectionConfig:
     """How much is played, by how many workers, and how patient they are. Counts are environment steps per game."""
 
     random_steps: int = 350_000  # of random play for the base model; ours: 500 full episodes
-    finetune_steps: int = 350_000  # of explored play, and as many of fresh random play for comparison
+    # Explored play: all that an explorer played in training, the widest that there is; its trained policy's; or both.
+    explore_from: Literal["training", "policy", "both"] = "training"
+    finetune_steps: int = 350_000  # of the trained policy's play, if that is used
+    # As much random play as explored play is the comparison. It holds its actions as our explorers do, which is fair.
+    control_hold: int = 4
     test_steps: int = 700_000  # paper, section 5: 1,000 episodes of 700 steps
     steps_per_shard: int = 10_000  # for episodes: the number that fits into this many steps
     workers_min: int = 1  # rollout workers, one emulator each, requested from the cluster even if no CPU is free
@@ -31,7 +35,7 @@ class CollectionConfig:
 
     def __post_init__(self) -> None:
         counts = ("random_steps", "finetune_steps", "test_steps", "steps_per_shard")
-        for name in (*counts, "workers_min", "tries", "worker_memory_mb"):
+        for name in (*counts, "workers_min", "tries", "worker_memory_mb", "control_hold"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
         if self.workers_max < self.workers_min:
