@@ -2,7 +2,7 @@
 
 A sequence is up to `length` steps to learn from, after up to `burn_in` steps that only bring the LSTM's stored state up
 to date (Kapturowski et al. 2019, "stored state" and "burn-in"). At an episode's start the state is known, so no burn-in
-is needed there, and an episode's first steps are learned from like all others.
+is needed there, and an episode's first steps are learned from as often as all others.
 """
 
 import sys
@@ -42,18 +42,37 @@ class SequenceReplayBuffer(EpisodeReplayBuffer):
             self._num_episodes_evicted += len(evicted)
             self._indices = [index for index in self._indices if index[0] not in evicted]
 
-    def sample_sequences(self, count: int, *, length: int, burn_in: int) -> list[SingleAgentEpisode]:
-        """Draws steps uniformly, with replacement; each is the first learned step of a sequence.
+    def sample_sequences(
+        self, count: int, *, length: int, burn_in: int, newest_steps: int = 0, newest_share: float = 0.0
+    ) -> list[SingleAgentEpisode]:
+        """Draws sequences, with replacement, so that every stored step is learned from equally often.
+
+        So a sequence may also begin up to `length` − 1 steps before its episode, of which it then lacks as many.
+
+        Args:
+            count: of sequences.
+            length: steps to learn from, at most.
+            burn_in: steps before them, at most.
+            newest_steps: how many of the steps stored last count as new.
+            newest_share: of the sequences that begin at a new step, drawn uniformly.
 
         Returns:
             `count` slices of episodes, which share their arrays with the buffer, with a column `LEARNED`. One step of
             lookback holds the LSTM state before the first step. A sequence is shorter where its stored episode ends.
         """
-        drawn = self.rng.integers(len(self._indices), size=count)
-        return [self._sequence(*self._indices[index], length=length, burn_in=burn_in) for index in drawn]
+        new = round(count * newest_share) if newest_steps else 0
+        begins = np.cumsum([len(episode) + length - 1 for episode in self.episodes])
+        drawn = self.rng.integers(begins[-1], size=count - new)
+        numbers = np.searchsorted(begins, drawn, side="right")
+        firsts = drawn - begins[numbers] + [len(self.episodes[number]) for number in numbers]
+        positions = list(zip(numbers.tolist(), firsts.tolist(), strict=True))
+        for index in self.rng.integers(max(len(self._indices) - newest_steps, 0), len(self._indices), size=new):
+            number, first = self._indices[index]
+            positions.append((number - self._num_episodes_evicted, first))
+        return [self._sequence(*position, length=length, burn_in=burn_in) for position in positions]
 
     def _sequence(self, number: int, first: int, *, length: int, burn_in: int) -> SingleAgentEpisode:
-        episode = self.episodes[number - self._num_episodes_evicted]
+        episode = self.episodes[number]
         start, stop = max(first - burn_in, 0), min(first + length, len(episode))
         sequence = episode.slice(slice(start, stop), len_lookback_buffer=1)
         lookback = sequence.actions.lookback

@@ -173,14 +173,21 @@ class AutoExplore(JudgedAlgorithm):
         self.updates += 1
 
     def sample_sequences(self) -> list[SingleAgentEpisode]:
-        """Draws the sequences of an update, with normalised rewards; the replay buffer keeps the raw ones."""
+        """Draws the sequences of an update, with scaled rewards; the replay buffer keeps the raw ones."""
         learning = self.config.learning
         sequences = self.replay.sample_sequences(
-            learning.sequences_per_update, length=learning.sequence_length, burn_in=learning.burn_in
+            learning.sequences_per_update,
+            length=learning.sequence_length,
+            burn_in=learning.burn_in,
+            newest_steps=self.config.epoch_steps,
+            newest_share=learning.newest_share,
         )
         for sequence in sequences:
             scales = sequence.extra_model_outputs.pop(SCALE)
-            rewards = self.judge.scale.normalize(sequence.rewards.data, scales.data)
+            if learning.reward_scaling == "none":
+                rewards = np.nan_to_num(sequence.rewards.data, nan=0.0)
+            else:
+                rewards = self.judge.scale.normalize(sequence.rewards.data, scales.data)
             sequence.rewards = InfiniteLookbackBuffer(rewards, lookback=sequence.rewards.lookback)
         return sequences
 

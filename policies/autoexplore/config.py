@@ -58,6 +58,11 @@ class AutoExploreLearningConfig:
     # Steps before each sequence that only warm up the stored LSTM state (Kapturowski et al. 2019); the number is ours.
     burn_in: int = 4
     replay_capacity: int = 100_000  # steps; ours: about 1.6 GB at 64×64 with an LSTM of 512
+    # Share of the sequences that begin in the latest epoch's play; ours, as V-trace on replay wants some play that is
+    # nearly on-policy (Schmitt et al. 2020, 1909.11583). As published: 0.
+    newest_share: float = 0.5
+    # Rewards are centred and divided by their judge's running spread (ours), or learned from as they are (published).
+    reward_scaling: Literal["standardised", "none"] = "standardised"
     # What happens to stored rewards when a new judge (a further trained world model) takes over: "mark" keeps them and
     # scales each by the mean and spread of its own judge's rewards, "ask" has them judged again. Ours.
     old_rewards: Literal["mark", "ask"] = "mark"
@@ -82,8 +87,10 @@ class AutoExploreLearningConfig:
         check_at_least(0, self, "burn_in", "value_weight", "entropy_weight", "prior_weight")
         # So that a fragment's lookback lies within the fragment before it, and an evaluation has a reward.
         check_at_least(WINDOW_ACTIONS, self, "fragment_length", "evaluation_steps")
-        check_unit_interval(self, "gamma", "lambda_")
+        check_unit_interval(self, "gamma", "lambda_", "newest_share")
         check_positive(self, "rho_clip", "learning_rate", "gradient_norm", "evaluation_temperature")
+        if self.reward_scaling not in ("standardised", "none"):
+            raise ValueError(f"reward_scaling is {self.reward_scaling!r}; allowed: 'standardised' or 'none'")
         if self.old_rewards not in ("mark", "ask"):
             raise ValueError(f"old_rewards is {self.old_rewards!r}; allowed: 'mark' or 'ask'")
         if self.steps_per_epoch % self.fragment_length:

@@ -37,6 +37,11 @@ class PPOSettings:
         check_at_least(0, self, "entropy_weight", "value_weight")
         check_positive(self, "learning_rate", "clip", "gradient_norm")
         check_unit_interval(self, "gamma", "lambda_", "epsilon")
+        if self.minibatch_size > self.num_envs * self.fragment_length:
+            raise ValueError(
+                f"minibatch_size is {self.minibatch_size}; allowed: at most num_envs × fragment_length = "
+                f"{self.num_envs * self.fragment_length}"
+            )
         if not self.filters:
             raise ValueError("filters are empty; allowed: one or more (channels, kernel, stride)")
 

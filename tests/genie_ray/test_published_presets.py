@@ -76,6 +76,8 @@ AUTOEXPLORE = {
     "steps_per_epoch": 200,
     "updates_per_epoch": 200,
     "sequences_per_update": 128,
+    "newest_share": 0.0,  # none is published
+    "reward_scaling": "none",
     "sequence_length": 20,
     "gamma": 0.995,
     "lambda_": 0.95,

@@ -101,7 +101,8 @@ def test_what_cannot_be_is_refused() -> None:
         ({"num_envs": 0}, "num_envs is 0"),
         ({"epsilon": 2.0}, "epsilon is 2.0"),
         ({"hold": 0}, "hold is 0"),
-        ({"fragment_length": 3}, "fragment_length is 3; allowed: 4 or more"),
+        ({"fragment_length": 3, "minibatch_size": 24}, "fragment_length is 3; allowed: 4 or more"),
+        ({"minibatch_size": 513}, "minibatch_size is 513; allowed: at most num_envs × fragment_length = 512"),
         ({"keep": "best"}, "keep is 'best'; allowed: 'last' or 'return'"),
     ):
         with pytest.raises(ValueError, match=message):
