@@ -6,7 +6,7 @@ Two things differ from a console's games. `frame_skip` counts the game's own tic
 for every tick (`frame_skip: 1`). And the tick that ends an episode already shows the next level, so an episode's last
 picture cannot be observed: the one before stands in for it.
 
-It needs procgen, which `experiments/coinrun/install_procgen.py` installs.
+It needs procgen, which `genie-ray roms import --coinrun` installs (`genie_ray/games/procgen.py`).
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
