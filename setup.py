@@ -3,11 +3,10 @@
 from setuptools import find_packages, setup
 
 ATARI = ["ale-py>=0.12"]
-COINRUN = ["cffi>=1.17"]  # and procgen, which pip refuses: experiments/coinrun/install_procgen.py
 FID: list[str] = []  # torchmetrics computes it; the field's weights are one TorchScript file (see docs/results.md)
 VIDEO = ["av>=14"]  # PyAV: reads and writes mp4
 TEST = ["duckdb>=1.2", "psutil>=6", "pytest>=8", "pytest-xdist>=3.6"]
-DEV = ["mypy>=1.15", "ruff>=0.11", "types-PyYAML", *TEST, *ATARI, *COINRUN, *VIDEO]
+DEV = ["mypy>=1.15", "ruff>=0.11", "types-PyYAML", *TEST, *ATARI, *VIDEO]
 
 setup(
     name="genie-ray",
@@ -22,6 +21,7 @@ setup(
         "world_model": ["py.typed"],
     },
     install_requires=[
+        "cffi>=1.17",  # of procgen, whose wheel pip refuses: genie_ray/games/procgen.py
         "torch>=2.7",
         "ray[rllib,train,tune,serve]>=2.60,<2.61",  # the one that policies/ray_internals.py is tested with
         "stable-retro>=1.0",
@@ -42,6 +42,6 @@ setup(
         "typer>=0.15",
         "vector-quantize-pytorch>=1.22",
     ],
-    extras_require={"atari": ATARI, "coinrun": COINRUN, "fid": FID, "video": VIDEO, "dev": DEV},
+    extras_require={"atari": ATARI, "fid": FID, "video": VIDEO, "dev": DEV},
     entry_points={"console_scripts": ["genie-ray = genie_ray.cli:main"]},
 )

@@ -16,13 +16,20 @@ roms_app = typer.Typer(no_args_is_help=True, help="Import, list and check game R
 def roms_import(
     paths: Annotated[list[Path] | None, typer.Argument(help="Files, zip archives or directories.")] = None,
     from_ale: Annotated[bool, typer.Option("--from-ale", help="The Atari 2600 ROMs that ale-py includes.")] = False,
+    coinrun: Annotated[bool, typer.Option("--coinrun", help="CoinRun: installs procgen with pip.")] = False,
     integrations: Integrations = None,
 ) -> None:
-    """Import ROMs into Stable-Retro."""
+    """Import ROMs into Stable-Retro, and install CoinRun."""
     from genie_ray.games import roms
+    from genie_ray.games.procgen import install_procgen
 
-    if not paths and not from_ale:
-        raise ValueError("nothing to import: give files or directories, or --from-ale")
+    if not paths and not from_ale and not coinrun:
+        raise ValueError("nothing to import: give files or directories, --from-ale or --coinrun")
+    if coinrun:
+        install_procgen()
+        typer.echo(f"{roms.COINRUN} is installed")
+        if not paths and not from_ale:
+            return
     roms.add_integrations(integrations or [])
     games = sorted({*(roms.import_from_ale() if from_ale else []), *(roms.import_roms(paths) if paths else [])})
     typer.echo(f"{len(games)} games: {', '.join(games)}")

@@ -6,7 +6,7 @@ Two things differ from a console's games. `frame_skip` counts the game's own tic
 for every tick (`frame_skip: 1`). And the tick that ends an episode already shows the next level, so an episode's last
 picture cannot be observed: the one before stands in for it.
 
-It needs procgen, which `experiments/coinrun/install_procgen.py` installs.
+It needs procgen, which `genie-ray roms import --coinrun` installs (`genie_ray/games/procgen.py`).
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genie_ray.base.frames import fit_frame
+from genie_ray.envs.coinrun_state import UNITS, coin_column, player_cell
 from genie_ray.envs.config import EnvConfig
 from genie_ray.games.actions import action_names
 from genie_ray.games.roms import COINRUN, require_rom
@@ -37,14 +38,17 @@ class CoinRunState(NamedTuple):
     ticks: int
     screen: NDArray[np.uint8]
     native_screen: NDArray[np.uint8] | None
+    cell: tuple[float, float]
 
 
 class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
     """CoinRun: observations uint8 [H, W, 3], `Discrete` actions in the order of the action set.
 
-    The reward is 10 for the coin at the level's end. `info` holds `level`, the level's number, and `level_complete`, 1
-    if the episode ended with the coin. Arguments are those of `RetroEnv` without `game`; the native picture has 512×512
-    pixels.
+    The reward is 10 for the coin at the level's end. `info` holds `level`, the level's number; `level_complete`, 1 if
+    the episode ended with the coin; `x` and `y` of the player's centre from the level's left and bottom, as ints, 16 to
+    a cell of the level; and `progress`, his x as a share of the coin's, about 1 at the coin. Arguments are those of
+    `RetroEnv` without `game`; the native picture has 512×512 pixels. Nothing flickers or waits here, so `pool` and
+    `skip_start` change nothing.
 
     Raises:
         ValueError: procgen is not installed, or an action needs a key other than the arrows, or opposite arrows.
@@ -88,7 +92,9 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
         combinations = {frozenset(keys): number for number, keys in enumerate(self._level.get_combos())}
         self._actions = np.array([combinations[keys] for keys in self._keys], np.int32)
         self._steps = self._ticks = 0
+        self._coin_column = coin_column(self._level.get_state()[0])
         self._look()
+        self._locate()
         return self._observe(complete=False)
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
@@ -105,6 +111,8 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
                 complete = bool(self._level.get_info()[0]["prev_level_complete"])
                 break
             self._look()
+        if not ended:
+            self._locate()
         self._steps += 1
         terminated = ended and (complete or self._ticks < TIME_LIMIT)
         truncated = not terminated and (ended or self._steps >= self.config.max_episode_steps)
@@ -115,7 +123,7 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
         """Where the episode stands, for `set_state`; the game goes on undisturbed."""
         assert self._level is not None, "reset() comes before get_state()"
         (game,) = self._level.get_state()
-        return CoinRunState(game, self._number, self._steps, self._ticks, self._screen, self._native_screen)
+        return CoinRunState(game, self._number, self._steps, self._ticks, self._screen, self._native_screen, self._cell)
 
     def set_state(self, state: CoinRunState) -> None:
         """Go back to where this level's episode stood: the same actions then give the same steps."""
@@ -123,7 +131,7 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
         assert self._number == state.level, "a state is set in its own level"
         self._level.set_state([state.game])
         self._steps, self._ticks = state.steps, state.ticks
-        self._screen, self._native_screen = state.screen, state.native_screen
+        self._screen, self._native_screen, self._cell = state.screen, state.native_screen, state.cell
 
     def close(self) -> None:
         """Free the game's memory."""
@@ -138,8 +146,20 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
         if self._native_frame_every:
             self._native_screen = self._level.get_info()[0]["rgb"]
 
+    def _locate(self) -> None:
+        """Keep the player's position; this takes longer than a tick of the game."""
+        assert self._level is not None
+        self._cell = player_cell(self._level.get_state()[0])
+
     def _observe(self, *, complete: bool) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        info: dict[str, Any] = {"level": self._number, "level_complete": int(complete)}
+        x, y = self._cell
+        info: dict[str, Any] = {
+            "level": self._number,
+            "level_complete": int(complete),
+            "x": int(x * UNITS),
+            "y": int(y * UNITS),
+            "progress": round(x / self._coin_column, 3),
+        }
         if self._native_frame_every and self._steps % self._native_frame_every == 0:
             assert self._native_screen is not None
             info["native_frame"] = self._native_screen.copy()

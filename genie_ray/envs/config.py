@@ -13,6 +13,10 @@ class EnvConfig:
 
     frame_size: int = 64  # pixels, height and width; the paper's frames are 64×64
     frame_skip: int = 4  # emulator frames per step
+    pool: Literal["last", "max2"] = (
+        "last"  # which of them show: the last, or the last two's brighter pixels (Mnih 2015)
+    )
+    skip_start: bool = False  # hold no button until the game listens (games/memory.yaml); these are no steps
     max_episode_steps: int = 700  # longer episodes are truncated; the length of the paper's test episodes
     fit: Literal["pad", "stretch"] = "pad"  # how the console's picture becomes a square
     action_set: str = "paper"  # a name in games/actions.yaml, or actions joined by commas
@@ -29,6 +33,10 @@ class EnvConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}: must be at least 1")
         if self.fit not in ("pad", "stretch"):
             raise ValueError(f"fit is {self.fit!r}: must be 'pad' or 'stretch'")
+        if self.pool not in ("last", "max2"):
+            raise ValueError(f"pool is {self.pool!r}: must be 'last' or 'max2'")
+        if self.pool == "max2" and self.frame_skip < 2:
+            raise ValueError(f"pool is 'max2' with frame_skip {self.frame_skip}: must be at least 2")
         if self.coinrun_mode not in ("easy", "hard"):
             raise ValueError(f"coinrun_mode is {self.coinrun_mode!r}: must be 'easy' or 'hard'")
         first, count = self.coinrun_levels

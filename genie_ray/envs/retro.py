@@ -1,8 +1,9 @@
 """A Stable-Retro game as a gymnasium environment.
 
 Every game looks the same to an agent: uint8 frames of one size and one small set of actions. One step holds an action
-for `frame_skip` emulator frames and keeps the last of them. A game starts from its integration's start state and draws
-no random numbers, so the same actions give the same frames: an episode can be replayed from its actions alone.
+for `frame_skip` emulator frames and keeps the last of them, or the brighter pixels of the last two (`pool`). A game
+starts from its integration's start state and draws no random numbers, so the same actions give the same frames: an
+episode can be replayed from its actions alone.
 
 Stable-Retro allows one emulator per process. The first `reset()` therefore builds it, not the constructor, so that an
 environment made only for its spaces costs nothing and blocks no other.
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from genie_ray.base.frames import fit_frame
 from genie_ray.envs.config import EnvConfig
 from genie_ray.games.actions import button_table
+from genie_ray.games.memory import memory_of
 from genie_ray.games.roms import INTEGRATIONS, add_integrations, require_rom, resolve_game
 
 
@@ -33,7 +35,8 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
     """One game: observations uint8 [H, W, 3], `Discrete` actions in the order of the action set.
 
     The reward is the game's own, summed over the skipped frames. `info` holds the emulator's variables after the last
-    of them (score, lives, …: whatever the game's integration reads from memory) as ints.
+    of them (score, lives, …: whatever the game's integration reads from memory) as ints, and where `memory.yaml` has
+    them the player's `x` and `y` in pixels, and `screen`, `room` or `level`.
 
     Args:
         game: a Stable-Retro id, with or without `-v0`.
@@ -55,9 +58,11 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
         rom = stable_retro.data.get_romfile_path(self.game, INTEGRATIONS)
         console = stable_retro.get_system_info(stable_retro.get_romfile_system(rom))
         self.button_table = button_table(self.game, console["buttons"], self.config.action_set).astype(np.uint8)
+        self._memory = memory_of(self.game)
         self._native_frame_every = native_frame_every
         self._emulator: stable_retro.RetroEnv | None = None
         self._steps = 0
+        self._pooled = 2 if self.config.pool == "max2" else 1
         size = self.config.frame_size
         self.observation_space = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.action_space = gym.spaces.Discrete(len(self.button_table))
@@ -67,13 +72,22 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         """Start an episode from the game's start state; builds the emulator the first time.
 
+        With `skip_start`, no button is held until the game listens to actions; these frames are no steps.
+
         Raises:
             RuntimeError: another environment of this process holds an emulator, or the start state is damaged.
         """
         super().reset(seed=seed)
         if self._emulator is None:
             self._emulator = _build_emulator(self)
+            self._locate_player(self._emulator.data)
         screen, _ = self._emulator.reset()
+        if self.config.skip_start and self._memory.dead_start:
+            self._emulator.em.set_button_mask(np.zeros(self.button_table.shape[1], np.uint8), 0)
+            for _ in range(self._memory.dead_start):
+                self._emulator.em.step()
+                self._emulator.data.update_ram()
+            screen = self._emulator.get_screen(apply_rotation=True)
         self._steps = 0
         return self._observe(screen, self._emulator.data.lookup_all())
 
@@ -82,17 +96,19 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
         assert self._emulator is not None, "reset() comes before step()"
         console, variables = self._emulator.em, self._emulator.data
         console.set_button_mask(self.button_table[action], 0)
-        reward, terminated = 0.0, False
-        for _ in range(self.config.frame_skip):  # as in stable_retro.RetroEnv.step, without the pictures nobody sees
-            console.step()
+        reward, terminated, screens = 0.0, False, []
+        for left in reversed(range(self.config.frame_skip)):
+            console.step()  # as in stable_retro.RetroEnv.step, without the pictures nobody sees
             variables.update_ram()
             reward += variables.current_reward()
             terminated = bool(variables.is_done())
+            if terminated or left < self._pooled:
+                screens.append(self._emulator.get_screen(apply_rotation=True))
             if terminated:
                 break
         self._steps += 1
         truncated = not terminated and self._steps >= self.config.max_episode_steps
-        frame, info = self._observe(self._emulator.get_screen(apply_rotation=True), variables.lookup_all())
+        frame, info = self._observe(screens[0] if len(screens) == 1 else np.maximum(*screens), variables.lookup_all())
         return frame, reward, terminated, truncated, info
 
     def get_state(self) -> RetroState:
@@ -120,10 +136,20 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
             self._emulator.close()
             self._emulator = None
 
+    def _locate_player(self, data: stable_retro.data.GameData) -> None:
+        """Have the emulator read the player's position, where the game's integration does not."""
+        known = data.list_variables()
+        self._pixels = {name: pixels for name, pixels in self._memory.pixels.items() if name not in known}
+        for name, address in self._memory.addresses.items():
+            if name not in known:
+                data.set_variable(name, {"address": address, "type": "|u1"})
+
     def _observe(
         self, screen: NDArray[np.uint8], variables: dict[str, int]
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         info: dict[str, Any] = dict(variables)
+        for name, pixels in self._pixels.items():
+            info[name] *= pixels
         if self._native_frame_every and self._steps % self._native_frame_every == 0:
             info["native_frame"] = screen.copy()
         return fit_frame(screen, self.config.frame_size, self.config.fit), info

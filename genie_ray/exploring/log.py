@@ -1,8 +1,8 @@
 """An exploration's log: coverage, rewards, evaluations, pictures, and a warning when the reward misleads.
 
 The reward is only a means. The goal is new play, which is counted in cells (`replay.coverage`) and, where a game's
-integration reads them from memory, in player positions. A policy can collect reward without exploring, by staying where
-the world model never becomes certain; the log warns of play that narrows.
+memory is known (`games/memory.yaml`), in player positions. A policy can collect reward without exploring, by staying
+where the world model never becomes certain; the log warns of play that narrows.
 
 Axis letters: n actions of a fragment, H W C frame, h w the grid of a frame's tokens.
 """
@@ -21,7 +21,7 @@ from genie_ray.base.progress import console
 from genie_ray.exploring.pictures import write_pictures
 from genie_ray.exploring.settling import SettlingDetector
 from genie_ray.playing.agents import keep_best
-from genie_ray.replay.coverage import cells
+from genie_ray.replay.coverage import cells, place_of
 from policies.rewards import RewardClientFactory, RewardUnavailableError
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from policies.judged.env_runner import JudgedFragment
     from policies.play.recorded import RecordedPlay
 
-# Variables in Stable-Retro's integrations that give the player's position; few games have any of them.
-PLACES = ("x", "y", "screen", "screen_x", "screen_y", "room", "level", "levello", "levelhi", "zone", "act", "stage")
-PLACE_SIZE = 16  # emulator pixels that count as one place
 QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
 
 
@@ -153,8 +150,3 @@ class ExplorationLog:
 
 def _warn(text: str) -> None:
     console.print(f"warning: {text}", soft_wrap=True, markup=False)
-
-
-def place_of(info: dict[str, Any]) -> tuple[int, ...]:
-    """The player's position from the emulator's variables; () if they do not have it."""
-    return tuple(int(info[name]) // (PLACE_SIZE if name in ("x", "y") else 1) for name in PLACES if name in info)

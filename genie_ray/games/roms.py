@@ -9,7 +9,6 @@ where Stable-Retro's own importer (`python -m stable_retro.import`) puts them, b
 
 import difflib
 import importlib.resources
-import importlib.util
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from typing import Literal
 from stable_retro import data as retro_data
 
 from genie_ray.games.labels import fold
+from genie_ray.games.procgen import has_procgen
 from genie_ray.games.rom_files import RomTarget, read_rom_files
 
 INTEGRATIONS = retro_data.Integrations.ALL
@@ -81,8 +81,8 @@ def require_rom(game: str) -> None:
         ValueError: it is not; the message says how to get it.
     """
     if game == COINRUN:
-        if importlib.util.find_spec("procgen") is None:
-            raise ValueError(f"{COINRUN} needs procgen: install it with experiments/coinrun/install_procgen.py")
+        if not has_procgen():
+            raise ValueError(f"{COINRUN} is not installed: `genie-ray roms import --coinrun` installs it")
         return
     if not _has_rom(game):
         raise ValueError(f"no ROM for {game}: {HOW_TO_IMPORT}")

@@ -1,13 +1,15 @@
-"""How much of a game has been seen, in cells.
+"""How much of a game has been seen, in cells and places.
 
 A cell is the set of frames that are equal after shrinking to 16×16 grey pixels of 8 levels. Go-Explore defines cells
 this way (Ecoffet et al., "First return, then explore", Nature 590, 2021); ours are finer, because random play finds all
 coarse cells within a thousand steps. Unlike a reward, the number of distinct cells does not depend on a world model.
+A place is where the player is, if the game tells it.
 
 Axis letters: N frames, H, W and C=3 of a frame.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +19,10 @@ from genie_ray.replay.schema import Episode
 
 SIDE = 16  # pixels of a cell's picture, height and width
 LEVEL_BITS = 3  # 8 grey levels
+
+# Variables of a game that give the player's position: Stable-Retro's, of `games/memory.yaml` or CoinRun's.
+PLACES = ("x", "y", "screen", "screen_x", "screen_y", "room", "level", "levello", "levelhi", "zone", "act", "stage")
+PLACE_SIZE = 16  # pixels that count as one place; in CoinRun, a cell of the level
 
 # A random linear function modulo 2⁶⁴ confuses two pictures with a probability of about 2⁻⁶¹.
 _WEIGHTS = np.random.PCG64(0).random_raw(SIDE * SIDE)
@@ -30,6 +36,11 @@ def cells(frames_NHWC: NDArray[np.uint8]) -> NDArray[np.uint64]:
         cv2.resize(grey, (SIDE, SIDE), dst=picture, interpolation=cv2.INTER_AREA)
     levels = pictures.reshape(len(pictures), -1) >> (8 - LEVEL_BITS)
     return levels.astype(np.uint64) @ _WEIGHTS
+
+
+def place_of(info: Mapping[str, Any]) -> tuple[int, ...]:
+    """The player's position from a game's variables; () if they do not have it."""
+    return tuple(int(info[name]) // (PLACE_SIZE if name in ("x", "y") else 1) for name in PLACES if name in info)
 
 
 def coverage_curve(episodes: Iterable[Episode]) -> NDArray[np.int64]:

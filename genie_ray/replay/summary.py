@@ -1,7 +1,8 @@
-"""Statistics of a replay dataset by game and policy, from the footers and three narrow columns."""
+"""Statistics of a replay dataset by game and policy, from the footers and four narrow columns."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,13 @@ from rich import box
 from rich.table import Table
 
 from genie_ray.base.progress import console, notices, progress_bar
+from genie_ray.replay.coverage import place_of
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from genie_ray.replay.metadata import METADATA_FILE
 from genie_ray.replay.schema import policy_of
 from genie_ray.replay.storage import DatasetPath, file_size, open_parquet
 
-COLUMNS = ["action", "reward_env", "terminated"]
+COLUMNS = ["action", "reward_env", "terminated", "info"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ class EpisodeFigures:
     game_return: float  # sum of the game's own rewards
     rewarded_steps: int  # those with a reward other than 0
     terminated: bool  # the game ended
+    places: frozenset[tuple[int, ...]]  # of the player, where the game tells them
     frame_bytes: int  # of the frame column, compressed
 
 
@@ -91,7 +94,7 @@ def print_summary(document: Mapping[str, Any]) -> None:
             console.print(f"{label + ':':18} {line}", soft_wrap=True, markup=False)
 
     counts = _table("episodes", "steps", "length\nmin–med–max", "bytes/\nframe")
-    results = _table("score\nmean (range)", "rewarded\nsteps", "game\nover")
+    results = _table("score\nmean (range)", "rewarded\nsteps", "game\nover", "places")
     actions = _table(*metadata["action_names"])
     for group in document["groups"]:
         who, steps = (group["game"], group["policy"]), group["steps"]
@@ -108,6 +111,7 @@ def print_summary(document: Mapping[str, Any]) -> None:
             f"{returns['mean']:,.1f} ({returns['min']:,g}–{returns['max']:,g})",
             f"{group['rewarded_steps'] / steps:.1%}",
             f"{group['terminated']} of {group['episodes']}",
+            f"{group['places']:,}" if group["places"] else "–",
         )
         actions.add_row(*who, *(f"{count / steps:.1%}" for count in group["actions"].values()))
     for table in (counts, results, actions):
@@ -149,6 +153,7 @@ def _figures(ref: EpisodeRef, table: pa.Table, frame_chunk: Any, action_count: i
         game_return=float(np.nansum(rewards)),
         rewarded_steps=int(np.count_nonzero(np.nan_to_num(rewards))),
         terminated=table["terminated"][-1].as_py(),
+        places=frozenset(place for info in table["info"].to_pylist() if (place := place_of(json.loads(info)))),
         frame_bytes=frame_chunk.total_compressed_size,
     )
 
@@ -166,6 +171,7 @@ def _group(game: str, policy: str, episodes: Sequence[EpisodeFigures], names: Se
         "terminated": sum(episode.terminated for episode in episodes),
         "actions": dict(zip(names, actions.tolist(), strict=True)),
         "returns": _spread([episode.game_return for episode in episodes]),
+        "places": len(frozenset[tuple[int, ...]]().union(*(episode.places for episode in episodes))),
         "rewarded_steps": sum(episode.rewarded_steps for episode in episodes),
         "frame_bytes": sum(episode.frame_bytes for episode in episodes) / frames,
     }

@@ -13,7 +13,7 @@ import pytest
 from genie_ray.base.figures import StripRow, labelled_strip
 from genie_ray.base.metrics_log import MetricsLog
 from genie_ray.exploring import pictures as exploration_pictures
-from genie_ray.exploring.log import ExplorationLog, place_of
+from genie_ray.exploring.log import ExplorationLog
 from genie_ray.exploring.pictures import top_windows, write_pictures
 from genie_ray.playing.agents import SCORE_FILE, keep_best, latest
 from genie_ray.report.explorers import explorer_section
@@ -22,13 +22,6 @@ from policies.play.recorded import RecordedPlay
 from policies.rewards import RewardAnswer
 from tests.policies.autoexplore.small_run import Fails, config
 from tests.policies.toys import ActionClient, Ready
-
-
-def test_places_are_those_of_the_emulators_variables() -> None:
-    assert place_of({"score": 7, "lives": 3}) == ()
-    assert place_of({"x": 33, "y": 15, "level": 2, "score": 1}) == (2, 0, 2)
-    assert place_of({"x": 47, "y": 0, "level": 2}) == (2, 0, 2)
-    assert place_of({"x": 48, "y": 0, "level": 2}) != (2, 0, 2)
 
 
 def test_top_windows_are_apart() -> None:

@@ -1,8 +1,8 @@
-"""Cells and coverage curves."""
+"""Cells, places and coverage curves."""
 
 import numpy as np
 
-from genie_ray.replay.coverage import cells, coverage_curve
+from genie_ray.replay.coverage import cells, coverage_curve, place_of
 
 
 def slow_cell(frame: np.ndarray) -> bytes:
@@ -41,6 +41,13 @@ def test_noise_within_a_block_and_a_level_is_the_same_cell() -> None:
 def test_works_for_frames_of_any_size() -> None:
     frames = np.random.default_rng(0).integers(256, size=(5, 50, 70, 3), dtype=np.uint8)
     assert len(set(cells(frames).tolist())) == 5
+
+
+def test_places_are_those_of_the_emulators_variables() -> None:
+    assert place_of({"score": 7, "lives": 3}) == ()
+    assert place_of({"x": 33, "y": 15, "level": 2, "score": 1}) == (2, 0, 2)
+    assert place_of({"x": 47, "y": 0, "level": 2}) == (2, 0, 2)
+    assert place_of({"x": 48, "y": 0, "level": 2}) != (2, 0, 2)
 
 
 def test_curve_counts_each_cell_when_it_is_first_seen(make_episode) -> None:

@@ -31,7 +31,11 @@ def dataset(tmp_path: Path, make_episode, finish) -> ReplayDataset:
         reward[list(rewards)] = list(rewards.values())
         actions = np.array([0] * (length - 2) + [4, 4], np.int8)
         name = episode_id(game, policy, 0, index)
-        return make_episode(index, length, game, episode_id=name, actions=actions, reward_env=reward)
+        # Kangaroo's player passes x = 0, 2, …, 80, which are places 0 to 5
+        infos = [
+            {"x": 2 * step} if game == KANGAROO else {"lives": 3, "score": 10 * step} for step in range(length + 1)
+        ]
+        return make_episode(index, length, game, episode_id=name, actions=actions, reward_env=reward, infos=infos)
 
     root = tmp_path / "data"
     write_shard(root, HERO, "0", [episode(0, 10, HERO, "random", {3: 5.0}), episode(1, 20, HERO, "random", {})])
@@ -69,6 +73,7 @@ def test_summary_counts_right(dataset: ReplayDataset) -> None:
     assert random["actions"] == {"RIGHT": 26, "LEFT": 0, "UP": 0, "DOWN": 0, "JUMP": 4}
     assert random["returns"] == {"min": 0.0, "median": 2.5, "mean": 2.5, "max": 5.0}
     assert (random["rewarded_steps"], player["rewarded_steps"], kangaroo["rewarded_steps"]) == (1, 2, 0)
+    assert (random["places"], player["places"], kangaroo["places"]) == (0, 0, 6)
     assert player["returns"]["mean"] == -1.0
     footer = pq.read_metadata(dataset.root / f"game={KANGAROO}" / "0.parquet")
     assert kangaroo["frame_bytes"] == footer.row_group(0).column(2).total_compressed_size / 41
