@@ -7,7 +7,7 @@ else: all have equal numbers of recorded steps, iterations and frames.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ class Plan:
             ValueError: an unknown arm.
         """
         if unknown := sorted(set(only) - set(self.arms)):
-            raise ValueError(f"--only is {unknown[0]!r}; allowed: one of {', '.join(self.arms)}")
+            raise ValueError(f"--only is {unknown[0]!r}; allowed: one of {_listed(self.arms)}")
         arms = self.comparisons[0].arms
         return tuple(name for name in arms if not only or name in only or arms[name].source == "random")
 
@@ -146,7 +146,7 @@ def read_plan(path: Path, *, tiny: bool = False, seeds: Sequence[int] = ()) -> P
             described[key] = {name: described[key][name] for name in small[key]}
     for key in ("claim", "compared_with"):
         if described[key] not in described["arms"]:
-            raise ValueError(f"{path}: {key} is {described[key]!r}; allowed: one of {', '.join(described['arms'])}")
+            raise ValueError(f"{path}: {key} is {described[key]!r}; allowed: one of {_listed(described['arms'])}")
     if described["arms"][described["compared_with"]]["source"] != "random":
         raise ValueError(f"{path}: compared_with is {described['compared_with']!r}; allowed: an arm of random play")
     return Plan(
@@ -186,6 +186,11 @@ def _arm(name: str, described: Mapping[str, Any], values: Mapping[str, Any], bas
             f"{config.collection.finetune_steps}, as in all arms"
         )
     return Arm(name=name, source=described["source"], hold=described.get("hold", 1), config=config)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names for a message, quoted because some hold a comma."""
+    return ", ".join(map(repr, names))
 
 
 def training_steps(config: RunConfig) -> int:
