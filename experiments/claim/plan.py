@@ -94,6 +94,7 @@ class Plan:
     claim: str  # the arm that is claimed to teach more
     compared_with: str  # than this one
     fixed: str  # when and how the settings were chosen, in words
+    seeds: tuple[int, ...]  # of the file
     comparisons: tuple[Comparison, ...]
 
     @property
@@ -102,7 +103,7 @@ class Plan:
         return tuple(self.comparisons[0].arms)
 
     def selected(self, games: Sequence[str], seeds: Sequence[int]) -> tuple[Comparison, ...]:
-        """The comparisons of these games and seeds; none given: of all.
+        """The comparisons of these games and seeds; none given: of all games, of the file's seeds.
 
         Raises:
             ValueError: an unknown game.
@@ -111,7 +112,9 @@ class Plan:
         if unknown := sorted(set(games) - set(known)):
             raise ValueError(f"--game is {unknown[0]!r}; allowed: one of {', '.join(known)}")
         return tuple(
-            each for each in self.comparisons if (not games or each.game in games) and (not seeds or each.seed in seeds)
+            each
+            for each in self.comparisons
+            if (not games or each.game in games) and each.seed in (seeds or self.seeds)
         )
 
     def chosen(self, only: Sequence[str]) -> tuple[str, ...]:
@@ -153,6 +156,7 @@ def read_plan(path: Path, *, tiny: bool = False, seeds: Sequence[int] = ()) -> P
         claim=described["claim"],
         compared_with=described["compared_with"],
         fixed=described["fixed"],
+        seeds=tuple(described["seeds"]),
         comparisons=tuple(
             _comparison(described, game, entry or {}, seed)
             for game, entry in described["games"].items()

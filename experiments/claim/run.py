@@ -182,6 +182,11 @@ def stored_arms(comparison: Comparison, out: Path) -> list[str]:
     return list((stored_result(comparison, out) or {"arms": {}})["arms"])
 
 
+def stored_seeds(out: Path) -> list[int]:
+    """The seeds that have results, so that all are shown, whichever the command names."""
+    return sorted({int(file.parent.name.removeprefix("seed-")) for file in out.glob(f"*/seed-*/{RESULT}")})
+
+
 def run(plan: Plan, chosen: Sequence[Comparison], arms: Sequence[str], out: Path, digest: str) -> None:
     """Makes what is missing of the chosen comparisons, and writes all results so far after each."""
     pending = [each for each in chosen if not set(arms) <= set(stored_arms(each, out))]
@@ -222,7 +227,8 @@ def main() -> None:
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     try:
-        plan = read_plan(arguments.config, tiny=arguments.tiny, seeds=arguments.seed)
+        seeds = [*arguments.seed, *stored_seeds(out)]
+        plan = read_plan(arguments.config, tiny=arguments.tiny, seeds=seeds)
         chosen, arms = plan.selected(arguments.game, arguments.seed), plan.chosen(arguments.only)
         check_plan(plan, chosen, out)
     except (ValueError, OSError, yaml.YAMLError) as error:

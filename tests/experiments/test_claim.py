@@ -152,7 +152,7 @@ def test_arms_differ_in_how_they_explore_alone(plan: Plan) -> None:
         (
             "arms",
             {OURS: {"source": "explorer", "changes": {"finetune": {"iterations": 99}}}},
-            "finetune.iterations: 400",
+            "finetune.iterations: 240",
         ),
         (
             "arms",
@@ -179,13 +179,13 @@ def test_other_settings_are_refused_before_anything_starts(roms: list[str], plan
     kept.keep([kept.arms[OURS]], tmp_path)
     check_plan(plan, [kept], tmp_path)
     described = yaml.safe_load(CONFIG.read_text())
-    described["base"]["finetune"]["iterations"] = 401
+    described["base"]["finetune"]["iterations"] = 241
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(described))
     arguments = [str(tmp_path / "other.yaml"), "--out", str(tmp_path), "--game", GAME]
     done = subprocess.run(command(*arguments), capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
-    assert "with other settings (config.finetune.iterations: 400 → 401)" in done.stderr.splitlines()[-1]
-    described["base"]["finetune"]["iterations"] = 400
+    assert "with other settings (config.finetune.iterations: 240 → 241)" in done.stderr.splitlines()[-1]
+    described["base"]["finetune"]["iterations"] = 240
     described["arms"][OURS]["changes"] = {"reward": {"kind": "rf"}}
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(described))
     with pytest.raises(ValueError, match=r"holds 'ours' with other settings .*reward.kind: 'entropy' → 'rf'"):
