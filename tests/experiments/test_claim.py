@@ -104,6 +104,8 @@ def test_the_verdict_claims_no_more_than_both_measures_show(
     assert finding(rows, OURS, HELD) == expected
     sentence = verdict({GAME: rows}, OURS, HELD)
     assert ("`ours` taught the world model more than `random, held` on Kangaroo" in sentence) == (expected == "more")
+    if expected != "few":
+        assert f"PSNR t=10 {np.mean(gains):+.2f} dB [" in sentence
     assert ("It was not shown" in sentence) == (expected != "more")
     assert "not shown to be better than random play" not in sentence
 
