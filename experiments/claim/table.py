@@ -117,7 +117,8 @@ def play_table(rows: Sequence[Row], arms: Sequence[str], reference: str) -> str:
     """Markdown: what each arm's play shows at equal steps."""
     lines = []
     for arm in arms:
-        line = {"play": arm, "steps": mean_of(by_seed(rows, arm, "steps"), 0)}
+        player = next(row["arms"][arm]["played_by"] for row in rows if arm in row["arms"])
+        line = {"play": arm, "played by": player, "steps": mean_of(by_seed(rows, arm, "steps"), 0)}
         for title in COUNTS:
             values, others = (by_seed(rows, name, title) for name in (arm, reference))
             changes = {} if arm == reference else ratios(values, others)

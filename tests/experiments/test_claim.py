@@ -42,7 +42,7 @@ HELD, OURS = "random, held", "ours"
 def arm(psnr: float, delta: float, cells: int = 100) -> dict[str, Any]:
     scores = {"PSNR t=10": psnr, "PSNR": psnr + 2, "ΔPSNR": delta, "NLL gap": None}
     none = dict.fromkeys(scores)
-    return {"all": scores, "unreached": none, "cells": cells, "places": None, "steps": 200}
+    return {"all": scores, "unreached": none, "played_by": "chance", "cells": cells, "places": None, "steps": 200}
 
 
 def row(seed: int, ours: dict[str, Any], held: dict[str, Any], *, deep: bool = True) -> dict[str, Any]:
@@ -70,9 +70,9 @@ def test_seeds_are_compared_in_pairs() -> None:
 def test_counts_are_compared_by_ratio() -> None:
     rows = [row(1, arm(20, 0, 300), arm(20, 0, 100)), row(2, arm(20, 0, 100), arm(20, 0, 200))]
     head, _, held, ours = cells_of(play_table(rows, [HELD, OURS], HELD))
-    assert head == ["play", "steps", "cells", "places"]
-    assert held == [HELD, "200", "150", ""]
-    assert ours == [OURS, "200", "200 (3.00, 0.50; above in 1 of 2)", ""]
+    assert head == ["play", "played by", "steps", "cells", "places"]
+    assert held == [HELD, "chance", "200", "150", ""]
+    assert ours == [OURS, "chance", "200", "200 (3.00, 0.50; above in 1 of 2)", ""]
 
 
 def test_an_interval_needs_three_seeds() -> None:
