@@ -27,7 +27,7 @@ def draw(rows: Mapping[str, Sequence[Row]], plan: Plan, path: Path) -> None:
     for column, (game, of_game) in zip(figure.subplots(3, len(rows), squeeze=False).T, rows.items(), strict=True):
         for axes, part in zip(column[:2], PARTS, strict=True):
             _curves(axes, of_game, plan, part)
-        column[0].set_title(game)
+        column[0].set_title(f"{game}\n{PARTS['all']}", fontsize=9, loc="left")
         _dots(column[2], of_game, plan)
     figure.axes[0].legend(fontsize=7, frameon=False)
     write_atomically(path, figure.savefig)
@@ -40,8 +40,10 @@ def _curves(axes: Any, rows: Sequence[Row], plan: Plan, part: str) -> None:
             mean_T = np.mean(curves, axis=0)
             style = {"linestyle": "--", "linewidth": 2.0} if arm == plan.compared_with else {"linewidth": 1.3}
             axes.plot(range(1, len(mean_T) + 1), mean_T, color=COLORS[index % 10], label=arm, **style)
+    if not axes.lines:
+        axes.text(0.5, 0.5, "there are none", ha="center", transform=axes.transAxes)
     axes.set(xlabel="predicted frame", ylabel="PSNR (dB)")
-    axes.set_title(PARTS[part], fontsize=8, loc="left")
+    axes.set_title(PARTS[part], fontsize=9, loc="left")
     axes.grid(alpha=0.25)
 
 

@@ -7,7 +7,7 @@ else: all have equal numbers of recorded steps, iterations and frames.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,7 @@ class Plan:
     claim: str  # the arm that is claimed to teach more
     compared_with: str  # than this one
     fixed: str  # when and how the settings were chosen, in words
+    seeds: tuple[int, ...]  # of the file
     comparisons: tuple[Comparison, ...]
 
     @property
@@ -102,7 +103,7 @@ class Plan:
         return tuple(self.comparisons[0].arms)
 
     def selected(self, games: Sequence[str], seeds: Sequence[int]) -> tuple[Comparison, ...]:
-        """The comparisons of these games and seeds; none given: of all.
+        """The comparisons of these games and seeds; none given: of all games, of the file's seeds.
 
         Raises:
             ValueError: an unknown game.
@@ -111,7 +112,9 @@ class Plan:
         if unknown := sorted(set(games) - set(known)):
             raise ValueError(f"--game is {unknown[0]!r}; allowed: one of {', '.join(known)}")
         return tuple(
-            each for each in self.comparisons if (not games or each.game in games) and (not seeds or each.seed in seeds)
+            each
+            for each in self.comparisons
+            if (not games or each.game in games) and each.seed in (seeds or self.seeds)
         )
 
     def chosen(self, only: Sequence[str]) -> tuple[str, ...]:
@@ -121,7 +124,7 @@ class Plan:
             ValueError: an unknown arm.
         """
         if unknown := sorted(set(only) - set(self.arms)):
-            raise ValueError(f"--only is {unknown[0]!r}; allowed: one of {', '.join(self.arms)}")
+            raise ValueError(f"--only is {unknown[0]!r}; allowed: one of {_listed(self.arms)}")
         arms = self.comparisons[0].arms
         return tuple(name for name in arms if not only or name in only or arms[name].source == "random")
 
@@ -146,13 +149,14 @@ def read_plan(path: Path, *, tiny: bool = False, seeds: Sequence[int] = ()) -> P
             described[key] = {name: described[key][name] for name in small[key]}
     for key in ("claim", "compared_with"):
         if described[key] not in described["arms"]:
-            raise ValueError(f"{path}: {key} is {described[key]!r}; allowed: one of {', '.join(described['arms'])}")
+            raise ValueError(f"{path}: {key} is {described[key]!r}; allowed: one of {_listed(described['arms'])}")
     if described["arms"][described["compared_with"]]["source"] != "random":
         raise ValueError(f"{path}: compared_with is {described['compared_with']!r}; allowed: an arm of random play")
     return Plan(
         claim=described["claim"],
         compared_with=described["compared_with"],
         fixed=described["fixed"],
+        seeds=tuple(described["seeds"]),
         comparisons=tuple(
             _comparison(described, game, entry or {}, seed)
             for game, entry in described["games"].items()
@@ -186,6 +190,11 @@ def _arm(name: str, described: Mapping[str, Any], values: Mapping[str, Any], bas
             f"{config.collection.finetune_steps}, as in all arms"
         )
     return Arm(name=name, source=described["source"], hold=described.get("hold", 1), config=config)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names for a message, quoted because some hold a comma."""
+    return ", ".join(map(repr, names))
 
 
 def training_steps(config: RunConfig) -> int:

@@ -6,9 +6,10 @@
 For each game and seed one base model learns from random play. Each arm then gets new play: random, random with held
 actions (the fair baseline), that of explorers, or that of the test agents (`oracle`: what there is to win). The base
 model is fine-tuned on each arm's play as the loop does it, decoder first, then dynamics, with equal numbers of steps,
-iterations and frames. An explorer's play is all play of its training. The models are scored together on one test set
-that none has seen: play of agents trained on the game's own reward, mixed with random actions, in CoinRun on other
-levels. Whether these agents are visibly better than chance is checked and told.
+iterations and frames. An explorer's play is all play of its training, where that was recorded, or else new play of the
+trained policy; the table says which. The models are scored together on one test set that none has seen: play of agents
+trained on the game's own reward, mixed with random actions, in CoinRun on other levels. Whether they are visibly
+better than chance is checked and told.
 
 Settings: plan.py and config.yaml. Writes to OUT/<game>/seed-N the base model, the arms, the test set, its evaluation
 and `result.json`; to OUT `results.json`, `results.md` and `results.png`, of all results so far. A repeated command
@@ -104,6 +105,13 @@ class Maker:
             policy = Policy(name="explorer", directory=agents, epsilon=epsilon, temperature=temperature)
         return self.play(directory / "play", policy, collection.finetune_steps, arm.name)
 
+    def player_of(self, arm: Arm, play: Path) -> str:
+        """Who played it, in words."""
+        if arm.source != "explorer":
+            return {"random": "chance", "player": "test agent"}[arm.source]
+        agents = self.comparison.arm_directory(arm, self.out) / "agents"
+        return "explorer in training" if play == training_play(agents, self._game) else "trained explorer"
+
     def model(self, arm: Arm, play: Path) -> Path:
         """The base model fine-tuned on an arm's play."""
         directory, base = self.comparison.arm_directory(arm, self.out), self.directory / "base"
@@ -150,7 +158,7 @@ class Maker:
             "references": {name: summary(scores[name]) for name in REFERENCES},
             "arms": {
                 arm.name: {
-                    "source": arm.source,
+                    "played_by": self.player_of(arm, plays[arm.name]),
                     **seen(plays[arm.name], config.collection.finetune_steps),
                     **summary(scores[arm.name]),
                     "curves": {part: part_of(scores[arm.name], part, "curves") for part in PARTS},
@@ -180,6 +188,11 @@ def stored_result(comparison: Comparison, out: Path) -> Row | None:
 def stored_arms(comparison: Comparison, out: Path) -> list[str]:
     """The arms that a comparison's result has."""
     return list((stored_result(comparison, out) or {"arms": {}})["arms"])
+
+
+def stored_seeds(out: Path) -> list[int]:
+    """The seeds that have results, so that all are shown, whichever the command names."""
+    return sorted({int(file.parent.name.removeprefix("seed-")) for file in out.glob(f"*/seed-*/{RESULT}")})
 
 
 def run(plan: Plan, chosen: Sequence[Comparison], arms: Sequence[str], out: Path, digest: str) -> None:
@@ -222,7 +235,8 @@ def main() -> None:
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     try:
-        plan = read_plan(arguments.config, tiny=arguments.tiny, seeds=arguments.seed)
+        seeds = [*arguments.seed, *stored_seeds(out)]
+        plan = read_plan(arguments.config, tiny=arguments.tiny, seeds=seeds)
         chosen, arms = plan.selected(arguments.game, arguments.seed), plan.chosen(arguments.only)
         check_plan(plan, chosen, out)
     except (ValueError, OSError, yaml.YAMLError) as error:

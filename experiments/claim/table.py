@@ -88,6 +88,11 @@ def mean_of(values: Mapping[int, float | None], digits: int, sign: str = "") -> 
     return f"{np.mean(known):{sign},.{digits}f}" if known else ""
 
 
+def sign_of(title: str) -> str:
+    """How a score's mean is signed."""
+    return "+" if title.startswith("Δ") else ""
+
+
 def score_table(rows: Sequence[Row], arms: Sequence[str], reference: str, part: str) -> str:
     """Markdown: the scores of one game's arms on one part of the test windows."""
     lines = []
@@ -96,13 +101,12 @@ def score_table(rows: Sequence[Row], arms: Sequence[str], reference: str, part: 
         for title, digits in SCORES.items():
             values, others = (by_seed(rows, name, part, title) for name in (arm, reference))
             changes = {} if arm == reference else differences(values, others)
-            sign = "+" if title.startswith("Δ") else ""
-            line[title] = compared(mean_of(values, digits, sign), changes, digits, sign="+", even=0.0)
+            line[title] = compared(mean_of(values, digits, sign_of(title)), changes, digits, sign="+", even=0.0)
         lines.append(line)
     for name in rows[0]["references"]:
         found = {row["seed"]: row["references"][name][part] for row in rows}
         scores = {
-            title: mean_of({seed: one[title] for seed, one in found.items()}, digits)
+            title: mean_of({seed: one[title] for seed, one in found.items()}, digits, sign_of(title))
             for title, digits in SCORES.items()
         }
         lines.append({"play fine-tuned on": f"*{name}*", **scores})
@@ -113,7 +117,8 @@ def play_table(rows: Sequence[Row], arms: Sequence[str], reference: str) -> str:
     """Markdown: what each arm's play shows at equal steps."""
     lines = []
     for arm in arms:
-        line = {"play": arm, "steps": mean_of(by_seed(rows, arm, "steps"), 0)}
+        player = next(row["arms"][arm]["played_by"] for row in rows if arm in row["arms"])
+        line = {"play": arm, "played by": player, "steps": mean_of(by_seed(rows, arm, "steps"), 0)}
         for title in COUNTS:
             values, others = (by_seed(rows, name, title) for name in (arm, reference))
             changes = {} if arm == reference else ratios(values, others)
@@ -162,11 +167,22 @@ def finding(rows: Sequence[Row], claim: str, reference: str) -> str:
     return "less" if all(high < 0 for _, high in intervals) else "even"
 
 
+def gains(rows: Sequence[Row], claim: str, reference: str) -> str:
+    """The gains in the measures of the claim with their intervals, in words."""
+    parts = []
+    for title in CLAIMED:
+        values = list(differences(*(by_seed(rows, name, "all", title) for name in (claim, reference))).values())
+        low, high = seed_interval(values) or (float("nan"), float("nan"))
+        parts.append(f"{title} {np.mean(values):+.2f} dB [{low:+.2f}, {high:+.2f}] over {len(values)} seeds")
+    return ", ".join(parts)
+
+
 def verdict(rows: Mapping[str, Sequence[Row]], claim: str, reference: str) -> str:
     """One sentence on whether the claimed arm teaches more than its reference, game by game."""
     found: dict[str, list[str]] = {"more": [], "less": [], "even": [], "few": []}
     for game, of_game in rows.items():
-        found[finding(of_game, claim, reference)].append(game)
+        kind = finding(of_game, claim, reference)
+        found[kind].append(game if kind == "few" else f"{game} ({gains(of_game, claim, reference)})")
     words = {
         "more": f"`{claim}` taught the world model more than `{reference}` on",
         "less": "less on",

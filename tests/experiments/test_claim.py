@@ -28,8 +28,10 @@ from experiments.claim.table import (
 )
 from genie_ray.base.settings import differences as changes
 from genie_ray.base.settings import to_dict
-from genie_ray.replay.coverage import cells
-from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.dataset import count_episodes, index_episodes
+from genie_ray.replay.metadata import DatasetMetadata
+from genie_ray.replay.schema import Episode, episode_id
+from genie_ray.replay.writer import write_metadata, write_shard
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "experiments" / "claim" / "config.yaml"
@@ -40,7 +42,7 @@ HELD, OURS = "random, held", "ours"
 def arm(psnr: float, delta: float, cells: int = 100) -> dict[str, Any]:
     scores = {"PSNR t=10": psnr, "PSNR": psnr + 2, "ΔPSNR": delta, "NLL gap": None}
     none = dict.fromkeys(scores)
-    return {"all": scores, "unreached": none, "cells": cells, "places": None, "steps": 200}
+    return {"all": scores, "unreached": none, "played_by": "chance", "cells": cells, "places": None, "steps": 200}
 
 
 def row(seed: int, ours: dict[str, Any], held: dict[str, Any], *, deep: bool = True) -> dict[str, Any]:
@@ -68,9 +70,9 @@ def test_seeds_are_compared_in_pairs() -> None:
 def test_counts_are_compared_by_ratio() -> None:
     rows = [row(1, arm(20, 0, 300), arm(20, 0, 100)), row(2, arm(20, 0, 100), arm(20, 0, 200))]
     head, _, held, ours = cells_of(play_table(rows, [HELD, OURS], HELD))
-    assert head == ["play", "steps", "cells", "places"]
-    assert held == [HELD, "200", "150", ""]
-    assert ours == [OURS, "200", "200 (3.00, 0.50; above in 1 of 2)", ""]
+    assert head == ["play", "played by", "steps", "cells", "places"]
+    assert held == [HELD, "chance", "200", "150", ""]
+    assert ours == [OURS, "chance", "200", "200 (3.00, 0.50; above in 1 of 2)", ""]
 
 
 def test_an_interval_needs_three_seeds() -> None:
@@ -102,6 +104,8 @@ def test_the_verdict_claims_no_more_than_both_measures_show(
     assert finding(rows, OURS, HELD) == expected
     sentence = verdict({GAME: rows}, OURS, HELD)
     assert ("`ours` taught the world model more than `random, held` on Kangaroo" in sentence) == (expected == "more")
+    if expected != "few":
+        assert f"PSNR t=10 {np.mean(gains):+.2f} dB [" in sentence
     assert ("It was not shown" in sentence) == (expected != "more")
     assert "not shown to be better than random play" not in sentence
 
@@ -150,7 +154,7 @@ def test_arms_differ_in_how_they_explore_alone(plan: Plan) -> None:
         (
             "arms",
             {OURS: {"source": "explorer", "changes": {"finetune": {"iterations": 99}}}},
-            "finetune.iterations: 400",
+            "finetune.iterations: 240",
         ),
         (
             "arms",
@@ -158,7 +162,7 @@ def test_arms_differ_in_how_they_explore_alone(plan: Plan) -> None:
             "explores for 16400 steps",
         ),
         ("arms", {OURS: {"source": "book"}}, "source of 'ours' is 'book'; allowed: one of random"),
-        ("claim", "luck", "claim is 'luck'; allowed: one of random, random, held"),
+        ("claim", "luck", "claim is 'luck'; allowed: one of 'RF', "),
         ("compared_with", OURS, "allowed: an arm of random play"),
         ("base", {"evaluation": {"predicted_frames": 6}}, "predicted_frames = 6: must be at least 10"),
     ],
@@ -177,13 +181,13 @@ def test_other_settings_are_refused_before_anything_starts(roms: list[str], plan
     kept.keep([kept.arms[OURS]], tmp_path)
     check_plan(plan, [kept], tmp_path)
     described = yaml.safe_load(CONFIG.read_text())
-    described["base"]["finetune"]["iterations"] = 401
+    described["base"]["finetune"]["iterations"] = 241
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(described))
     arguments = [str(tmp_path / "other.yaml"), "--out", str(tmp_path), "--game", GAME]
     done = subprocess.run(command(*arguments), capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
-    assert "with other settings (config.finetune.iterations: 400 → 401)" in done.stderr.splitlines()[-1]
-    described["base"]["finetune"]["iterations"] = 400
+    assert "with other settings (config.finetune.iterations: 240 → 241)" in done.stderr.splitlines()[-1]
+    described["base"]["finetune"]["iterations"] = 240
     described["arms"][OURS]["changes"] = {"reward": {"kind": "rf"}}
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(described))
     with pytest.raises(ValueError, match=r"holds 'ours' with other settings .*reward.kind: 'entropy' → 'rf'"):
@@ -193,28 +197,56 @@ def test_other_settings_are_refused_before_anything_starts(roms: list[str], plan
 def test_random_play_is_always_among_the_arms(plan: Plan) -> None:
     assert plan.chosen(["RF"]) == ("random", HELD, "RF")
     assert plan.chosen([]) == plan.arms
-    with pytest.raises(ValueError, match=r"--only is 'RG'; allowed: one of random"):
+    with pytest.raises(ValueError, match=r"--only is 'RG'; allowed: one of 'random', 'random, held'"):
         plan.chosen(["RG"])
     with pytest.raises(ValueError, match=r"--game is 'Pong'; allowed: one of CoinRun"):
         plan.selected(["Pong"], [])
     assert {each.seed for each in read_plan(CONFIG, seeds=[9]).selected([], [9])} == {9}
 
 
-def test_play_is_counted_at_equal_steps(replay: ReplayDataset) -> None:
-    found = seen(replay.root, 150)  # the first episode has 100 steps
-    first, second = (replay.read(reference) for reference in replay.episodes[:2])
-    expected = np.unique(cells(np.concatenate([first.frames, second.frames[:51]])))
-    assert found == {"steps": 150, "cells": len(expected), "places": None}
-    assert seen(replay.root, 10_000)["steps"] == 600
-    whole = [each for each in replay.episodes if each.length == 100]
-    assert len(outcome(replay.root, 100).returns_E) >= len(whole)
+@pytest.fixture
+def play(tmp_path: Path) -> Path:
+    """Two episodes, of 4 and 2 steps; each grey value of a frame is a cell, each x a place."""
+    shades, places = ([0, 40, 80, 80, 120], [200, 0, 160]), ([1, 1, 20, 20, 40], [1, 60, 80])
+    episodes = [
+        Episode(
+            episode_id=episode_id(GAME, "random", 0, index),
+            game=GAME,
+            frames=np.array(values, np.uint8)[:, None, None, None] + np.zeros((1, 16, 16, 3), np.uint8),
+            actions=np.zeros(len(values) - 1, np.int8),
+            action_logp=None,
+            reward_env=np.full(len(values) - 1, 2.0, np.float32),
+            reward_uncertainty=None,
+            terminated=index == 0,
+            truncated=index == 1,
+            infos=[{"x": x, "level_complete": 1} for x in xs],
+        )
+        for index, (values, xs) in enumerate(zip(shades, places, strict=True))
+    ]
+    write_shard(tmp_path, GAME, "00000", episodes)
+    counts, names = count_episodes(index_episodes(tmp_path)), ("NOOP", "RIGHT")
+    write_metadata(tmp_path, DatasetMetadata(action_names=names, frame_shape=(16, 16, 3), policy="a", counts=counts))
+    return tmp_path
 
 
-def test_a_trainings_own_play_is_used_where_it_is_left(replay: ReplayDataset, tmp_path: Path) -> None:
-    assert run.training_play(tmp_path, GAME) is None
-    (tmp_path / GAME).mkdir()
-    (tmp_path / GAME / "play").symlink_to(replay.root, target_is_directory=True)
-    assert run.training_play(tmp_path, GAME) == tmp_path / GAME / "play"
+def test_play_is_counted_at_equal_steps(play: Path) -> None:
+    """Cells are 8 grey levels; places 16 pixels: 0, 1, 2 and 3, 5."""
+    assert seen(play, 3) == {"steps": 3, "cells": 3, "places": 2}
+    assert seen(play, 5) == {"steps": 5, "cells": 5, "places": 4}  # the second episode's 200 and 0, at 0 and 3
+    assert seen(play, 99) == {"steps": 6, "cells": 6, "places": 5}
+
+
+def test_only_whole_episodes_have_an_outcome(play: Path) -> None:
+    assert outcome(play, 3) == Outcome([8.0], [True])  # the other was cut short
+    assert outcome(play, 2) == Outcome([8.0, 4.0], [True, True])
+
+
+def test_a_trainings_own_play_is_used_where_it_is_left(play: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    agents = tmp_path_factory.mktemp("agents")
+    assert run.training_play(agents, GAME) is None
+    (agents / GAME).mkdir()
+    (agents / GAME / "play").symlink_to(play, target_is_directory=True)
+    assert run.training_play(agents, GAME) == agents / GAME / "play"
 
 
 def command(*arguments: str) -> list[str]:
