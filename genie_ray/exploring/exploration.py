@@ -94,12 +94,13 @@ def algorithm_config(games: Sequence[str], rewards: RewardClientFactory, run: Ex
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
     from genie_ray.envs import games_in_turn
-    from genie_ray.envs.game import register_rllib_env
+    from genie_ray.envs.game import register_rllib_env, vectorize_mode
     from policies.autoexplore.algorithm import AutoExploreConfig
 
     config, algorithm = run.exploration, AutoExploreConfig()
     if len(games) == 1:
         algorithm.environment(register_rllib_env(), env_config={"game": games[0], "env": run.env})
+        algorithm.env_runners(gym_env_vectorize_mode=vectorize_mode(games))
     else:
         name = games_in_turn.register_rllib_games()
         algorithm.environment(name, env_config={"games": list(games), "env": run.env})
