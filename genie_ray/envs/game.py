@@ -1,7 +1,7 @@
 """The environment of any game by its id, and its registration with RLlib."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import gymnasium as gym
 
@@ -23,6 +23,14 @@ def make_game(game: str, config: EnvConfig | None = None, *, native_frame_every:
     if game == COINRUN:
         return CoinRunEnv(config, native_frame_every=native_frame_every)
     return RetroEnv(game, config, native_frame_every=native_frame_every)
+
+
+def vectorize_mode(games: Iterable[str]) -> Literal["sync", "async"]:
+    """How RLlib steps several environments of a rollout worker, as `AlgorithmConfig.gym_env_vectorize_mode`.
+
+    An emulator needs a process of its own. A step of CoinRun takes less time than a message to another process.
+    """
+    return "sync" if all(game == COINRUN for game in games) else "async"
 
 
 def register_rllib_env() -> str:

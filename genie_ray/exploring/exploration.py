@@ -111,7 +111,7 @@ def algorithm_config(games: Sequence[str], rewards: RewardClientFactory, run: Ex
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
     from genie_ray.envs import games_in_turn
-    from genie_ray.envs.game import register_rllib_env
+    from genie_ray.envs.game import register_rllib_env, vectorize_mode
     from policies.autoexplore.algorithm import AutoExploreConfig
     from policies.ppo.algorithm import ExplorerPPOConfig
 
@@ -123,6 +123,7 @@ def algorithm_config(games: Sequence[str], rewards: RewardClientFactory, run: Ex
         algorithm.training(learning=config.learning, network=config.network)
     if len(games) == 1:
         algorithm.environment(register_rllib_env(), env_config={"game": games[0], **env_config})
+        algorithm.env_runners(gym_env_vectorize_mode=vectorize_mode(games))
     else:
         algorithm.environment(games_in_turn.register_rllib_games(), env_config={"games": list(games), **env_config})
         algorithm.env_runners(gym_env_vectorize_mode=games_in_turn.VECTORIZE_MODE)

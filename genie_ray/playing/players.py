@@ -22,14 +22,16 @@ def train_player(output: Path, game: str, config: PlayerConfig, env: EnvConfig, 
     Raises:
         ValueError: the output was started with other settings.
     """
-    from genie_ray.envs.game import register_rllib_env
+    from genie_ray.envs.game import register_rllib_env, vectorize_mode
     from policies.ppo.test_agents import ppo_config
 
     settings = {"game": game, "seed": seed, "env": to_dict(env), "player": to_dict(config)}
     check_unchanged(output, settings, what="a test agent")
     keep_settings(output, settings)
     algorithm = ppo_config(register_rllib_env(), {"game": game, "env": env, "hold": config.ppo.hold}, config.ppo)
-    algorithm = algorithm.env_runners(num_env_runners=1).debugging(seed=seed, log_level="ERROR")
+    algorithm = algorithm.env_runners(num_env_runners=1, gym_env_vectorize_mode=vectorize_mode([game])).debugging(
+        seed=seed, log_level="ERROR"
+    )
     return train_agent(
         algorithm,
         output,

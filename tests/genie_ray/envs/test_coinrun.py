@@ -2,13 +2,14 @@
 
 from contextlib import closing
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
 from genie_ray.envs.coinrun import TIME_LIMIT, CoinRunEnv
 from genie_ray.envs.config import EnvConfig
-from genie_ray.envs.game import make_game
+from genie_ray.envs.game import make_game, register_rllib_env, vectorize_mode
 from genie_ray.games.roms import require_rom, resolve_game
 
 pytestmark = pytest.mark.usefixtures("procgen")
@@ -147,6 +148,28 @@ def test_painting_the_speed_changes_the_corner_and_nothing_else() -> None:
     assert columns.max() < 32
     corner = painted[:, : rows.max() + 1, : columns.max() + 1]
     assert len(np.unique(corner.reshape(len(corner), -1), axis=0)) > 5  # it shows a speed that changes
+
+
+@pytest.mark.filterwarnings("ignore:.*Overriding environment rllib")
+def test_rllib_steps_several_in_one_process() -> None:
+    from ray.rllib.algorithms.ppo import PPOConfig
+    from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+    from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+
+    from policies.baselines.random import RandomModule
+
+    assert vectorize_mode(["CoinRun", "Kangaroo-Atari2600-v0"]) == "async"
+    config = (
+        PPOConfig()  # stands for any algorithm
+        .environment(register_rllib_env(), env_config={"game": "CoinRun", "env": EVERY_TICK})
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=3, gym_env_vectorize_mode=vectorize_mode(["CoinRun"]))
+        .rl_module(rl_module_spec=RLModuleSpec(module_class=RandomModule))
+    )
+    runner = SingleAgentEnvRunner(config=config)
+    episodes = runner.sample(num_timesteps=30)
+    assert isinstance(runner.env.unwrapped, gym.vector.SyncVectorEnv)
+    runner.stop()
+    assert len({episode.get_infos(0)["level"] for episode in episodes}) == 3
 
 
 def test_sizes_and_native_frames() -> None:

@@ -32,9 +32,7 @@ def dataset(tmp_path: Path, make_episode, finish) -> ReplayDataset:
         actions = np.array([0] * (length - 2) + [4, 4], np.int8)
         name = episode_id(game, policy, 0, index)
         # Kangaroo's player passes x = 0, 2, …, 80, which are places 0 to 5
-        infos = [
-            {"x": 2 * step} if game == KANGAROO else {"lives": 3, "score": 10 * step} for step in range(length + 1)
-        ]
+        infos = [{"score": 10 * step} | ({"x": 2 * step} if game == KANGAROO else {}) for step in range(length + 1)]
         return make_episode(index, length, game, episode_id=name, actions=actions, reward_env=reward, infos=infos)
 
     root = tmp_path / "data"
