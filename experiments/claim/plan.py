@@ -199,9 +199,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def training_steps(config: RunConfig) -> int:
     """Environment steps that an explorer plays in its training."""
-    exploration = config.exploration
-    learning = exploration.learning
-    return exploration.epochs * exploration.num_env_runners * learning.num_envs * learning.steps_per_epoch
+    return config.exploration.epochs * config.exploration.epoch_steps
 
 
 def check_plan(plan: Plan, chosen: Sequence[Comparison], out: Path) -> None:

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from genie_ray.exploring.log import place_of
-from genie_ray.replay.coverage import cells
+from genie_ray.replay.coverage import cells, place_of
 from genie_ray.replay.dataset import ReplayDataset
 
 SAMPLES = 10_000

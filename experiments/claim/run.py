@@ -6,10 +6,9 @@
 For each game and seed one base model learns from random play. Each arm then gets new play: random, random with held
 actions (the fair baseline), that of explorers, or that of the test agents (`oracle`: what there is to win). The base
 model is fine-tuned on each arm's play as the loop does it, decoder first, then dynamics, with equal numbers of steps,
-iterations and frames. An explorer's play is all play of its training, where that was recorded, or else new play of the
-trained policy; the table says which. The models are scored together on one test set that none has seen: play of agents
-trained on the game's own reward, mixed with random actions, in CoinRun on other levels. Whether they are visibly
-better than chance is checked and told.
+iterations and frames. An explorer's play is all play of its training. The models are scored together on one test set
+that none has seen: play of agents trained on the game's own reward, mixed with random actions, in CoinRun on other
+levels. Whether these agents are visibly better than chance is checked and told.
 
 Settings: plan.py and config.yaml. Writes to OUT/<game>/seed-N the base model, the arms, the test set, its evaluation
 and `result.json`; to OUT `results.json`, `results.md` and `results.png`, of all results so far. A repeated command
@@ -45,20 +44,15 @@ from genie_ray.collecting.plan import Policy
 from genie_ray.evaluating.evaluation import evaluate
 from genie_ray.evaluating.predictors import COPY
 from genie_ray.exploring.explorers import train_explorers
+from genie_ray.exploring.recorder import PLAY
 from genie_ray.playing.players import train_player
-from genie_ray.replay.metadata import METADATA_FILE
 from genie_ray.training.finetuning import finetuning_steps
 from genie_ray.training.train import train_world_model
 
 BASE = "base model"
 REFERENCES = (BASE, COPY)
 RESULT = "result.json"
-
-
-def training_play(agents: Path, game: str) -> Path | None:
-    """The replay dataset of all steps that an explorer's training played; None if the training left none."""
-    play = agents / game / "play"
-    return play if (play / METADATA_FILE).exists() else None
+PLAYED_BY = {"random": "chance", "player": "test agent", "explorer": "explorer in training"}
 
 
 class Maker:
@@ -99,18 +93,8 @@ class Maker:
             agents = directory / "agents"
             for _ in train_explorers(agents, [self._game], self.directory / "base" / "dynamics" / "best", arm.config):
                 pass
-            if (recorded := training_play(agents, self._game)) is not None:
-                return recorded
-            epsilon, temperature = collection.explorer_epsilon, collection.explorer_temperature
-            policy = Policy(name="explorer", directory=agents, epsilon=epsilon, temperature=temperature)
+            return agents / self._game / PLAY
         return self.play(directory / "play", policy, collection.finetune_steps, arm.name)
-
-    def player_of(self, arm: Arm, play: Path) -> str:
-        """Who played it, in words."""
-        if arm.source != "explorer":
-            return {"random": "chance", "player": "test agent"}[arm.source]
-        agents = self.comparison.arm_directory(arm, self.out) / "agents"
-        return "explorer in training" if play == training_play(agents, self._game) else "trained explorer"
 
     def model(self, arm: Arm, play: Path) -> Path:
         """The base model fine-tuned on an arm's play."""
@@ -158,7 +142,7 @@ class Maker:
             "references": {name: summary(scores[name]) for name in REFERENCES},
             "arms": {
                 arm.name: {
-                    "played_by": self.player_of(arm, plays[arm.name]),
+                    "played_by": PLAYED_BY[arm.source],
                     **seen(plays[arm.name], config.collection.finetune_steps),
                     **summary(scores[arm.name]),
                     "curves": {part: part_of(scores[arm.name], part, "curves") for part in PARTS},
