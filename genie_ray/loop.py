@@ -101,9 +101,12 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
 
     def play(name: str, policy: Policy, steps: int, play_seed: int, *, large_frames: bool = False) -> Stage:
         settings = collection if large_frames else dataclasses.replace(collection, large_frame_every=0)
+        env = config.env
+        if name == "test":
+            env = dataclasses.replace(env, coinrun_levels=collection.test_levels)
 
         def run() -> None:
-            collect(data / name, policy, games, steps, settings, config.env, seed=play_seed)
+            collect(data / name, policy, games, steps, settings, env, seed=play_seed)
 
         return Stage(f"datasets/{name}", (data / name / "_dataset.json",), run)
 
@@ -222,6 +225,12 @@ def _check(config: RunConfig, directory: Path) -> None:
     """Refuses, before anything starts, what would fail later."""
     GenieReduxGConfig(tokenizer=config.tokenizer, dynamics=config.dynamics)  # an explorer needs a model of its actions
     require_games(config.games)
+    (first, count), (test_first, test_count) = config.env.coinrun_levels, config.collection.test_levels
+    if test_first < first + count and first < test_first + test_count:
+        raise ValueError(
+            f"collection.test_levels = [{test_first}, {test_count}]: must share no level with env.coinrun_levels = "
+            f"[{first}, {count}]"
+        )
     check_unchanged(directory, to_dict(config), free=("ray.",))
     for finetuned in (directory / "finetuned").glob("*/job.json"):
         if not (directory / DECODER / finetuned.parent.name / ADAPTED).exists():

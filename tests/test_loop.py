@@ -108,6 +108,13 @@ def test_the_loop_leaves_every_artefact(peaceful: Path) -> None:
     assert on_explored["provenance"]["dataset"] == ReplayDataset(peaceful / "datasets/explore").content_hash()
 
 
+def test_levels_of_the_test_play_that_others_play_too_are_refused(tmp_path: Path) -> None:
+    config = load_config(SMOKE, ["collection.test_levels=[9999, 5]"])
+    with pytest.raises(ValueError, match=r"test_levels = \[9999, 5\]: must share no level with .* = \[0, 10000\]"):
+        run_loop(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_no_training_has_seen_the_test_episodes(peaceful: Path) -> None:
     play = {name: ReplayDataset(peaceful / "datasets" / name) for name in DATASETS}

@@ -30,6 +30,10 @@ class CollectionConfig:
     explorer_epsilon: float = 0.01  # paper, A.3: AutoExplore's final ε
     explorer_temperature: float = 1.0  # paper, A.3
     test_epsilon: float = 0.3  # ours: share of random actions in the test agents' play
+    test_levels: tuple[int, int] = (
+        100_000,
+        2_000,
+    )  # of CoinRun: the first, and how many; others than env.coinrun_levels
     large_frame_every: int = 0  # steps between the large frames that an upscaler learns from; 0: none are stored
     large_frame_size: int = 256  # pixels, height and width; paper, supplement
 
