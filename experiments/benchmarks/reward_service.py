@@ -194,7 +194,9 @@ def play(checkpoint: Path, config: RewardConfig, arguments: argparse.Namespace) 
     from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreModuleConfig
     from policies.judged.env_runner import CuriosityEnvRunner
 
-    env = EnvConfig(frame_size=describe_checkpoint(checkpoint)["frame_size"])
+    described = describe_checkpoint(checkpoint)
+    known = {"action_set": ",".join(described["action_names"])} if described["action_names"] else {}
+    env = EnvConfig(frame_size=described["frame_size"], **known)
     names = action_names(env.action_set)
     learning = AutoExploreLearningConfig(num_envs=ENVIRONMENTS, fragment_length=STEPS)
     network = AutoExploreModuleConfig(channels=(8, 16, 32, 32), lstm_size=128)  # experiments/demo.yaml

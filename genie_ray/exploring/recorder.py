@@ -1,7 +1,7 @@
 """Records all play of an exploration's training: it is data like any other, and the widest that there is.
 
 <output>/play/    a replay dataset; a shard per game for every few epochs (`epoch-000020`), written with the
-                  training's states and at each round
+                  training's states, at each round, and when there is much
 
 A piece of an episode ends where a shard does; its later steps begin another piece.
 """
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 PLAY = "play"
 """The folder of an explorer's training with all its play."""
+MOST_STEPS = 10_000
+"""Steps in memory, about 120 MB, beyond which a shard is written."""
 
 
 class PlayRecorder:
@@ -51,7 +53,8 @@ class PlayRecorder:
         self._epoch, exploration = epoch, self._run.exploration
         for play in (play for fragment in algorithm.arrived for play in fragment.recorded):
             self._pieces[play.infos[0].get("game", self._game)][play.episode].append(play)
-        if epoch == exploration.epochs or (exploration.rounds.every and epoch % exploration.rounds.every == 0):
+        due = exploration.rounds.every and epoch % exploration.rounds.every == 0
+        if due or epoch == exploration.epochs or self._steps() >= MOST_STEPS:
             self.write()
         return {}
 
@@ -65,6 +68,9 @@ class PlayRecorder:
             writer.write_shard(self.dataset, game, f"epoch-{self._epoch:06d}", pieces)
         self._pieces.clear()
         self._write_metadata()
+
+    def _steps(self) -> int:
+        return sum(len(play) for episodes in self._pieces.values() for plays in episodes.values() for play in plays)
 
     def _write_metadata(self) -> None:
         size = self._run.env.frame_size

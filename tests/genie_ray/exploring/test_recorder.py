@@ -5,7 +5,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
+from genie_ray.exploring import recorder
 from genie_ray.exploring.config import ExplorationConfig, ExplorersConfig, RoundsConfig
 from genie_ray.exploring.recorder import PlayRecorder
 from genie_ray.replay.dataset import ReplayDataset
@@ -55,24 +57,24 @@ def spans(dataset: Path) -> list[tuple[str, int, int, bool]]:
 
 
 def test_pieces_are_joined_within_a_shard_unless_play_is_missing(tmp_path: Path) -> None:
-    recorder = PlayRecorder(tmp_path, RUN, game="Kangaroo")
-    recorder.after_iteration(arrived(play("a", 0, 10), play("b", 0, 6, terminated=True)), 1, None)  # type: ignore[arg-type]
-    recorder.after_iteration(arrived(play("a", 10, 20), play("c", 0, 4)), 2, None)  # type: ignore[arg-type]
-    assert not recorder.dataset.exists()
-    recorder.after_iteration(arrived(play("c", 8, 12)), 3, None)  # type: ignore[arg-type]  # a round is due
-    recorder.after_iteration(arrived(play("a", 20, 25)), 4, None)  # type: ignore[arg-type]
-    assert recorder.get_state() == {}
-    assert spans(recorder.dataset) == [
+    recording = PlayRecorder(tmp_path, RUN, game="Kangaroo")
+    recording.after_iteration(arrived(play("a", 0, 10), play("b", 0, 6, terminated=True)), 1, None)  # type: ignore[arg-type]
+    recording.after_iteration(arrived(play("a", 10, 20), play("c", 0, 4)), 2, None)  # type: ignore[arg-type]
+    assert not recording.dataset.exists()
+    recording.after_iteration(arrived(play("c", 8, 12)), 3, None)  # type: ignore[arg-type]  # a round is due
+    recording.after_iteration(arrived(play("a", 20, 25)), 4, None)  # type: ignore[arg-type]
+    assert recording.get_state() == {}
+    assert spans(recording.dataset) == [
         ("a", 0, 20, False), ("a", 20, 25, False), ("b", 0, 6, True), ("c", 0, 4, False), ("c", 8, 12, False),
     ]  # fmt: skip
 
 
 def test_play_after_the_saved_state_is_forgotten(tmp_path: Path) -> None:
-    recorder = PlayRecorder(tmp_path, RUN, game="Kangaroo")
+    recording = PlayRecorder(tmp_path, RUN, game="Kangaroo")
     for epoch in (1, 2, 3, 4):
-        recorder.after_iteration(arrived(play("abcd"[epoch - 1], 0, 5)), epoch, None)  # type: ignore[arg-type]
+        recording.after_iteration(arrived(play("abcd"[epoch - 1], 0, 5)), epoch, None)  # type: ignore[arg-type]
         if epoch == 2:
-            recorder.get_state()
+            recording.get_state()
     resumed = PlayRecorder(tmp_path, RUN, game="Kangaroo")  # killed after the round of epoch 3 was written
     resumed.forget_after(2)
     assert spans(resumed.dataset) == [("a", 0, 5, False), ("b", 0, 5, False)]
@@ -80,9 +82,17 @@ def test_play_after_the_saved_state_is_forgotten(tmp_path: Path) -> None:
     assert not list(resumed.dataset.glob("game=*/*.parquet"))
 
 
+def test_no_more_than_a_shard_is_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "MOST_STEPS", 12)
+    recording = PlayRecorder(tmp_path, RUN, game="Kangaroo")
+    for epoch, first in ((1, 0), (2, 8)):
+        recording.after_iteration(arrived(play("a", first, first + 8)), epoch, None)  # type: ignore[arg-type]
+    assert spans(recording.dataset) == [("a", 0, 16, False)]
+
+
 def test_games_have_shards_of_their_own(tmp_path: Path) -> None:
-    recorder = PlayRecorder(tmp_path, RUN, game="Kangaroo")
-    recorder.after_iteration(arrived(play("a", 0, 5, game="Hero"), play("b", 0, 7, game="Pong")), 1, None)  # type: ignore[arg-type]
-    recorder.write()
-    counts = ReplayDataset(recorder.dataset).metadata.counts
+    recording = PlayRecorder(tmp_path, RUN, game="Kangaroo")
+    recording.after_iteration(arrived(play("a", 0, 5, game="Hero"), play("b", 0, 7, game="Pong")), 1, None)  # type: ignore[arg-type]
+    recording.write()
+    counts = ReplayDataset(recording.dataset).metadata.counts
     assert {game: count.actions for game, count in counts.items()} == {"Hero": 5, "Pong": 7}
