@@ -18,6 +18,7 @@ from genie_ray.envs.retro import RetroEnv
 from policies.autoexplore.config import AutoExploreModuleConfig
 from policies.autoexplore.module import AutoExploreModule
 from policies.exploration import load_module
+from policies.play.held import STEPS, HeldEnv
 from policies.ppo.config import PPOSettings
 from policies.ppo.module import PPOModule
 
@@ -25,7 +26,6 @@ GAME = "Kangaroo-Atari2600-v0"
 ENV = EnvConfig(max_episode_steps=40)
 ACTING = {"epsilon": 0.2, "temperature": 0.5}
 RECURRENT = (AutoExploreModule, {"network": AutoExploreModuleConfig(channels=(8, 8), lstm_size=16)})
-HOLDS = (PPOModule, {"settings": PPOSettings(hold=3, hidden=16)})
 pytestmark = pytest.mark.usefixtures("roms", "ray_session")
 
 
@@ -36,9 +36,14 @@ def collected(checkpoint: Path | None, max_steps: int | None = None) -> SingleAg
     return episode
 
 
-@pytest.mark.parametrize(("module_class", "model_config"), [RECURRENT, HOLDS], ids=["recurrent", "holds"])
-def test_agents_act_as_in_rllibs_own_runner(module_class: type, model_config: dict, tmp_path: Path) -> None:
-    env = RetroEnv(GAME, ENV)
+@pytest.mark.parametrize("hold", [1, 3])
+def test_agents_act_as_in_rllibs_own_runner(hold: int, tmp_path: Path) -> None:
+    """An agent with a memory decides at each step, one that holds its actions at every third."""
+    game = RetroEnv(GAME, ENV)
+    env, held = (game, {}) if hold == 1 else (HeldEnv(game, hold), {"hold": hold, "record": True})
+    module_class, model_config = (
+        RECURRENT if hold == 1 else (PPOModule, {"settings": PPOSettings(hold=hold, hidden=16)})
+    )
     spec = RLModuleSpec(
         module_class=module_class,
         observation_space=env.observation_space,
@@ -47,7 +52,7 @@ def test_agents_act_as_in_rllibs_own_runner(module_class: type, model_config: di
     )
     torch.manual_seed(0)
     spec.build().save_to_path(tmp_path)
-    config = PPOConfig().environment(register_rllib_env(), env_config={"game": GAME, "env": ENV})
+    config = PPOConfig().environment(register_rllib_env(), env_config={"game": GAME, "env": ENV, **held})
     runner = SingleAgentEnvRunner(config=config.env_runners(num_env_runners=0).rl_module(rl_module_spec=spec))
     runner.module = load_module(tmp_path, **ACTING)
     torch.manual_seed(3)
@@ -55,13 +60,17 @@ def test_agents_act_as_in_rllibs_own_runner(module_class: type, model_config: di
     runner.stop()
     ours = collected(tmp_path)
     assert len(ours) == 40
-    assert np.array_equal(ours.get_actions(), theirs.get_actions())
-    assert np.array_equal(ours.get_observations(), theirs.get_observations())
-    assert np.array_equal(ours.get_rewards(), theirs.get_rewards())
+    assert np.array_equal(ours.get_actions(), np.repeat(theirs.get_actions(), hold)[:40])
+    frames = (
+        theirs.get_observations() if hold == 1 else np.concatenate([info[STEPS].frames for info in theirs.get_infos()])
+    )
+    assert np.array_equal(ours.get_observations(), frames)
+    assert ours.get_rewards().sum() == theirs.get_rewards().sum()
     log_probs, expected = (
         episode.get_extra_model_outputs(Columns.ACTION_LOGP).astype(np.float64) for episode in (ours, theirs)
     )
-    assert np.allclose(log_probs, expected, atol=1e-6)
+    assert np.allclose(log_probs[::hold], expected, atol=1e-6)
+    assert not np.delete(log_probs, np.arange(0, 40, hold)).any()  # a held action is certain
     assert (ours.is_terminated, ours.is_truncated) == (theirs.is_terminated, theirs.is_truncated)
 
 

@@ -225,7 +225,7 @@ TINY = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_sweep_goes_on_where_it_was(roms: list[str], world_model: Path, tmp_path: Path) -> None:
     file, out, log = tmp_path / "tiny.yaml", tmp_path / "out", tmp_path / "log"
     file.write_text(yaml.safe_dump({"world_model": str(world_model), **TINY}))

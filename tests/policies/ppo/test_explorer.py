@@ -59,7 +59,7 @@ class OneWindow:
 
 
 def config(client: Any = OneWindow, settings: ExplorerPPOSettings = SETTINGS, **env: Any) -> ExplorerPPOConfig:
-    register_env("held", lambda given: HeldEnv(given.pop("make", ShowsAction)(given), settings.hold, record=True))
+    register_env("held", lambda given: HeldEnv(given.get("make", ShowsAction)(given), settings.hold, record=True))
     return (
         ExplorerPPOConfig()
         .environment("held", env_config=env)
