@@ -19,6 +19,9 @@ class RoundsConfig:
     """When the world model is trained on explored play. Ours; the published protocol has one round."""
 
     every: int = 0  # epochs between rounds; 0: the world model stays as it is
+    # Whether the agent waits for each round's world model. If not, it plays on and is judged by the previous one, at
+    # most for one round: better where the training has processors of its own.
+    wait: bool = True
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
             batch_size=160, iterations=1_000, warmup_iterations=100, validate_every=250, checkpoint_every=250

@@ -1,9 +1,9 @@
 """Rounds of exploring and learning: the world model is trained on explored play while the agent continues.
 
-Every so many epochs, the world model is fine-tuned on all play so far (`recorder.PlayRecorder`), in parallel with the
-agent's training. When done, it takes over as judge: what could be learned then pays no more, and the agent has to look
-further. Only the dynamics are trained: a judge reads tokens and never decodes, so no round tunes the decoder. The judge
-is never more than one round behind: when a round is due, the agent waits for the world model of the previous one. The
+Every so many epochs, the world model is fine-tuned on all play so far (`recorder.PlayRecorder`). When done, it takes
+over as judge: what could be learned then pays no more, and the agent has to look further. The agent waits for it
+(`rounds.wait`), or goes on meanwhile and waits when the next round is due, so the judge is never more than one round
+behind. Only the dynamics are trained: a judge reads tokens and never decodes, so no round tunes the decoder. The
 published protocol is a single round: its world model never changes.
 
 <output>/rounds/play-000020/     the play of all epochs up to that one; links to the recorder's files
@@ -69,6 +69,8 @@ class Rounds:
             self.finish()
             self._epoch = epoch
             self._train(epoch)
+            if self._config.wait:
+                self.finish()
         elif self._training is not None and ray.wait([self._training], timeout=0)[0]:
             self.finish()
         return {"round": float(epoch_number(self._swapped) if self._swapped else 0)}

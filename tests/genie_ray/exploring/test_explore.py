@@ -48,7 +48,7 @@ CONFIG = ExplorationConfig(
         evaluation_every=2,
         evaluation_steps=5,
     ),
-    rounds=RoundsConfig(every=3, training=TRAINING),  # one round: the next would be due after the end
+    rounds=RoundsConfig(every=3, wait=False, training=TRAINING),  # one round: the next would be due after the end
 )
 
 

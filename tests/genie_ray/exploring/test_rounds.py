@@ -17,14 +17,15 @@ def learn(epoch: int, seconds: float) -> int:
     return epoch
 
 
-RUN = ExplorersConfig(exploration=ExplorationConfig(epochs=12, rounds=RoundsConfig(every=3)))
+def run(*, wait: bool) -> ExplorersConfig:
+    return ExplorersConfig(exploration=ExplorationConfig(epochs=12, rounds=RoundsConfig(every=3, wait=wait)))
 
 
 class Schedule(Rounds):
     """Rounds that take a given time to learn nothing, and record what happens when."""
 
-    def __init__(self, directory: Path, seconds: float) -> None:
-        super().__init__(directory, RUN, directory, None, play=directory)  # type: ignore[arg-type]
+    def __init__(self, directory: Path, seconds: float, *, wait: bool = False) -> None:
+        super().__init__(directory, run(wait=wait), directory, None, play=directory)  # type: ignore[arg-type]
         self.seconds = seconds
         self.events: list[tuple[str, int]] = []
 
@@ -49,3 +50,12 @@ def test_the_judge_is_never_more_than_one_round_behind(ray_session: None, tmp_pa
     one = [("begins", "judges")] * 3
     expected = [(event, epoch) for events, epoch in zip(one, (3, 6, 9), strict=True) for event in events]
     assert rounds.events == expected
+
+
+def test_an_agent_that_waits_is_judged_by_each_rounds_model_at_once(ray_session: None, tmp_path: Path) -> None:
+    rounds, judges = Schedule(tmp_path, 0.5, wait=True), []
+    for epoch in range(1, 13):
+        rounds.after_iteration(None, epoch, None)  # type: ignore[arg-type]
+        judges.append(rounds.events[-1][1] if rounds.events and rounds.events[-1][0] == "judges" else 0)
+    rounds.close()
+    assert judges == [0, 0, 3, 3, 3, 6, 6, 6, 9, 9, 9, 9]
