@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from policies.play.held import HeldEnv
 from policies.rewards import WINDOW_ACTIONS, RewardAnswer, RewardUnavailableError
 
 NUM_ACTIONS = 4
@@ -131,3 +132,29 @@ class Judges(ActionClient):
         if self.requests <= self.second_from:
             return ready
         return Ready([10 * rewards for rewards in ready.rewards], version="second+3")
+
+
+class OneWindow:
+    """Rewards the last action of each window by its number; accepts single windows only."""
+
+    def submit(
+        self,
+        frames: list[np.ndarray],
+        actions: list[np.ndarray],
+        *,
+        episodes: Sequence[str],
+        maps: bool = False,
+        remember: bool = True,
+    ) -> Ready:
+        for frames_of, actions_of in zip(frames, actions, strict=True):
+            assert (len(frames_of), len(actions_of)) == (5, 4)
+            np.testing.assert_array_equal(frames_of[1:, 0, 0, 0], 50 * (actions_of + 1))
+            steps = frames_of[:, 0, 0, 1].astype(int)
+            np.testing.assert_array_equal(steps, steps[0] + np.arange(5))
+        rewards = [np.array([np.nan] * 3 + [actions_of[-1]], np.float32) for actions_of in actions]
+        return Ready(rewards, version="first" if remember else "first, not to remember")
+
+
+def held(config: dict[str, Any]) -> HeldEnv:
+    """ShowsAction, or the environment given as `make`, with its actions held for `hold` steps and each one recorded."""
+    return HeldEnv(config.get("make", ShowsAction)(config), config["hold"], record=True)

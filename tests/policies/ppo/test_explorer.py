@@ -1,7 +1,7 @@
 """The PPO explorer end to end through RLlib: what is judged, recorded and learned."""
 
 import dataclasses
-from collections.abc import Sequence
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,14 @@ import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from ray.tune import register_env
 
-from policies.play.held import HeldEnv
 from policies.ppo.algorithm import ExplorerPPO, ExplorerPPOConfig
 from policies.ppo.config import ExplorerPPOSettings
 from policies.ppo.env_runner import HeldEnvRunner
-from tests.policies.toys import NUM_ACTIONS, Outage, Ready, ShowsAction
+from policies.ray_internals import end_remote_runner
+from tests.policies.toys import NUM_ACTIONS, OneWindow, Outage, Ready, held
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 SETTINGS = ExplorerPPOSettings(
@@ -32,37 +33,11 @@ SETTINGS = ExplorerPPOSettings(
 )
 
 
-class OneWindow:
-    """Rewards the last action of each window by its number; accepts single windows only."""
-
-    asked: list[tuple[np.ndarray, np.ndarray, str]]
-
-    def __init__(self) -> None:
-        self.asked = []
-
-    def submit(
-        self,
-        frames: list[np.ndarray],
-        actions: list[np.ndarray],
-        *,
-        episodes: Sequence[str],
-        maps: bool = False,
-        remember: bool = True,
-    ) -> Ready:
-        for frames_of, actions_of in zip(frames, actions, strict=True):
-            assert (len(frames_of), len(actions_of)) == (5, 4)
-            np.testing.assert_array_equal(frames_of[1:, 0, 0, 0], 50 * (actions_of + 1))
-            steps = frames_of[:, 0, 0, 1].astype(int)
-            np.testing.assert_array_equal(steps, steps[0] + np.arange(5))
-        rewards = [np.array([np.nan] * 3 + [actions_of[-1]], np.float32) for actions_of in actions]
-        return Ready(rewards, version="first" if remember else "first, not to remember")
-
-
 def config(client: Any = OneWindow, settings: ExplorerPPOSettings = SETTINGS, **env: Any) -> ExplorerPPOConfig:
-    register_env("held", lambda given: HeldEnv(given.get("make", ShowsAction)(given), settings.hold, record=True))
+    register_env("held", held)
     return (
         ExplorerPPOConfig()
-        .environment("held", env_config=env)
+        .environment("held", env_config=env | {"hold": settings.hold})
         .training(settings=settings, reward_client_factory=client)
         .debugging(seed=0)
     )
@@ -183,6 +158,27 @@ def test_learns_what_the_frame_tells_and_pays_later(hides: bool) -> None:
     right, learner = result["exploration"]["reward_mean"], result["learners"][DEFAULT_MODULE_ID]
     assert right < 0.4 if hides else right > 0.6
     assert (learner["state_information"] > 0.2) is not hides
+
+
+def test_a_killed_runner_misses_its_turn_and_comes_back() -> None:
+    algorithm = config().env_runners(num_env_runners=2).build_algo()
+    algorithm.train()
+    assert len(algorithm.arrived) == 2
+    end_remote_runner(algorithm.env_runner_group, 1)
+    steps, fragments = algorithm.env_steps, []
+    end = time.monotonic() + 120
+    while 2 not in fragments[1:]:
+        algorithm.train()
+        fragments.append(len(algorithm.arrived))
+        steps += sum(fragment.steps for fragment in algorithm.arrived)
+        assert time.monotonic() < end
+    assert set(fragments) <= {1, 2}
+    assert algorithm.env_steps == steps
+    assert algorithm.env_runner_group.num_remote_worker_restarts() == 1
+    # All play of an epoch is by the weights that the update before it left.
+    episodes = [episode for fragment in algorithm.arrived for episode in fragment.episodes]
+    assert len(np.unique(np.concatenate([e.get_extra_model_outputs(WEIGHTS_SEQ_NO) for e in episodes]))) == 1
+    algorithm.stop()
 
 
 def test_lost_rewards_are_named() -> None:
