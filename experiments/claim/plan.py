@@ -20,7 +20,7 @@ from genie_ray.envs.config import EnvConfig
 from genie_ray.games.roms import require_games
 
 SOURCES = ("random", "explorer", "player")
-FREE_TO_ARMS = ("reward.", "exploration.", "collection.explorer_")
+FREE_TO_ARMS = ("reward.", "exploration.")
 AT = 10
 """The predicted frame of the first measure."""
 

@@ -20,7 +20,7 @@ class RoundsConfig:
 
     every: int = 0  # epochs between rounds; 0: the world model stays as it is
     # Whether the agent waits for each round's world model. If not, it plays on and is judged by the previous one, at
-    # most for one round: better where the training has processors of its own.
+    # most for one round: meant for clusters, where the training has processors of its own.
     wait: bool = True
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(

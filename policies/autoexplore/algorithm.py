@@ -28,7 +28,6 @@ from policies.autoexplore.module import AutoExploreModule
 from policies.judged.algorithm import JudgedAlgorithm
 from policies.judged.config import JudgedConfig
 from policies.judged.env_runner import CuriosityEnvRunner
-from policies.judged.evaluation import EvaluationPlay
 from policies.replay import SequenceReplayBuffer
 from policies.rewards import LOOKBACK
 
@@ -55,6 +54,7 @@ class AutoExploreConfig(JudgedConfig):
         self.num_envs_per_env_runner = learning.num_envs
         self.rollout_fragment_length = learning.fragment_length
         self.evaluation_interval = learning.evaluation_every
+        self.evaluation_play = learning
 
     def training(
         self,
@@ -88,16 +88,6 @@ class AutoExploreConfig(JudgedConfig):
         # The frame after a sequence's last action is needed to bootstrap.
         pipeline.prepend(AddOneTsToEpisodesAndTruncate())
         return pipeline
-
-    @property
-    def evaluation_play(self) -> EvaluationPlay:
-        """How an evaluation plays."""
-        learning = self.learning
-        return EvaluationPlay(
-            steps=learning.evaluation_steps,
-            temperature=learning.evaluation_temperature,
-            fragment_length=learning.fragment_length,
-        )
 
     @property
     def epoch_steps(self) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 
 from policies.judged.algorithm import evaluate
+from policies.judged.evaluation import EvaluationPlay
 from policies.ray_internals import keep_runner_states
 from policies.rewards import RewardClientFactory
 
@@ -14,6 +15,7 @@ class JudgedConfig(AlgorithmConfig):
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class)
+        self.evaluation_play: EvaluationPlay  # set by the subclass
         self.reward_client_factory: RewardClientFactory | None = None
         self.reward_timeout_s = 60.0
         self.learner_threads = 0

@@ -25,7 +25,6 @@ from ray.rllib.utils.metrics import (
 from policies.judged.algorithm import JudgedAlgorithm
 from policies.judged.config import JudgedConfig
 from policies.judged.env_runner import JudgedFragment
-from policies.judged.evaluation import EvaluationPlay
 from policies.ppo.config import ExplorerPPOSettings, PPOSettings
 from policies.ppo.env_runner import HeldEnvRunner
 from policies.ppo.learner import PPOLearner
@@ -73,6 +72,7 @@ class ExplorerPPOConfig(JudgedConfig, PPOConfig):
     def _set(self, settings: ExplorerPPOSettings) -> None:
         self.settings = settings
         self.evaluation_interval = settings.evaluation_every
+        self.evaluation_play = settings
         apply_settings(self, settings)
 
     def training(self, *, settings: ExplorerPPOSettings = NotProvided, **kwargs: Any) -> "ExplorerPPOConfig":
@@ -92,16 +92,6 @@ class ExplorerPPOConfig(JudgedConfig, PPOConfig):
         runners = max(self.num_env_runners, 1)
         self.train_batch_size_per_learner = runners * self.settings.num_envs * self.settings.fragment_length
         super().validate()
-
-    @property
-    def evaluation_play(self) -> EvaluationPlay:
-        """How an evaluation plays."""
-        settings = self.settings
-        return EvaluationPlay(
-            steps=settings.evaluation_steps,
-            temperature=settings.evaluation_temperature,
-            fragment_length=settings.fragment_length,
-        )
 
 
 class ExplorerPPO(JudgedAlgorithm):
