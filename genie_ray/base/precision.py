@@ -5,11 +5,20 @@ from typing import Literal
 import torch
 
 Precision = Literal["auto", "fp32", "bf16"]
-"""auto: bf16 if the GPU supports it, else fp32."""
+"""auto: bf16 where the GPU or the CPU multiplies it, else fp32."""
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device has units for bf16; elsewhere, it is slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if not hasattr(torch.cpu, "get_capabilities"):  # PyTorch before 2.11
+        return False
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """The context that models run in; their weights stay in fp32."""
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    wanted = precision == "bf16" or (precision == "auto" and has_bf16)
+    wanted = precision == "bf16" or (precision == "auto" and multiplies_bf16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)

@@ -82,6 +82,9 @@ def rollout(
     ] = "recorded",
     decoding_steps: Annotated[int, typer.Option(help="Decoding steps per frame; the paper uses 25.")] = 4,
     temperature: Annotated[float, typer.Option(help="Sampling temperature; 0: always the likeliest tokens.")] = 0.0,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], typer.Option(help="Number format; auto: bf16 where the device multiplies it.")
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of random actions and sampled tokens.")] = 0,
 ) -> None:
     """Play in a world model from a recorded episode's first frames: clip, film strip, uncertainty, PSNR, frames/s."""
@@ -97,6 +100,7 @@ def rollout(
         steps=steps,
         actions=actions,
         decoding=dataclasses.replace(rollouts.INTERACTIVE, steps=decoding_steps, temperature=temperature),
+        precision=precision,
         seed=seed,
     )
     rollouts.print_rollout(rollouts.play(output, world_model, data, config, upscaler=upscaler))

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from genie_ray.base.figures import StripRow, heat_maps, labelled_clip, labelled_strip
 from genie_ray.base.files import write_atomically
+from genie_ray.base.precision import Precision
 from genie_ray.base.progress import console, progress_bar
 from genie_ray.base.psnr import psnr as psnr_of
 from genie_ray.envs.world_model import WorldModelEnv, load_world_model
@@ -51,6 +52,7 @@ class RolloutConfig:
     steps: int = 40  # predicted frames
     actions: str = "recorded"  # "recorded", "random", or comma-separated names, repeated in turn
     decoding: DecodingConfig = INTERACTIVE
+    precision: Precision = "auto"
     seed: int = 0  # of random actions and sampled tokens
 
     def __post_init__(self) -> None:
@@ -160,6 +162,7 @@ def _play(model: WorldModel, dataset: ReplayDataset, episode: EpisodeRef, config
             game=episode.game,
             max_episode_steps=config.steps,
             decoding=config.decoding,
+            precision=config.precision,
         ),
     )
     frames, actions = dataset.read_frames_and_actions(episode)

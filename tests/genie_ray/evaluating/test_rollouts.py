@@ -22,7 +22,7 @@ from world_model import checkpoint
 from world_model.genie import GenieRedux, GenieReduxG
 from world_model.upscaler import Upscaler, UpscalerConfig
 
-CONFIG = RolloutConfig(game="Kangaroo-Atari2600", start=2, steps=9)  # longer than a clip
+CONFIG = RolloutConfig(game="Kangaroo-Atari2600", start=2, steps=9, precision="fp32")  # longer than a clip
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from world_model.uncertainty import top_k_mean
 SIZES = {"frame_size": SIZE, "num_actions": NUM_ACTIONS}
 FITS: dict[str, Any] = {"frame_size": SIZE, "action_names": ("RIGHT", "LEFT", "UP", "JUMP")}
 TOP_K, SCALE = 0.5, 2.0
-CONFIG = RewardConfig(top_k_fraction=TOP_K, scale=SCALE, batch_size=7)
+CONFIG = RewardConfig(top_k_fraction=TOP_K, scale=SCALE, batch_size=7, precision="fp32")
 
 
 def world_model(seed: int) -> GenieReduxG:

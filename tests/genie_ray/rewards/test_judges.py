@@ -21,6 +21,7 @@ from world_model.checkpoint import save, weights_hash
 from world_model.genie import GenieReduxG
 
 BASE = RewardConfig(
+    precision="fp32",
     top_k_fraction=TOP_K,
     scale=SCALE,
     curiosity=CuriosityConfig(features=32, hidden=32, residual_blocks=1, learning_rate=1e-3),
