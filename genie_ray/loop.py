@@ -120,7 +120,6 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
             config,
             data / source,
             config.ray,
-            tokenizer=tokenizer / "best",
             base=base,
             decoder=directory / DECODER / source,
             finetuned=finetuned / source,

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import torch
 from safetensors import SafetensorError
@@ -154,6 +154,16 @@ def load_as(
     return load(directory, device)
 
 
+def load_tokenizer(directory: str | Path) -> Tokenizer:
+    """The tokenizer of a checkpoint: of its own, or a world model's.
+
+    Raises ValueError if it holds neither.
+    """
+    require_kind(Tokenizer | WorldModel, directory)
+    model = load(directory)
+    return model if isinstance(model, Tokenizer) else cast(WorldModel, model).tokenizer
+
+
 def with_tokenizer(model: WorldModel, tokenizer: Tokenizer) -> WorldModel:
     """Replaces the world model's tokenizer by a decoder-tuned one, in place; returns the model.
 
@@ -199,6 +209,12 @@ def read_config(model_class: type[nn.Module] | UnionType, directory: str | Path)
         return _from_dict(config_class, description["config"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"checkpoint {directory} is damaged: {_one_line(error)}") from error
+
+
+def read_tokenizer_config(directory: str | Path) -> TokenizerConfig:
+    """The configuration of the tokenizer that `load_tokenizer` loads. Reads no weights."""
+    config = read_config(Tokenizer | WorldModel, directory)
+    return config if isinstance(config, TokenizerConfig) else config.tokenizer
 
 
 def require_kind(model_class: type[nn.Module] | UnionType, directory: str | Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What play shows: distinct cells and places at equal steps, and whether the test agents play better than chance.
+"""Whether the test agents play better than chance.
 
 Axes: E episodes, S bootstrap samples.
 """
@@ -12,30 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from genie_ray.replay.coverage import cells, place_of
 from genie_ray.replay.dataset import ReplayDataset
 
 SAMPLES = 10_000
 LEVEL_COMPLETE = "level_complete"
 """CoinRun's note that an episode ended with the coin."""
-
-
-def seen(play: Path, steps: int) -> dict[str, int | None]:
-    """Distinct cells and places of a dataset's first steps, and how many steps it has of these at most.
-
-    Places are player positions; None where the game's infos do not have them.
-    """
-    dataset = ReplayDataset(play)
-    left, found_cells, found_places = steps, set[int](), set[tuple[int, ...]]()
-    for reference in dataset.episodes:
-        if left < 1:
-            break
-        episode = dataset.read(reference)
-        shown = slice(0, left + 1)
-        found_cells.update(cells(episode.frames[shown]).tolist())
-        found_places.update(place for info in episode.infos[shown] if (place := place_of(info)))
-        left -= min(len(episode.actions), left)
-    return {"steps": steps - left, "cells": len(found_cells), "places": len(found_places) or None}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ import yaml
 
 from experiments.claim.draw import draw
 from experiments.claim.plan import Arm, Comparison, Plan, check_plan, read_plan
-from experiments.claim.play import depth, outcome, seen
+from experiments.claim.play import depth, outcome
 from experiments.claim.table import PARTS, document, measures
 from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import console
@@ -46,6 +47,8 @@ from genie_ray.evaluating.predictors import COPY
 from genie_ray.exploring.explorers import train_explorers
 from genie_ray.exploring.recorder import PLAY
 from genie_ray.playing.players import train_player
+from genie_ray.replay.coverage import Seen, seen
+from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.training.finetuning import finetuning_steps
 from genie_ray.training.train import train_world_model
 
@@ -103,7 +106,6 @@ class Maker:
             arm.config,
             play,
             arm.config.ray,
-            tokenizer=base / "tokenizer" / "best",
             base=base / "dynamics" / "best",
             decoder=directory / "decoder",
             finetuned=directory / "finetuned",
@@ -143,13 +145,17 @@ class Maker:
             "arms": {
                 arm.name: {
                     "played_by": PLAYED_BY[arm.source],
-                    **seen(plays[arm.name], config.collection.finetune_steps),
+                    **asdict(self._seen(plays[arm.name])),
                     **summary(scores[arm.name]),
                     "curves": {part: part_of(scores[arm.name], part, "curves") for part in PARTS},
                 }
                 for arm in chosen
             },
         }
+
+    def _seen(self, play: Path) -> Seen:
+        dataset = ReplayDataset(play)
+        return seen(map(dataset.read, dataset.episodes), self._config.collection.finetune_steps)
 
 
 def summary(scores: Row) -> Row:

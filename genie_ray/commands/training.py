@@ -51,7 +51,9 @@ def train_tokenizer(
 def train_decoder(
     output: Output,
     data: MixedData,
-    tokenizer: Annotated[Path, typer.Option(help="Tokenizer checkpoint whose decoder is tuned.")],
+    tokenizer: Annotated[
+        Path, typer.Option(help="Tokenizer whose decoder is tuned: its checkpoint, or a world model's.")
+    ],
     config: ConfigFile = None,
     address: Address = None,
     overrides: Overrides = None,

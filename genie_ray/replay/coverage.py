@@ -9,6 +9,7 @@ Axis letters: N frames, H, W and C=3 of a frame.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -41,6 +42,28 @@ def cells(frames_NHWC: NDArray[np.uint8]) -> NDArray[np.uint64]:
 def place_of(info: Mapping[str, Any]) -> tuple[int, ...]:
     """The player's position from a game's variables; () if they do not have it."""
     return tuple(int(info[name]) // (PLACE_SIZE if name in ("x", "y") else 1) for name in PLACES if name in info)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What play has shown."""
+
+    steps: int
+    cells: int  # distinct ones
+    places: int | None  # distinct ones; None if the game's variables do not tell them
+
+
+def seen(episodes: Iterable[Episode], steps: int) -> Seen:
+    """What the first `steps` steps of these episodes have shown; they may have fewer."""
+    left, found_cells, found_places = steps, set[int](), set[tuple[int, ...]]()
+    for episode in episodes:
+        shown = slice(0, left + 1)
+        found_cells.update(cells(episode.frames[shown]).tolist())
+        found_places.update(place for info in episode.infos[shown] if (place := place_of(info)))
+        left -= min(len(episode.actions), left)
+        if not left:
+            break
+    return Seen(steps=steps - left, cells=len(found_cells), places=len(found_places) or None)
 
 
 def coverage_curve(episodes: Iterable[Episode]) -> NDArray[np.int64]:

@@ -9,18 +9,33 @@ from typing import Any, Literal
 from genie_ray.collecting.config import CollectionConfig
 from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.exploring.config import ExplorersConfig
+from genie_ray.training.config import RecipeConfig, TrainingConfig
 from policies.checks import check_at_least
 
-SWEPT = ("reward.", "exploration.", "collection.explorer_epsilon", "collection.explorer_temperature", "seed")
+SWEPT = ("reward.", "exploration.", "seed")
 """Settings that affect a trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig(ExplorersConfig):
-    """Everything that affects a trial: the explorer's training, its play, and how that play is measured."""
+    """Everything that affects a trial: the explorer's training, and how what it played is measured."""
 
-    collection: CollectionConfig = field(default_factory=CollectionConfig)  # finetune_steps are played
+    collection: CollectionConfig = field(default_factory=CollectionConfig)  # of random play, for comparison
+    # If the sweep has test play: the world model is fine-tuned on a trial's play as the loop does it.
+    tune_decoder: TrainingConfig = RecipeConfig().tune_decoder
+    finetune: TrainingConfig = RecipeConfig().finetune
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    @property
+    def recipe(self) -> RecipeConfig:
+        """How the world model is fine-tuned."""
+        return RecipeConfig(seed=self.seed, tune_decoder=self.tune_decoder, finetune=self.finetune)
+
+    @property
+    def explored_steps(self) -> int:
+        """Steps of a game that are played in the training."""
+        exploration = self.exploration
+        return exploration.epochs * exploration.epoch_steps // (len(self.games) if exploration.shared else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +46,15 @@ class SweepConfig:
     """
 
     world_model: str  # checkpoint directory: the judge, whose error on the play is also measured
+    test: str | None = None  # replay dataset; with it, it is measured how much the judge learns from a trial's play
     # Dotted key → list of values, or a range {low:, high:} or {low:, high:, log: true}. A value that is a mapping
     # changes several settings below its key together.
     parameters: dict[str, Any]
     run: TrialConfig = field(default_factory=TrialConfig)  # what all trials have in common
     samples: int = 1
-    objective: Literal["coverage", "psnr"] = "coverage"  # ranks the trials; the lower the PSNR, the better
+    # Ranks the trials: distinct cells of all that was played, gain in PSNR on the test play after fine-tuning on it, or
+    # the judge's PSNR on it, the lower the better.
+    objective: Literal["coverage", "gain", "psnr"] = "coverage"
     # ASHA (Li et al. 2020), by the cells seen so far: of the trials that reach an epoch grace · factorⁿ, the best
     # 1/factor continue. The factor is the paper's.
     early_stopping: bool = True
@@ -51,6 +69,8 @@ class SweepConfig:
             check_at_least(1, self, "max_concurrent")
         if self.reduction_factor <= 1:
             raise ValueError(f"reduction_factor is {self.reduction_factor}; allowed: above 1")
+        if self.objective == "gain" and self.test is None:
+            raise ValueError("objective is 'gain', but there is no test play: name a dataset as test")
         if not self.parameters:
             raise ValueError("parameters is empty: name at least one key and its values")
         for key, values in self.parameters.items():

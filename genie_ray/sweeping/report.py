@@ -17,9 +17,14 @@ from genie_ray.base.results import markdown
 from genie_ray.sweeping.config import SweepConfig
 from genie_ray.sweeping.plan import Trial, short_names, short_value
 
-RANDOM = "random"
+RANDOM = {"random": 1, "held": 4}
+"""Random play that trials are compared with: name → steps for which an action is held. Held play is the fair one."""
 RESULT_FILE, STOPPED_FILE = "result.json", "stopped"
-MEASURES = {"coverage": "distinct cells in its play", "psnr": "world model's PSNR on its play (dB)"}
+MEASURES = {
+    "coverage": "distinct cells seen while learning",
+    "gain": "gain on test play (dB)",
+    "psnr": "world model's PSNR on the play (dB)",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +33,7 @@ class TrialResult:
 
     trial: Trial
     progress: list[float]  # cells seen so far, after each epoch
-    figures: Mapping[str, Any] | None  # of a finished trial; see `trials.measure`
+    figures: Mapping[str, Any] | None  # of a finished trial; see measure.py
     stopped: bool  # early, by ASHA
 
     @property
@@ -71,7 +76,7 @@ def read_progress(directory: Path, trial: Trial) -> list[float]:
 def write_report(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> Path:
     """Writes tables and plots into a sweep's directory and returns the Markdown table's path."""
     results = rank(read_results(directory, trials), config.objective)
-    random = json.loads((directory / RANDOM / RESULT_FILE).read_text())
+    random = {name: json.loads((directory / "random" / name / RESULT_FILE).read_text()) for name in RANDOM}
     rows = table_rows(results, random)
     effects = effect_rows(config, results)
     write_atomically(directory / "table.csv", lambda path: _write_csv(path, rows))
@@ -85,7 +90,7 @@ def write_report(config: SweepConfig, trials: Sequence[Trial], directory: Path) 
 
 def rank(results: Sequence[TrialResult], objective: str) -> list[TrialResult]:
     """The best trial first; unfinished ones last, by how many cells they had seen."""
-    sign = -1 if objective == "coverage" else 1
+    sign = 1 if objective == "psnr" else -1
 
     def place(result: TrialResult) -> tuple[bool, float]:
         if result.figures is not None:
@@ -95,8 +100,8 @@ def rank(results: Sequence[TrialResult], objective: str) -> list[TrialResult]:
     return sorted(results, key=place)
 
 
-def table_rows(results: Sequence[TrialResult], random: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per trial and one for random play, as in table.csv."""
+def table_rows(results: Sequence[TrialResult], random: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row per trial and one for each kind of random play, as in table.csv."""
     rows = []
     for result in results:
         trial, figures = result.trial, result.figures or {}
@@ -104,19 +109,29 @@ def table_rows(results: Sequence[TrialResult], random: Mapping[str, Any]) -> lis
         row: dict[str, Any] = {"trial": trial.number}
         row |= {names[key]: short_value(value) for key, value in trial.parameters.items()}
         row["state"], row["epochs"] = result.state, len(result.progress)
-        row["cells while learning"] = int(result.progress[-1]) if result.progress else 0
-        rows.append(row | _measured(figures, random))
-    nothing = dict.fromkeys(rows[0], "")
-    return [*rows, nothing | {"trial": "random play", "state": "measured"} | _measured(random, random)]
+        rows.append(row | _measured(figures, random["held"]))
+    for name, figures in random.items():
+        row = dict.fromkeys(rows[0], "") | {"trial": f"random, {name}" if name != "random" else name}
+        rows.append(row | {"state": "measured"} | _measured(figures, random["held"]))
+    return rows
 
 
-def _measured(figures: Mapping[str, Any], random: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("cells", "times random", "psnr", "delta_psnr", "delta_psnr_mean")
-    if not figures:
-        return dict.fromkeys(names, "")
-    ratio = figures["coverage"] / random["coverage"]
-    gains = (f"{figures[key]:+.2f}" if key in figures else "" for key in names[3:])  # older results lack the mean
-    return dict(zip(names, (figures["coverage"], f"{ratio:.2f}", f"{figures['psnr']:.2f}", *gains), strict=True))
+def _measured(figures: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's results; `held` are those of held random play, which has whatever the sweep measures."""
+    shown: dict[str, Any] = {
+        "cells": figures.get("coverage", ""),
+        "times held": f"{figures['coverage'] / held['coverage']:.2f}" if figures else "",
+    }
+    if held["places"] is not None:
+        shown["places"] = figures.get("places", "")
+    formats = {
+        "gain": "+.2f",
+        "delta_psnr_gain": "+.2f",
+        "psnr": ".2f",
+        "delta_psnr": "+.2f",
+        "delta_psnr_mean": "+.2f",
+    }
+    return shown | {key: f"{figures[key]:{how}}" if figures else "" for key, how in formats.items() if key in held}
 
 
 def effect_rows(config: SweepConfig, results: Sequence[TrialResult]) -> list[dict[str, Any]]:
@@ -134,8 +149,11 @@ def effect_rows(config: SweepConfig, results: Sequence[TrialResult]) -> list[dic
             row: dict[str, Any] = {"parameter": key, "value": value, "trials": len(group)}
             row[f"all: cells at epoch {epoch}"] = f"{statistics.fmean(seen):.0f}" if seen else ""
             row["measured"] = len(finished)
-            for name, digits in (("coverage", 0), ("psnr", 2)):
-                values = [figures[name] for figures in finished]
+            for name in MEASURES:
+                digits, values = (
+                    0 if name == "coverage" else 2,
+                    [figures[name] for figures in finished if name in figures],
+                )
                 summary = (min(values), statistics.fmean(values), max(values)) if values else ()
                 shown = [f"{figure:.{digits}f}" for figure in summary] or [""] * 3
                 row |= {f"{name} {which}": figure for which, figure in zip(("min", "mean", "max"), shown, strict=True)}
@@ -151,17 +169,20 @@ def group_by(results: Sequence[TrialResult], key: str) -> list[tuple[str, list[T
     return [(short_value(group[0].trial.parameters[key]), group) for group in groups.values()]
 
 
-def draw_effects(config: SweepConfig, results: Sequence[TrialResult], random: Mapping[str, Any], path: Path) -> None:
-    """A column per parameter: every measured trial's cells and PSNR against its value, their means, the best trial."""
+def draw_effects(
+    config: SweepConfig, results: Sequence[TrialResult], random: Mapping[str, Mapping[str, Any]], path: Path
+) -> None:
+    """A column per parameter: what was measured of every trial against its value, the means, the best trial."""
     from genie_ray.base.figures import blank_figure
 
     keys = list(config.parameters)
-    figure = blank_figure(1.2 + 3.6 * len(keys), 6)
-    grid = figure.subplots(len(MEASURES), len(keys), squeeze=False, sharex="col", sharey="row")
+    measures = {name: title for name, title in MEASURES.items() if name in random["held"]}
+    figure = blank_figure(1.2 + 3.6 * len(keys), 3 * len(measures))
+    grid = figure.subplots(len(measures), len(keys), squeeze=False, sharex="col", sharey="row")
     best = next((result for result in results if result.figures is not None), None)
     for column, key in enumerate(keys):
         groups = group_by(results, key)
-        for axes, (name, title) in zip(grid[:, column], MEASURES.items(), strict=True):
+        for axes, (name, title) in zip(grid[:, column], measures.items(), strict=True):
             ranged = isinstance(config.parameters[key], Mapping)
             means = []
             for place, (_label, group) in enumerate(groups):
@@ -174,7 +195,8 @@ def draw_effects(config: SweepConfig, results: Sequence[TrialResult], random: Ma
                     axes.scatter([x], [best.figures[name]], s=90, facecolors="none", edgecolors="C3", label="best")
             if not ranged and means:
                 axes.plot(*zip(*means, strict=True), color="C0", linewidth=1.3, label="mean")
-            axes.axhline(random[name], color="0.5", linestyle=":", label="random play")
+            axes.axhline(random["random"][name], color="0.5", linestyle=":", label="random play")
+            axes.axhline(random["held"][name], color="0.5", linestyle="--", label="random play, held")
             if ranged:
                 axes.set_xscale("log" if config.parameters[key].get("log") else "linear")
             else:

@@ -29,15 +29,14 @@ from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.progress import console
 from genie_ray.collecting.collection import collect
 from genie_ray.collecting.plan import Policy
-from genie_ray.evaluating.evaluation import score
-from genie_ray.evaluating.networks import NETWORKS
 from genie_ray.exploring.explorers import cluster_needs, judged_epochs
-from genie_ray.replay.coverage import coverage_curve
-from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.exploring.recorder import PLAY
+from genie_ray.replay.gather import gather
 from genie_ray.rewards.service import remove_services, service_name, start_serve
 from genie_ray.sweeping.config import SweepConfig, TrialConfig
+from genie_ray.sweeping.measure import measure, measure_gain
 from genie_ray.sweeping.plan import Trial
-from genie_ray.sweeping.report import RANDOM, RESULT_FILE, STOPPED_FILE, TrialResult, trial_directory
+from genie_ray.sweeping.report import MEASURES, RANDOM, RESULT_FILE, STOPPED_FILE, TrialResult, trial_directory
 
 EPOCH, CELLS = "epoch", "cells"  # of a trial, over its games: the basis of early stopping
 TRIFLE = 0.001  # CPUs; a bundle cannot be empty
@@ -69,11 +68,7 @@ def trials_at_once(config: SweepConfig, trials: Sequence[Trial]) -> int:
     """
     runners = rollout_workers(trials)
     own = {"CPU": 1, "GPU": int(config.run.ray.use_gpu)}
-    explorers = [
-        cluster_needs(trial.run, replicas=trial.run.reward.max_replicas or trial.run.reward.replicas)
-        for trial in trials
-    ]
-    needs = {name: own[name] + max(sum(explorer[name].values()) for explorer in explorers) for name in own}
+    needs = {name: own[name] + max(_needs(trial.run, config)[name] for trial in trials) for name in own}
     there = ray.cluster_resources()
     room = {name: int(there.get(name, 0) // wanted) for name, wanted in needs.items() if wanted}
     at_once = min(*room.values(), len(trials), config.max_concurrent or len(trials))
@@ -90,63 +85,51 @@ def trials_at_once(config: SweepConfig, trials: Sequence[Trial]) -> int:
     return at_once
 
 
+def _needs(run: TrialConfig, config: SweepConfig) -> dict[str, float]:
+    """What a trial needs besides its own process: to explore, or to fine-tune with its rollout workers reserved."""
+    exploring = cluster_needs(run, replicas=run.reward.max_replicas or run.reward.replicas)
+    needs = {name: sum(parts.values()) for name, parts in exploring.items()}
+    if config.test is not None:
+        workers = run.ray.train_workers
+        tuning = {
+            "CPU": run.exploration.num_env_runners + workers * run.ray.cpus_per_worker,
+            "GPU": workers * int(run.ray.use_gpu),
+        }
+        needs = {name: max(amount, tuning[name]) for name, amount in needs.items()}
+    return needs
+
+
 def rollout_workers(trials: Iterable[Trial]) -> int:
     """Rollout workers of the trial that has the most."""
     return max(trial.run.exploration.num_env_runners for trial in trials)
 
 
 def measure_random_play(config: SweepConfig, directory: Path) -> None:
-    """Collects and measures random play, with which the trials are compared."""
-    run, path = config.run, directory / RANDOM
-    collection = dataclasses.replace(run.collection, large_frame_every=0)
-    # With another seed than the play that the world model may have been trained on.
-    collect(
-        path / "play",
-        Policy(name="random"),
-        run.games,
-        collection.finetune_steps,
-        collection,
-        run.env,
-        seed=run.seed + 1,
-    )
-    if not (path / RESULT_FILE).exists():
-        task = ray.remote(measure).options(num_gpus=int(run.ray.use_gpu))
+    """Collects and measures random play, of the first trial's seed, with which the trials are compared."""
+    for name, hold in RANDOM.items():
+        path = directory / "random" / name
+        if (path / RESULT_FILE).exists():
+            continue
+        run = config.run
+        collection = dataclasses.replace(run.collection, large_frame_every=0)
+        policy = Policy(name="random" if hold == 1 else "held", hold=hold)
+        # With another seed than the play that the world model may have been trained on.
+        collect(path / "play", policy, run.games, run.explored_steps, collection, run.env, seed=run.seed + 1)
+        task = ray.remote(figures_of).options(num_gpus=int(run.ray.use_gpu))
         try:
-            _write_result(path, ray.get(task.remote(path / "play", Path(config.world_model), run)))
+            _write_result(path, ray.get(task.remote(path, config, run)))
         except Exception as error:
             raise cause_of(error) from error
 
 
-def measure(play: Path, world_model: Path, run: TrialConfig) -> dict[str, Any]:
-    """Figures of recorded play: distinct cells, and a world model's PSNR and ΔPSNR, in total and per game.
-
-    The total `coverage` is the sum over games; the total `psnr` is over all games' windows.
-    """
-    dataset = ReplayDataset(play)
-    curves = {
-        game: coverage_curve(dataset.read(ref) for ref in dataset.episodes if ref.game == game) for game in run.games
-    }
-    unused: dict[str, Any] = dict.fromkeys((*NETWORKS, "published_figures"))
-    protocol = dataclasses.replace(run.evaluation, film_strips=0, **unused)
-    scores = score("world model", world_model, play, protocol, run.ray).scores
-    return {
-        "coverage": int(sum(curve[-1] for curve in curves.values())),
-        "psnr": scores["all"]["psnr"],
-        "delta_psnr": scores["all"]["delta_psnr"],
-        "delta_psnr_mean": scores["all"]["delta_psnr_mean"],
-        "games": {
-            game: {
-                "coverage": int(curves[game][-1]),
-                "psnr": scores[game]["psnr"],
-                "delta_psnr": scores[game]["delta_psnr"],
-                "delta_psnr_mean": scores[game]["delta_psnr_mean"],
-            }
-            for game in run.games
-        },
-    }
+def figures_of(path: Path, config: SweepConfig, run: TrialConfig) -> dict[str, Any]:
+    """All that is measured of the play in a directory."""
+    play, world_model = path / "play", Path(config.world_model)
+    figures = measure(play, world_model, run)
+    return figures if config.test is None else figures | measure_gain(path, play, world_model, Path(config.test), run)
 
 
-def trial_results(trial: Trial, world_model: Path, directory: Path) -> Generator[dict[str, Any], None, None]:
+def trial_results(trial: Trial, config: SweepConfig, directory: Path) -> Generator[dict[str, Any], None, None]:
     """One trial: yields its progress after each epoch, and finally its result.
 
     Epochs that were saved before an interruption are not repeated.
@@ -155,32 +138,32 @@ def trial_results(trial: Trial, world_model: Path, directory: Path) -> Generator
     path.mkdir(parents=True, exist_ok=True)
     app_name = f"{service_name(directory)}-{trial.number:06d}"
     found = 0.0  # cells, by earlier agents
-    for index, (name, games) in enumerate(run.exploration.agents(run.games).items()):
+    agents = run.exploration.agents(run.games)
+    for index, (name, games) in enumerate(agents.items()):
         before = index * run.exploration.epochs
         explorer = path / "agents" / name
-        with judged_epochs(explorer, games, world_model, run, app_name=app_name) as epochs:
+        with judged_epochs(explorer, games, Path(config.world_model), run, app_name=app_name) as epochs:
             for line in epochs:
                 yield {EPOCH: before + line["iteration"], CELLS: found + line["cells"]}
         found += read_metrics(explorer / "metrics.jsonl")[-1]["cells"]
-    runners = run.exploration.num_env_runners
-    collection = dataclasses.replace(run.collection, workers_min=runners, workers_max=runners, large_frame_every=0)
-    policy = Policy(
-        name="explorer",
-        directory=path / "agents",
-        epsilon=collection.explorer_epsilon,
-        temperature=collection.explorer_temperature,
-    )
-    collect(path / "play", policy, run.games, collection.finetune_steps, collection, run.env, seed=run.seed + 1)
-    result = measure(path / "play", world_model, run)
+    gather(path / "play", [path / "agents" / name / PLAY for name in agents], policy="explorer")
+    result = figures_of(path, config, run)
     _write_result(path, result)
-    yield {EPOCH: trial.epochs, CELLS: found, "done": True, "coverage": result["coverage"], "psnr": result["psnr"]}
+    yield {
+        EPOCH: trial.epochs,
+        CELLS: found,
+        "done": True,
+        **{name: result[name] for name in MEASURES if name in result},
+    }
 
 
 class ExplorerTrial(tune.Trainable):
     """A trial as Tune sees it. `config` holds its number."""
 
-    def setup(self, config: dict[str, Any], *, trials: Mapping[int, Trial], world_model: str, directory: Path) -> None:
-        self._results = trial_results(trials[config["trial"]], Path(world_model), directory)
+    def setup(
+        self, config: dict[str, Any], *, trials: Mapping[int, Trial], sweep: SweepConfig, directory: Path
+    ) -> None:
+        self._results = trial_results(trials[config["trial"]], sweep, directory)
 
     def step(self) -> dict[str, Any]:
         return next(self._results)
@@ -227,7 +210,8 @@ class Announce(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number, last = trial.config["trial"], trial.last_result
         if "psnr" in last:
-            figures = f"{last['coverage']:,} cells, world model {last['psnr']:.2f} dB"
+            gain = f", which learned {last['gain']:+.2f} dB" if "gain" in last else ""
+            figures = f"{last['coverage']:,} cells, world model {last['psnr']:.2f} dB{gain}"
         else:
             figures = f"stopped after epoch {last[EPOCH]:.0f}, {last[CELLS]:,.0f} cells seen"
             path = trial_directory(self._directory, self._trials[number])
@@ -242,7 +226,7 @@ def _tuner(config: SweepConfig, results: Sequence[TrialResult], directory: Path,
     own = {"CPU": 1 - TRIFLE, "GPU": int(config.run.ray.use_gpu)}
     # RLlib puts runner i into bundle i, and the evaluation runner, which claims no CPUs, into the one after them.
     bundles = [own, *[{"CPU": 1}] * rollout_workers(trials.values()), {"CPU": TRIFLE}]
-    trainable = tune.with_parameters(ExplorerTrial, trials=trials, world_model=config.world_model, directory=directory)
+    trainable = tune.with_parameters(ExplorerTrial, trials=trials, sweep=config, directory=directory)
     scheduler: TrialScheduler = ContinuedASHA(config, results) if config.early_stopping else FIFOScheduler()
     files = directory / "tune"
     shutil.rmtree(files, ignore_errors=True)

@@ -34,7 +34,6 @@ def finetuning_steps(
     data: Path,
     ray_config: RayConfig,
     *,
-    tokenizer: Path,
     base: Path,
     decoder: Path,
     finetuned: Path,
@@ -42,13 +41,12 @@ def finetuning_steps(
     """The steps of fine-tuning a base model on a dataset, in order; each can be interrupted and repeated.
 
     Args:
-        tokenizer: checkpoint of the base model's tokenizer.
         base: checkpoint of the base model.
         decoder: directory of the decoder's training and, in it, of the base model with that decoder.
         finetuned: directory of the dynamics' training; its `best/` is the result.
     """
     adapted = decoder / ADAPTED
-    tuning = jobs.decoder(recipe, data, decoder, tokenizer=tokenizer)
+    tuning = jobs.decoder(recipe, data, decoder, tokenizer=base)
 
     def adapt_dynamics() -> Path:
         job = jobs.finetuning(recipe.finetune, data, finetuned, init=adapted, seed=recipe.seed)

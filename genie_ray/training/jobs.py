@@ -34,7 +34,7 @@ def tokenizer(recipe: RecipeConfig, data: Data, output: Path) -> TrainingJob:
 
 
 def decoder(recipe: RecipeConfig, data: Data, output: Path, *, tokenizer: Path) -> TrainingJob:
-    """A trained tokenizer's decoder, tuned to other games."""
+    """The decoder of a trained tokenizer, or of a world model's, tuned to other games."""
     return TrainingJob(
         kind="decoder",
         output=output,

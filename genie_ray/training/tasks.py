@@ -148,11 +148,11 @@ class DecoderTask(TokenizerTask):
 
     def build(self, replay: Replay) -> Tokenizer:
         assert self.job.tokenizer is not None
-        return checkpoint.load_as(Tokenizer, self.job.tokenizer).for_decoder_tuning()
+        return checkpoint.load_tokenizer(self.job.tokenizer).for_decoder_tuning()
 
     def _config(self) -> TokenizerConfig:
         assert self.job.tokenizer is not None
-        return checkpoint.read_config(Tokenizer, self.job.tokenizer)
+        return checkpoint.read_tokenizer_config(self.job.tokenizer)
 
 
 class DynamicsTask(Task):

@@ -6,6 +6,7 @@ from typing import Literal
 
 from policies.checks import check_at_least, check_positive, check_unit_interval
 from policies.rewards import WINDOW_ACTIONS
+from policies.schedule import decayed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,7 @@ class AutoExploreModuleConfig:
 
     def epsilon(self, env_steps: int) -> float:
         """ε after `env_steps` environment steps, over all environments."""
-        progress = min(env_steps / self.epsilon_steps, 1.0)
-        return self.epsilon_start + progress * (self.epsilon_end - self.epsilon_start)
+        return decayed(self.epsilon_start, self.epsilon_end, self.epsilon_steps, env_steps)
 
 
 @dataclass(frozen=True, kw_only=True)

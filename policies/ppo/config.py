@@ -5,6 +5,7 @@ from typing import Literal
 
 from policies.checks import check_at_least, check_positive, check_unit_interval
 from policies.rewards import WINDOW_ACTIONS
+from policies.schedule import decayed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class PPOSettings:
     value_weight: float = 0.5
     entropy_weight: float = 0.01
     gradient_norm: float = 0.5  # as in the implementation behind the paper's results
-    epsilon: float = 0.01  # ours: share of random actions in training
+    epsilon: float = 0.01  # ours: share of random actions in training; of an explorer, once it has fallen
     # Convolutions (channels, kernel, stride), the first two of Mnih et al. 2013, and the hidden layer after them.
     filters: tuple[tuple[int, int, int], ...] = ((16, 8, 4), (32, 4, 2))
     hidden: int = 256
@@ -45,6 +46,10 @@ class PPOSettings:
         if not self.filters:
             raise ValueError("filters are empty; allowed: one or more (channels, kernel, stride)")
 
+    def epsilon_after(self, env_steps: int) -> float:
+        """Share of random actions after `env_steps` environment steps, over all environments."""
+        return self.epsilon
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExplorerPPOSettings(PPOSettings):
@@ -53,6 +58,9 @@ class ExplorerPPOSettings(PPOSettings):
     # Whether returns end with the episode. If not, death costs nothing but time, and rewards are centred, so that a
     # return says how much better than average play is (RND, Burda et al. 2018, section 2.3).
     episodic: bool = False
+    # ε falls linearly from `epsilon_start` to `epsilon` over `epsilon_steps` environment steps; 0: always `epsilon`.
+    epsilon_start: float = 0.1
+    epsilon_steps: int = 0
     reward_horizon: int = 20_000  # decisions that the running mean and spread of rewards and returns remember
     # Evaluation. A reward that learning uses up says nothing on a policy's worth, so the last policy is kept.
     keep: Literal["last", "return"] = "last"
@@ -62,8 +70,18 @@ class ExplorerPPOSettings(PPOSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_at_least(0, self, "epsilon_steps")
+        check_unit_interval(self, "epsilon_start")
         check_at_least(1, self, "reward_horizon", "evaluation_every")
         check_at_least(WINDOW_ACTIONS, self, "fragment_length", "evaluation_steps")  # so that there is a reward
         check_positive(self, "evaluation_temperature")
         if self.keep not in ("last", "return"):
             raise ValueError(f"keep is {self.keep!r}; allowed: 'last' or 'return'")
+        if self.epsilon_steps and self.epsilon > self.epsilon_start:
+            raise ValueError(
+                f"epsilon is {self.epsilon}; allowed: at most epsilon_start ({self.epsilon_start}), "
+                "as exploration decays"
+            )
+
+    def epsilon_after(self, env_steps: int) -> float:
+        return decayed(self.epsilon_start, self.epsilon, self.epsilon_steps, env_steps)

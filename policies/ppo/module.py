@@ -33,7 +33,8 @@ class PPOModule(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
     def setup(self) -> None:
         self.settings: PPOSettings = self.model_config["settings"]
         self.hold, self.shown_frames = self.settings.hold, SHOWN_FRAMES
-        self.set_exploration(epsilon=self.settings.epsilon, temperature=1.0)
+        self.epsilon: float | None = None  # None: by the settings' schedule
+        self.temperature = 1.0
         height, width, depth = self.observation_space.shape
         self.register_buffer("mean_CHW", torch.zeros(depth, height, width))
         self.register_buffer("spread", torch.ones(()))
@@ -53,7 +54,7 @@ class PPOModule(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
         self.value = _orthogonal(nn.Linear(hidden, 1), gain=1.0)
 
     def set_exploration(self, *, epsilon: float, temperature: float) -> None:
-        """Sets ε and the temperature to act with."""
+        """Fixes ε and the temperature to act with, overriding the schedule."""
         self.epsilon, self.temperature = epsilon, temperature
 
     def get_non_inference_attributes(self) -> list[str]:
@@ -76,10 +77,11 @@ class PPOModule(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
         return {Columns.ACTION_DIST_INPUTS: self.policy(self.features(batch))}
 
     @torch.no_grad()
-    def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Samples actions from the ε-mixture and returns their exact log-probabilities."""
+    def _forward_exploration(self, batch: dict[str, Any], t: int = 0, **kwargs: Any) -> dict[str, Any]:
+        """Samples actions from the ε-mixture, ε as after `t` steps, and returns their exact log-probabilities."""
+        epsilon = self.settings.epsilon_after(t) if self.epsilon is None else self.epsilon
         log_probs_BA = mixture_log_probs(
-            self.policy(self.features(batch)), epsilon=self.epsilon, temperature=self.temperature
+            self.policy(self.features(batch)), epsilon=epsilon, temperature=self.temperature
         )
         actions_B, log_probs_B = sample_actions(log_probs_BA)
         return {

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from experiments.claim.plan import Plan, check_plan, read_plan
-from experiments.claim.play import Outcome, depth, outcome, seen
+from experiments.claim.play import Outcome, depth, outcome
 from experiments.claim.table import (
     compared,
     differences,
@@ -229,13 +229,6 @@ def play(tmp_path: Path) -> Path:
     counts, names = count_episodes(index_episodes(tmp_path)), ("NOOP", "RIGHT")
     write_metadata(tmp_path, DatasetMetadata(action_names=names, frame_shape=(16, 16, 3), policy="a", counts=counts))
     return tmp_path
-
-
-def test_play_is_counted_at_equal_steps(play: Path) -> None:
-    """Cells are 8 grey levels; places 16 pixels: 0, 1, 2 and 3, 5."""
-    assert seen(play, 3) == {"steps": 3, "cells": 3, "places": 2}
-    assert seen(play, 5) == {"steps": 5, "cells": 5, "places": 4}  # the second episode's 200 and 0, at 0 and 3
-    assert seen(play, 99) == {"steps": 6, "cells": 6, "places": 5}
 
 
 def test_only_whole_episodes_have_an_outcome(play: Path) -> None:

@@ -17,6 +17,7 @@ import yaml
 
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.settings import build
+from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.sweeping.config import SweepConfig, TrialConfig
 from genie_ray.sweeping.plan import Trial, load_sweep, plan_trials, short_names
 from genie_ray.sweeping.report import TrialResult, effect_rows, rank, read_results, table_rows
@@ -105,6 +106,7 @@ def test_trials_that_cannot_work_are_refused(parameters: dict[str, Any], message
         ({TOP_K: {"low": 0, "high": 1, "log": True}}, {}, "allowed with log: above 0"),
         ({"tokenizer.dim": [64]}, {}, "tokenizer.dim does not affect a trial"),
         ({TOP_K: [1.0]}, {"samples": 0}, "samples is 0"),
+        ({TOP_K: [1.0]}, {"objective": "gain"}, "objective is 'gain', but there is no test play"),
         ({TOP_K: [1.0]}, {"reduction_factor": 1.0}, "reduction_factor is 1.0"),
     ],
 )
@@ -163,8 +165,13 @@ def test_early_stopping_remembers_what_was_seen_before_an_interruption(interrupt
     assert asha.report(0, 3, 1) == "CONTINUE"  # not an epoch at which trials are stopped
 
 
+def held(cells: int, psnr: float, places: int | None = None) -> dict[str, Any]:
+    """What is measured of play if there is no test play."""
+    return {"coverage": cells, "places": places, "psnr": psnr, "delta_psnr": 0.5, "delta_psnr_mean": 0.5}
+
+
 def result(number: int, top_k: float, cells: int, psnr: float | None) -> TrialResult:
-    figures = {"coverage": cells, "psnr": psnr, "delta_psnr": 0.5} if psnr is not None else None
+    figures = {**held(cells, psnr), "gain": cells / 1000} if psnr is not None else None
     trial = Trial(number=number, parameters={TOP_K: top_k}, run=TrialConfig())
     return TrialResult(trial=trial, progress=[cells / 2, float(cells)], figures=figures, stopped=psnr is None)
 
@@ -175,6 +182,7 @@ RESULTS = [result(0, 0.1, 300, 20.0), result(1, 0.1, 900, None), result(2, 1.0, 
 def test_ranking_goes_by_the_objective_and_leaves_the_unfinished_last() -> None:
     assert [entry.trial.number for entry in rank(RESULTS, "coverage")] == [2, 0, 3, 1]
     assert [entry.trial.number for entry in rank(RESULTS, "psnr")] == [3, 0, 2, 1]
+    assert [entry.trial.number for entry in rank(RESULTS, "gain")] == [2, 0, 3, 1]
 
 
 def test_effects_are_means_over_the_finished_trials() -> None:
@@ -183,9 +191,14 @@ def test_effects_are_means_over_the_finished_trials() -> None:
     assert low["all: cells at epoch 1"] == "300"  # of 150 and 450, also of the one that was stopped
     assert [high[f"coverage {name}"] for name in ("min", "mean", "max")] == ["100", "300", "500"]
     assert high["psnr mean"] == "22.00"
-    rows = table_rows(RESULTS, {"coverage": 200, "psnr": 25.0, "delta_psnr": 0.0})
-    assert [row["times random"] for row in rows] == ["1.50", "", "2.50", "0.50", "1.00"]
-    assert [row["state"] for row in rows] == ["measured", "stopped early", "measured", "measured", "measured"]
+    assert [high[f"gain {name}"] for name in ("min", "mean", "max")] == ["0.10", "0.30", "0.50"]
+    random = {"random": held(100, 26.0, 8) | {"gain": 0.0}, "held": held(200, 25.0, 9) | {"gain": 0.25}}
+    rows = table_rows(RESULTS, random)
+    assert [row["trial"] for row in rows] == [0, 1, 2, 3, "random", "random, held"]
+    assert [row["times held"] for row in rows] == ["1.50", "", "2.50", "0.50", "0.50", "1.00"]
+    assert [row["gain"] for row in rows[:4]] == ["+0.30", "", "+0.50", "+0.10"]
+    assert (rows[-1]["gain"], rows[-1]["places"]) == ("+0.25", 9)
+    assert [row["state"] for row in rows] == ["measured", "stopped early", *["measured"] * 4]
 
 
 def test_values_that_look_alike_stay_apart() -> None:
@@ -193,12 +206,17 @@ def test_values_that_look_alike_stay_apart() -> None:
     assert [(row["value"], row["trials"]) for row in groups] == [("0.9996", 1), ("0.9996", 1)]
 
 
-def test_the_preset_is_a_valid_sweep_of_nine() -> None:
+def test_the_preset_is_a_valid_sweep_of_nine_with_three_seeds() -> None:
     trials = plan_trials(load_sweep(PRESET))
-    assert len({(t.run.reward.top_k_fraction, t.run.exploration.network.epsilon_start) for t in trials}) == 9
+    points = [(trial.run.reward.top_k_fraction, trial.run.exploration.ppo) for trial in trials]
+    assert (len(trials), [points.count(point) for point in points]) == (27, [3] * 27)
+    assert {trial.run.seed for trial in trials} == {1, 2, 3}
+    assert {ppo.epsilon_after(0) for _, ppo in points} == {0.01, 0.3, 0.5}
+    assert {ppo.epsilon_after(trials[0].run.explored_steps // 2) for _, ppo in points} == {0.01, 0.2}
 
 
 BROAD, NARROW = {"num_envs": 1, "steps_per_epoch": 50}, {"num_envs": 2, "steps_per_epoch": 25}
+LEARNING = {"iterations": 2, "batch_size": 2, "window": 6, "warmup_iterations": 0, "validation_windows": 2}
 TINY = {
     "grace_epochs": 1,
     "reduction_factor": 2,
@@ -207,7 +225,7 @@ TINY = {
     "run": {
         "games": ["Kangaroo-Atari2600-v0"],
         "env": {"max_episode_steps": 60},
-        "collection": {"finetune_steps": 60, "steps_per_shard": 60},
+        "collection": {"steps_per_shard": 60},
         "exploration": {
             "algorithm": "vtrace",
             "epochs": 3,
@@ -220,15 +238,19 @@ TINY = {
                 "evaluation_every": 5,
             },
         },
+        "tune_decoder": LEARNING,
+        "finetune": LEARNING,
         "evaluation": {"windows_per_game": 2, "decoding": {"steps": 2}},
     },
 }
 
 
 @pytest.mark.long
-def test_a_killed_sweep_goes_on_where_it_was(roms: list[str], world_model: Path, tmp_path: Path) -> None:
+def test_a_killed_sweep_goes_on_where_it_was(
+    roms: list[str], world_model: Path, replay: ReplayDataset, tmp_path: Path
+) -> None:
     file, out, log = tmp_path / "tiny.yaml", tmp_path / "out", tmp_path / "log"
-    file.write_text(yaml.safe_dump({"world_model": str(world_model), **TINY}))
+    file.write_text(yaml.safe_dump({"world_model": str(world_model), "test": str(replay.root), **TINY}))
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
 
     def start(**more: str) -> subprocess.Popen[bytes]:
@@ -256,9 +278,14 @@ def test_a_killed_sweep_goes_on_where_it_was(roms: list[str], world_model: Path,
     assert narrow.progress[0] < broad.progress[0]  # which was seen before the kill
     with (out / "table.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["trial"] for row in rows] == ["0", "1", "random play"]
-    measured = [json.loads((path / "result.json").read_text()) for path in (out / "trials" / "000", out / "random")]
-    assert [row["cells"] for row in rows] == [str(measured[0]["coverage"]), "", str(measured[1]["coverage"])]
+    assert [row["trial"] for row in rows] == ["0", "1", "random", "random, held"]
+    paths = (out / "trials" / "000", out / "random" / "random", out / "random" / "held")
+    measured = [json.loads((path / "result.json").read_text()) for path in paths]
+    cells = [str(figures["coverage"]) for figures in measured]
+    assert [row["cells"] for row in rows] == [cells[0], "", *cells[1:]]
+    gains = [f"{figures['gain']:+.2f}" for figures in measured]
+    assert int(cells[0]) == broad.progress[-1]  # of all that was played
+    assert [row["gain"] for row in rows] == [gains[0], "", *gains[1:]]
     for name in ("effects.png", "trials.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     nowhere = start(RAY_ADDRESS="127.0.0.1:1")

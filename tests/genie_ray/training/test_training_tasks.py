@@ -17,6 +17,7 @@ from world_model.genie import GenieRedux, GenieReduxG
 from world_model.latent_actions import LatentActionConfig
 from world_model.layers.quantizer import QuantizerConfig
 from world_model.tokenizer import Tokenizer
+from world_model.upscaler import Upscaler, UpscalerConfig
 
 SIZES = {"dim": 32, "blocks": 1, "heads": 2, "head_dim": 16}
 CONFIG = TrainingConfig(
@@ -79,6 +80,15 @@ def test_a_decoder_learns_and_its_tokens_stay(replay: ReplayDataset, tokenizer: 
     assert checkpoint.weights_hash(tuned) != checkpoint.weights_hash(before)
 
 
+def test_a_world_models_own_decoder_is_tuned(replay: ReplayDataset, world_model: Path) -> None:
+    task = DecoderTask(
+        TrainingJob(kind="decoder", output=Path("out"), dataset=replay.root, config=CONFIG, tokenizer=world_model)
+    )
+    task.check(replay)
+    own = checkpoint.load_as(GenieReduxG, world_model).tokenizer
+    assert checkpoint.tokens_hash(task.build(replay)) == checkpoint.tokens_hash(own)
+
+
 def test_a_genie_redux_learns_without_actions_and_goes_on(
     replay: ReplayDataset, tokenizer: Path, tmp_path: Path
 ) -> None:
@@ -97,7 +107,9 @@ def test_a_genie_redux_learns_without_actions_and_goes_on(
     assert isinstance(finetuning.build(replay), GenieRedux)
 
 
-def test_what_does_not_fit_is_refused(replay: ReplayDataset, tokenizer: Path, world_model: Path) -> None:
+def test_what_does_not_fit_is_refused(
+    replay: ReplayDataset, tokenizer: Path, world_model: Path, tmp_path: Path
+) -> None:
     job = redux_job(replay, tokenizer)
     assert job.latent_actions is not None
 
@@ -118,5 +130,7 @@ def test_what_does_not_fit_is_refused(replay: ReplayDataset, tokenizer: Path, wo
         "holds GenieReduxG, needed: GenieRedux",
         dataclasses.replace(job, model=None, tokenizer=None, init=world_model),
     )
-    with pytest.raises(ValueError, match="holds GenieReduxG, needed: Tokenizer"):
-        DecoderTask(dataclasses.replace(job, kind="decoder", tokenizer=world_model)).check(replay)
+    upscaler = tmp_path / "upscaler"
+    checkpoint.save(Upscaler(UpscalerConfig(channels=(4,))), upscaler, provenance={})
+    with pytest.raises(ValueError, match="holds Upscaler, needed: Tokenizer or GenieReduxG or GenieRedux"):
+        DecoderTask(dataclasses.replace(job, kind="decoder", tokenizer=upscaler)).check(replay)

@@ -15,12 +15,12 @@ from policies.ppo.learner import policy_figures
 from policies.ppo.module import PPOModule
 
 
-def built(size: int = 64, **settings: Any) -> PPOModule:
+def built(kind: type[PPOSettings] = PPOSettings, size: int = 64, **settings: Any) -> PPOModule:
     torch.manual_seed(0)
     return PPOModule(
         observation_space=gym.spaces.Box(0, 255, (size, size, 6), np.uint8),
         action_space=gym.spaces.Discrete(5),
-        model_config={"settings": PPOSettings(**settings)},
+        model_config={"settings": kind(**settings)},
     )
 
 
@@ -72,6 +72,21 @@ def test_acts_by_the_mixture_and_learns_the_policy_itself() -> None:
     torch.testing.assert_close(module.forward_inference(batch)[Columns.ACTION_DIST_INPUTS], logits)
 
 
+def test_an_explorers_epsilon_falls_unless_it_is_fixed() -> None:
+    module = built(ExplorerPPOSettings, epsilon=0.0, epsilon_start=0.8, epsilon_steps=1000)
+    with torch.no_grad():
+        module.policy.bias[1] = 60.0  # it is sure of action 1
+
+    def random_share(t: int) -> float:
+        """ε by the likelihood of action 0, which only chance takes."""
+        acted = module.forward_exploration({Columns.OBS: sprites()}, t=t)
+        return float(acted[Columns.ACTION_DIST_INPUTS][0, 0].exp()) * module.action_space.n
+
+    assert [random_share(t) for t in (0, 250, 1000, 9999)] == pytest.approx([0.8, 0.6, 0.0, 0.0], abs=1e-6)
+    module.set_exploration(epsilon=0.3, temperature=1.0)
+    assert random_share(0) == pytest.approx(0.3)
+
+
 def test_a_checkpoint_keeps_what_it_has_seen(tmp_path: Any) -> None:
     module = built(hold=3)
     module.forward_train({Columns.OBS: sprites()})
@@ -100,6 +115,7 @@ def test_what_cannot_be_is_refused() -> None:
     for settings, message in (
         ({"num_envs": 0}, "num_envs is 0"),
         ({"epsilon": 2.0}, "epsilon is 2.0"),
+        ({"epsilon": 0.2, "epsilon_steps": 9}, r"epsilon is 0.2; allowed: at most epsilon_start \(0.1\)"),
         ({"hold": 0}, "hold is 0"),
         ({"fragment_length": 3, "minibatch_size": 24}, "fragment_length is 3; allowed: 4 or more"),
         ({"minibatch_size": 513}, "minibatch_size is 513; allowed: at most num_envs × fragment_length = 512"),
