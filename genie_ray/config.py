@@ -54,11 +54,7 @@ class RunConfig(RecipeConfig, ExplorersConfig):
                 f"exploration.rounds.training.window = {rounds.training.window}: "
                 f"dynamics.max_frames = {longest} is less"
             )
-        if self.evaluation.window > longest:
-            raise ValueError(
-                f"evaluation.prime_frames + evaluation.predicted_frames = {self.evaluation.window}: "
-                f"dynamics.max_frames = {longest} is less"
-            )
+        self.evaluation.require_horizon(longest, "the dynamics (max_frames)")
 
 
 def load_config(files: Files = None, overrides: Sequence[str] = ()) -> RunConfig:

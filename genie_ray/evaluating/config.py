@@ -66,3 +66,25 @@ class EvaluationConfig:
     def window(self) -> int:
         """Frames of a window, given and predicted."""
         return self.prime_frames + self.predicted_frames
+
+    def require_horizon(self, longest: int, model: str, prefix: str = "evaluation.") -> None:
+        """Raises ValueError unless a model whose clips have `longest` frames can predict windows of this length.
+
+        Windows beyond a clip are decoded frame by frame in a sliding clip, and in no other way.
+
+        Args:
+            model: what to call it in the message.
+            prefix: of the settings' names in the message.
+        """
+        if self.window <= longest:
+            return
+        if self.decoding.mode != "autoregressive" or self.decoding.frames_per_step != 1:
+            raise ValueError(
+                f"{prefix}prime_frames + predicted_frames is {self.window}: must be at most {longest}, the clip of "
+                f"{model}, unless {prefix}decoding.mode is autoregressive and {prefix}decoding.frames_per_step is 1"
+            )
+        if self.prime_frames >= longest:
+            raise ValueError(
+                f"{prefix}prime_frames is {self.prime_frames}: must be at most {longest - 1}, as {model} has clips of "
+                f"{longest} frames"
+            )

@@ -38,7 +38,6 @@ from genie_ray.evaluating.predictors import (
     TokenizerAlone,
     gpus_for,
     load_predictor,
-    require_horizon,
     tokenizer_rows,
 )
 from genie_ray.evaluating.published_figures import read_figures
@@ -100,7 +99,7 @@ def evaluate(
         if isinstance(model, GenieReduxConfig):  # infers its own actions, from the whole window
             num_actions = None
         metadata.require_fit(frame_size=model.tokenizer.frame_size, num_actions=num_actions)
-        require_horizon(checkpoint, model.dynamics.max_frames, config)
+        config.require_horizon(model.dynamics.max_frames, str(checkpoint))
     train, reached = ([resolve(path) for path in paths] for paths in (train_data, reached_by))
     references = [(COPY, None), *tokenizer_rows(models).items()]
     results: dict[str, Result] = {}

@@ -167,23 +167,3 @@ def load_predictor(label: str, checkpoint: Path | None, config: EvaluationConfig
 def gpus_for(checkpoint: Path | None, config: EvaluationConfig, ray_config: RayConfig) -> int:
     """The GPUs that a row asks for: copying a frame needs one only for the user's networks."""
     return int(ray_config.use_gpu and (checkpoint is not None or bool(given_networks(config))))
-
-
-def require_horizon(checkpoint: Path, longest: int, config: EvaluationConfig) -> None:
-    """Raises ValueError unless a model whose clips have `longest` frames can predict windows of the configured length.
-
-    Windows beyond a clip are decoded frame by frame in a sliding clip, and in no other way.
-    """
-    decoding = config.decoding
-    if config.window <= longest:
-        return
-    if decoding.mode != "autoregressive" or decoding.frames_per_step != 1:
-        raise ValueError(
-            f"prime_frames + predicted_frames is {config.window}: must be at most {longest}, the clip of {checkpoint}, "
-            f"unless evaluation.decoding.mode is autoregressive and evaluation.decoding.frames_per_step is 1"
-        )
-    if config.prime_frames >= longest:
-        raise ValueError(
-            f"prime_frames is {config.prime_frames}: must be at most {longest - 1}, as {checkpoint} has clips of "
-            f"{longest} frames"
-        )

@@ -79,11 +79,7 @@ def _check(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> dic
     for trial in trials:
         check_rounds(trial.run.exploration.rounds, Path(config.world_model), trial.run.ray)
     longest = read_config(GenieReduxG, config.world_model).dynamics.max_frames
-    if config.run.evaluation.window > longest:
-        raise ValueError(
-            f"run.evaluation.prime_frames + predicted_frames = {config.run.evaluation.window}: {config.world_model} "
-            f"takes at most {longest} frames"
-        )
+    config.run.evaluation.require_horizon(longest, config.world_model, "run.evaluation.")
     steps = {(trial.epochs, trial.steps_per_epoch) for trial in trials}
     if len(steps) > 1:
         shown = ", ".join(f"{epochs} epochs of {length}" for epochs, length in sorted(steps))

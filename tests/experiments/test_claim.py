@@ -156,7 +156,7 @@ def test_arms_differ_in_how_they_explore_alone(plan: Plan) -> None:
         (
             "arms",
             {OURS: {"source": "explorer", "changes": {"finetune": {"iterations": 99}}}},
-            "finetune.iterations: 500",
+            "finetune.iterations: 2000",
         ),
         (
             "arms",
@@ -183,16 +183,16 @@ def test_other_settings_are_refused_before_anything_starts(roms: list[str], plan
     kept.keep([kept.arms[OURS]], tmp_path)
     check_plan(plan, [kept], tmp_path)
     described = yaml.safe_load(CONFIG.read_text())
-    described["base"]["finetune"]["iterations"] = 501
+    described["base"]["finetune"]["iterations"] = 2001
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(described))
     arguments = [str(tmp_path / "other.yaml"), "--out", str(tmp_path), "--game", GAME]
     done = subprocess.run(command(*arguments), capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
-    assert "with other settings (config.finetune.iterations: 500 → 501)" in done.stderr.splitlines()[-1]
-    described["base"]["finetune"]["iterations"] = 500
+    assert "with other settings (config.finetune.iterations: 2000 → 2001)" in done.stderr.splitlines()[-1]
+    described["base"]["finetune"]["iterations"] = 2000
     described["arms"][OURS]["changes"] = {"reward": {"kind": "rf"}}
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(described))
-    with pytest.raises(ValueError, match=r"holds 'ours' with other settings .*exploration.rounds.every: 4 → 0"):
+    with pytest.raises(ValueError, match=r"holds 'ours' with other settings .*reward.kind: 'disagreement' → 'rf'"):
         check_plan(read_plan(tmp_path / "other.yaml"), [kept], tmp_path)
 
 
@@ -248,9 +248,9 @@ def tiny(out: Path) -> subprocess.CompletedProcess[str]:
 
 def check_results(out: Path, printed: str) -> None:
     row = json.loads((out / GAME / "seed-1" / "result.json").read_text())
-    assert list(row["arms"]) == [HELD, OURS, "oracle"]
+    assert list(row["arms"]) == [HELD, OURS, "entropy, rounds", "oracle"]
     for name, one in row["arms"].items():
-        assert 240 < one["steps"] <= 256 if name == OURS else one["steps"] == 256
+        assert 240 < one["steps"] <= 256 if name in (OURS, "entropy, rounds") else one["steps"] == 256
         assert one["cells"] > 1
         assert one["all"]["PSNR t=10"] > 10
         assert len(one["curves"]["all"]) == 10

@@ -175,6 +175,7 @@ def test_wrong_checkpoint_operations_are_told(
     refuse: Refuse, replay: ReplayDataset, world_model: Path, genie_redux: Path, tmp_path: Path
 ) -> None:
     from world_model import checkpoint
+    from world_model.upscaler import Upscaler, UpscalerConfig
 
     assert "is not a checkpoint" in refuse("checkpoint", "info", tmp_path)
     (tmp_path / "cut.pt").write_bytes(b"")
@@ -185,10 +186,11 @@ def test_wrong_checkpoint_operations_are_told(
     line = refuse("checkpoint", "with-tokenizer", "out", "--model", world_model, "--tokenizer", tmp_path / "other")
     assert "the tokenizer does not match the dynamics" in line
     data = ["--data", replay.root, "-c", SMOKE]
+    checkpoint.save(Upscaler(UpscalerConfig(channels=(4,))), tmp_path / "large", provenance={})
     assert "latent_actions.dim is 512" in refuse(
         "train", "genie-redux", "out", *data, "--tokenizer", tmp_path / "other"
     )
-    assert "needed: Tokenizer" in refuse("train", "decoder", "out", *data, "--tokenizer", world_model)
+    assert "holds Upscaler, needed: Tok" in refuse("train", "decoder", "out", *data, "--tokenizer", tmp_path / "large")
     assert not Path("out").exists()
 
 

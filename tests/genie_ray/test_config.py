@@ -92,7 +92,7 @@ def test_overrides_reach_their_key_and_keep_the_rest() -> None:
         ("games=[]", "games is empty"),
         ("env.frame_size=32", "env.frame_size = 32"),
         ("env.action_set=running_jumps", "dynamics.num_actions = 5"),
-        ("evaluation.predicted_frames=40", "= 42"),
+        ("evaluation.predicted_frames=40", "is 42"),
         ("reward.top_k_fraction=0", "top_k_fraction"),
         ("reward.kind=learning_progress", "exploration.rounds.every = 0, must be at least 1"),
         ("just words", "expected key=value"),

@@ -13,7 +13,7 @@ from tiny_world import FRAMES, GAMES, guided_model, tiny_dataset, unguided_model
 from genie_ray.base.session import RayConfig
 from genie_ray.evaluating import evaluation
 from genie_ray.evaluating.config import EvaluationConfig
-from genie_ray.evaluating.evaluation import gpus_for, require_horizon, score
+from genie_ray.evaluating.evaluation import gpus_for, score
 from genie_ray.evaluating.networks import FrechetDistance, Networks
 from genie_ray.evaluating.predictors import COPY, TOKENIZER, ModelPredictor, TokenizerAlone, infer_actions
 from genie_ray.evaluating.scores import Tally, row
@@ -200,8 +200,8 @@ def test_latent_actions_of_a_long_window_are_inferred_clip_by_clip(replay: Repla
 )
 def test_a_horizon_that_cannot_be_decoded_is_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        require_horizon(Path("model"), FRAMES, dataclasses.replace(LONG, **changes))
-    require_horizon(Path("model"), FRAMES, LONG)
+        dataclasses.replace(LONG, **changes).require_horizon(FRAMES, "model")
+    LONG.require_horizon(FRAMES, "model")
 
 
 def test_the_tokenizer_alone_has_a_row(replay: ReplayDataset, model: Path) -> None:

@@ -124,7 +124,7 @@ def test_trials_of_different_length_are_refused(roms: list[str], world_model: Pa
         run_sweep(config, tmp_path / "out")
     long = build(TrialConfig, {"evaluation": {"predicted_frames": 20}})
     config = SweepConfig(world_model=str(world_model), parameters={TOP_K: [1.0]}, run=long)
-    with pytest.raises(ValueError, match=r"predicted_frames = 22: .* takes at most 16 frames"):
+    with pytest.raises(ValueError, match=r"run.evaluation.prime_frames \+ predicted_frames is 22: must be at most 16"):
         run_sweep(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
