@@ -248,9 +248,9 @@ def tiny(out: Path) -> subprocess.CompletedProcess[str]:
 
 def check_results(out: Path, printed: str) -> None:
     row = json.loads((out / GAME / "seed-1" / "result.json").read_text())
-    assert list(row["arms"]) == [HELD, OURS, "entropy, rounds", "oracle"]
+    assert list(row["arms"]) == [HELD, OURS, "oracle"]
     for name, one in row["arms"].items():
-        assert 240 < one["steps"] <= 256 if name in (OURS, "entropy, rounds") else one["steps"] == 256
+        assert 240 < one["steps"] <= 256 if name == OURS else one["steps"] == 256
         assert one["cells"] > 1
         assert one["all"]["PSNR t=10"] > 10
         assert len(one["curves"]["all"]) == 10
