@@ -200,9 +200,8 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
 
 def explored_steps(config: RunConfig) -> int:
     """Steps of explored play per game, so also of random play for comparison."""
-    exploration, collection = config.exploration, config.collection
-    trained = exploration.epochs * exploration.epoch_steps // (len(config.games) if exploration.shared else 1)
-    steps = {"training": trained, "policy": collection.finetune_steps}
+    collection = config.collection
+    steps = {"training": config.training_steps, "policy": collection.finetune_steps}
     return steps.get(collection.explore_from, sum(steps.values()))
 
 

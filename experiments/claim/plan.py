@@ -183,7 +183,7 @@ def _arm(name: str, described: Mapping[str, Any], values: Mapping[str, Any], bas
     if changed:
         allowed = ", ".join(key.rstrip(".") for key in FREE_TO_ARMS)
         raise ValueError(f"{name!r} changes {describe_changes(changed)}; allowed: {allowed}")
-    steps = training_steps(config)
+    steps = config.training_steps
     if described["source"] == "explorer" and steps != config.collection.finetune_steps:
         raise ValueError(
             f"{name!r} explores for {steps} steps: must be collection.finetune_steps = "
@@ -195,11 +195,6 @@ def _arm(name: str, described: Mapping[str, Any], values: Mapping[str, Any], bas
 def _listed(names: Iterable[str]) -> str:
     """Names for a message, quoted because some hold a comma."""
     return ", ".join(map(repr, names))
-
-
-def training_steps(config: RunConfig) -> int:
-    """Environment steps that an explorer plays in its training."""
-    return config.exploration.epochs * config.exploration.epoch_steps
 
 
 def check_plan(plan: Plan, chosen: Sequence[Comparison], out: Path) -> None:

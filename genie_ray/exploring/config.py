@@ -100,6 +100,12 @@ class ExplorersConfig:
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     ray: RayConfig = field(default_factory=RayConfig)
 
+    @property
+    def training_steps(self) -> int:
+        """Environment steps of each game that its explorer plays in training."""
+        exploration = self.exploration
+        return exploration.epochs * exploration.epoch_steps // (len(self.games) if exploration.shared else 1)
+
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed = {self.seed}: must be in [0, 2**63)")

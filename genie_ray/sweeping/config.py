@@ -31,12 +31,6 @@ class TrialConfig(ExplorersConfig):
         """How the world model is fine-tuned."""
         return RecipeConfig(seed=self.seed, tune_decoder=self.tune_decoder, finetune=self.finetune)
 
-    @property
-    def explored_steps(self) -> int:
-        """Steps of a game that are played in the training."""
-        exploration = self.exploration
-        return exploration.epochs * exploration.epoch_steps // (len(self.games) if exploration.shared else 1)
-
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:

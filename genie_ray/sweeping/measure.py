@@ -24,7 +24,7 @@ def measure(play: Path, world_model: Path, run: TrialConfig) -> dict[str, Any]:
     """
     dataset = ReplayDataset(play)
     shown = {
-        game: seen((dataset.read(ref) for ref in dataset.episodes if ref.game == game), run.explored_steps)
+        game: seen((dataset.read(ref) for ref in dataset.episodes if ref.game == game), run.training_steps)
         for game in run.games
     }
     scores = _scores(world_model, play, run)

@@ -114,7 +114,7 @@ def measure_random_play(config: SweepConfig, directory: Path) -> None:
         collection = dataclasses.replace(run.collection, large_frame_every=0)
         policy = Policy(name="random" if hold == 1 else "held", hold=hold)
         # With another seed than the play that the world model may have been trained on.
-        collect(path / "play", policy, run.games, run.explored_steps, collection, run.env, seed=run.seed + 1)
+        collect(path / "play", policy, run.games, run.training_steps, collection, run.env, seed=run.seed + 1)
         task = ray.remote(figures_of).options(num_gpus=int(run.ray.use_gpu))
         try:
             _write_result(path, ray.get(task.remote(path, config, run)))

@@ -56,7 +56,7 @@ def test_passes_gymnasiums_checker(model: GenieReduxG, dataset: ReplayDataset, d
 
 
 def test_an_episode_goes_on_from_where_its_prime_frames_end(model: GenieReduxG, dataset: ReplayDataset) -> None:
-    env = WorldModelEnv(model, dataset, WorldModelEnvConfig(prime_frames=3, max_episode_steps=3))
+    env = WorldModelEnv(model, dataset, WorldModelEnvConfig(precision="fp32", prime_frames=3, max_episode_steps=3))
     first, info = env.reset(seed=5)
     (ref,) = [ref for ref in dataset.episodes if ref.episode_id == info["episode_id"]]
     recorded, start = dataset.read(ref), info["prime_step"]
@@ -80,10 +80,10 @@ def test_an_episode_goes_on_from_where_its_prime_frames_end(model: GenieReduxG, 
 
 
 def test_seed_and_actions_decide_everything(model: GenieReduxG, dataset: ReplayDataset) -> None:
-    env = WorldModelEnv(model, dataset, WorldModelEnvConfig(decoding=SAMPLED))
+    env = WorldModelEnv(model, dataset, WorldModelEnvConfig(precision="fp32", decoding=SAMPLED))
     frames = play(env, 1)
     second = play(env, None)  # the next episode of the same stream
-    again = WorldModelEnv(model, dataset, WorldModelEnvConfig(decoding=SAMPLED))
+    again = WorldModelEnv(model, dataset, WorldModelEnvConfig(precision="fp32", decoding=SAMPLED))
     np.testing.assert_array_equal(play(again, 1), frames)
     np.testing.assert_array_equal(play(again, None), second)
     assert not np.array_equal(second[0], frames[0])
@@ -123,7 +123,7 @@ def test_prime_frames_are_of_the_game_that_is_asked_for(model: GenieReduxG, data
 def test_a_vector_of_games_is_as_many_environments(
     games: int, decoding: DecodingConfig, model: GenieReduxG, dataset: ReplayDataset
 ) -> None:
-    config = WorldModelEnvConfig(max_episode_steps=8, decoding=decoding)
+    config = WorldModelEnvConfig(precision="fp32", max_episode_steps=8, decoding=decoding)
     vector = DictInfoToList(WorldModelVectorEnv(games, model, dataset, config))
     singles = [WorldModelEnv(model, dataset, config) for _ in range(games)]
     rng = np.random.default_rng(0)
@@ -155,7 +155,7 @@ def test_a_vector_of_games_is_as_many_environments(
 
 def test_latent_actions_are_played_and_inferred(dataset: ReplayDataset) -> None:
     model = unguided_model()
-    env = WorldModelEnv(model, dataset, WorldModelEnvConfig(prime_frames=3))
+    env = WorldModelEnv(model, dataset, WorldModelEnvConfig(precision="fp32", prime_frames=3))
     assert env.action_space.n == CODES
     _, info = env.reset(seed=5)
     (ref,) = [ref for ref in dataset.episodes if ref.episode_id == info["episode_id"]]

@@ -119,6 +119,6 @@ async def started(checkpoint: Path, model: GenieReduxG, **changes: Any) -> tuple
 
 
 APP, TOKEN = "test-rewards", "a token of the tests"
-SERVED = RewardConfig(top_k_fraction=TOP_K, scale=SCALE, batch_size=7, cpus=0.5, gpus=0.0)
+SERVED = RewardConfig(top_k_fraction=TOP_K, scale=SCALE, batch_size=7, precision="fp32", cpus=0.5, gpus=0.0)
 """What runs under that name, with HTTP, for tests that ask for `url` or `factory`."""
 Factory = Callable[[], ServeRewardClient]

@@ -212,7 +212,7 @@ def test_the_preset_is_a_valid_sweep_of_nine_with_three_seeds() -> None:
     assert (len(trials), [points.count(point) for point in points]) == (27, [3] * 27)
     assert {trial.run.seed for trial in trials} == {1, 2, 3}
     assert {ppo.epsilon_after(0) for _, ppo in points} == {0.01, 0.3, 0.5}
-    assert {ppo.epsilon_after(trials[0].run.explored_steps // 2) for _, ppo in points} == {0.01, 0.2}
+    assert {ppo.epsilon_after(trials[0].run.training_steps // 2) for _, ppo in points} == {0.01, 0.2}
 
 
 BROAD, NARROW = {"num_envs": 1, "steps_per_epoch": 50}, {"num_envs": 2, "steps_per_epoch": 25}
