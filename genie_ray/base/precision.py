@@ -12,7 +12,7 @@ def multiplies_bf16(device: torch.device) -> bool:
     """Whether the device has units for bf16; elsewhere, it is slower than fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    if not hasattr(torch.cpu, "get_capabilities"):  # PyTorch before 2.11
+    if not hasattr(torch.cpu, "get_capabilities"):  # older PyTorch
         return False
     found = torch.cpu.get_capabilities()
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))

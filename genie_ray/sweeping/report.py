@@ -109,6 +109,7 @@ def table_rows(results: Sequence[TrialResult], random: Mapping[str, Mapping[str,
         row: dict[str, Any] = {"trial": trial.number}
         row |= {names[key]: short_value(value) for key, value in trial.parameters.items()}
         row["state"], row["epochs"] = result.state, len(result.progress)
+        row["cells while learning"] = int(result.progress[-1]) if result.progress else 0  # also of those stopped early
         rows.append(row | _measured(figures, random["held"]))
     for name, figures in random.items():
         row = dict.fromkeys(rows[0], "") | {"trial": f"random, {name}" if name != "random" else name}
@@ -150,10 +151,8 @@ def effect_rows(config: SweepConfig, results: Sequence[TrialResult]) -> list[dic
             row[f"all: cells at epoch {epoch}"] = f"{statistics.fmean(seen):.0f}" if seen else ""
             row["measured"] = len(finished)
             for name in MEASURES:
-                digits, values = (
-                    0 if name == "coverage" else 2,
-                    [figures[name] for figures in finished if name in figures],
-                )
+                digits = 0 if name == "coverage" else 2
+                values = [figures[name] for figures in finished if name in figures]
                 summary = (min(values), statistics.fmean(values), max(values)) if values else ()
                 shown = [f"{figure:.{digits}f}" for figure in summary] or [""] * 3
                 row |= {f"{name} {which}": figure for which, figure in zip(("min", "mean", "max"), shown, strict=True)}

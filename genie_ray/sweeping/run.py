@@ -95,7 +95,8 @@ def _check(config: SweepConfig, trials: Sequence[Trial], directory: Path) -> dic
         if missing := sorted(set(config.run.games) - {episode.game for episode in test.episodes}):
             raise ValueError(f"test: {config.test} has no play of {missing[0]}")
         for trial in trials:
-            check_batch_size(trial.run.finetune, trial.run.ray.train_workers)
+            for training in (trial.run.tune_decoder, trial.run.finetune):
+                check_batch_size(training, trial.run.ray.train_workers)
         settings["test_content"] = test.content_hash()
     check_unchanged(directory, settings, free=FREE, file=SWEEP_FILE, what="a sweep")
     return settings

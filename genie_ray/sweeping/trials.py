@@ -105,7 +105,7 @@ def rollout_workers(trials: Iterable[Trial]) -> int:
 
 
 def measure_random_play(config: SweepConfig, directory: Path) -> None:
-    """Collects and measures random play, of the first trial's seed, with which the trials are compared."""
+    """Collects and measures random play, of one seed, with which the trials are compared."""
     for name, hold in RANDOM.items():
         path = directory / "random" / name
         if (path / RESULT_FILE).exists():
