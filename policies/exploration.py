@@ -1,4 +1,4 @@
-"""Acting with exploration: the ε-mixture, its exact log-probabilities, and policies from disk.
+"""Acting with exploration: the ε-mixture and its exact log-probabilities.
 
 Every learned policy in this package samples its actions from a single distribution, so that the recorded
 log-probability is that of the action taken (off-policy corrections depend on it):
@@ -8,12 +8,9 @@ log-probability is that of the action taken (off-policy corrections depend on it
 Axis letters: A actions.
 """
 
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
-from ray.rllib.core.rl_module.rl_module import RLModule
 from torch import Tensor
 
 
@@ -56,26 +53,3 @@ def sample_actions(log_probs: Tensor) -> tuple[Tensor, Tensor]:
     """
     actions = torch.distributions.Categorical(logits=log_probs).sample()
     return actions, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-
-
-def load_module(checkpoint: str | Path, **exploration: Any) -> RLModule:
-    """Loads a trained policy, ready to act.
-
-    Args:
-        checkpoint: directory of an algorithm's checkpoint (`Algorithm.save_to_path`) or of a module's
-            (`RLModule.save_to_path`).
-        exploration: `epsilon` and `temperature` to act with; without them, those of the checkpoint's config.
-
-    Raises:
-        ValueError: no policy in that directory.
-    """
-    directory = Path(checkpoint).absolute()
-    inside = directory / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / DEFAULT_MODULE_ID
-    path = inside if inside.is_dir() else directory
-    if not (path / "module_state.pkl").is_file():
-        raise ValueError(f"no policy checkpoint in {directory}")
-    module = RLModule.from_checkpoint(path)
-    if exploration:
-        assert isinstance(module, Explorer)
-        module.set_exploration(**exploration)
-    return module

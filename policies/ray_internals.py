@@ -87,6 +87,24 @@ USED = (
     ),
     Internal(
         owner=RUNNER,
+        name="_needs_initial_reset",
+        why="each evaluation resets its environments with the same seed",
+        user="policies/agent57/env_runner.py",
+    ),
+    Internal(
+        owner=RUNNER,
+        name="_env_to_module",
+        why="the connector there knows the intrinsic rewards",
+        user="policies/agent57/env_runner.py",
+    ),
+    Internal(
+        owner=RUNNER,
+        name="_ongoing_episodes",
+        why="episodes that were lost with their environments are forgotten",
+        user="policies/agent57/env_runner.py",
+    ),
+    Internal(
+        owner=RUNNER,
         name="_try_env_reset",
         why="RLlib's own version retries forever, one call deeper each time",
         user="policies/play/runner.py",

@@ -3,7 +3,7 @@
 Axis letters: B frames, H W C frame, F features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from einops import rearrange
@@ -43,4 +43,32 @@ def pooled_convolutions(frame_shape: tuple[int, int, int], channels: Sequence[in
         raise ValueError(
             f"frames of shape {frame_shape} are too small for {len(channels)} convolutions, each of which halves them"
         )
+    return nn.Sequential(*layers, nn.Flatten()), depth * height * width
+
+
+def strided_convolutions(
+    frame_shape: tuple[int, int, int],
+    filters: Sequence[tuple[int, int, int]],
+    prepare: Callable[[nn.Conv2d], nn.Conv2d] = lambda layer: layer,
+) -> tuple[nn.Sequential, int]:
+    """Convolutions with ReLU, as in Mnih et al. 2013: frames [B, C, H, W] → features [B, F].
+
+    Args:
+        frame_shape: H, W, C.
+        filters: output channels, kernel and stride of each convolution.
+        prepare: initialises a layer.
+
+    Returns:
+        the layers, and F.
+
+    Raises:
+        ValueError: the frames are too small.
+    """
+    height, width, depth = frame_shape
+    layers: list[nn.Module] = []
+    for channels, kernel, stride in filters:
+        layers += [prepare(nn.Conv2d(depth, channels, kernel, stride)), nn.ReLU()]
+        depth, height, width = channels, (height - kernel) // stride + 1, (width - kernel) // stride + 1
+    if height < 1 or width < 1:
+        raise ValueError(f"frames of shape {frame_shape} are too small for {filters}")
     return nn.Sequential(*layers, nn.Flatten()), depth * height * width

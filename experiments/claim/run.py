@@ -33,7 +33,6 @@ import yaml
 
 from experiments.claim.draw import draw
 from experiments.claim.plan import Arm, Comparison, Plan, check_plan, read_plan
-from experiments.claim.play import depth, outcome
 from experiments.claim.table import PARTS, document, measures
 from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import console
@@ -46,6 +45,7 @@ from genie_ray.evaluating.evaluation import evaluate
 from genie_ray.evaluating.predictors import COPY
 from genie_ray.exploring.explorers import train_explorers
 from genie_ray.exploring.recorder import PLAY
+from genie_ray.playing.depth import depth, outcome
 from genie_ray.playing.players import train_player
 from genie_ray.replay.coverage import Seen, seen
 from genie_ray.replay.dataset import ReplayDataset

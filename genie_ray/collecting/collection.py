@@ -66,6 +66,7 @@ def collect(
     )
     for game in collection.games:
         require_rom(game)
+    collection.policy.check(collection.games, env)
     output, plan = collection.output, collection.plan
     if _is_complete(output, plan):
         return output

@@ -25,8 +25,8 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from genie_ray.envs.config import EnvConfig
 from genie_ray.envs.game import make_game
 from policies.baselines.random import RandomModule
-from policies.exploration import load_module
 from policies.play.acting import Act, learned
+from policies.saved import load_policy
 
 
 class CollectionEnvRunner(EnvRunner):
@@ -65,7 +65,7 @@ class CollectionEnvRunner(EnvRunner):
 
     def make_module(self) -> None:
         if self._checkpoint is not None:
-            self.module = load_module(self._checkpoint, **self._exploration).eval()
+            self.module = load_policy(self._checkpoint, **self._exploration).eval()
         else:
             self.module = RandomModule(
                 observation_space=self.env.observation_space,
@@ -98,7 +98,7 @@ class CollectionEnvRunner(EnvRunner):
         act = self._scripted() if isinstance(self.module, RandomModule) else learned(self.module)
         terminated = truncated = False
         while not (terminated or truncated) and len(actions) < max_steps:
-            action, log_prob = act(frame)
+            action, log_prob = act(frame, rewards[-1] if rewards else 0.0)
             frame, reward, terminated, truncated, info = self.env.step(action)
             self.steps_played += 1
             frames.append(frame)
@@ -126,4 +126,4 @@ class CollectionEnvRunner(EnvRunner):
         log_probs_T = torch.zeros(actions_T.shape)
         log_probs_T[:: self._hold] = log_probs_D
         drawn: Iterator[tuple[int, float]] = zip(actions_T.tolist(), log_probs_T.tolist(), strict=True)
-        return lambda frame: next(drawn)
+        return lambda frame, reward: next(drawn)

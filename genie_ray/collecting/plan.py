@@ -12,6 +12,7 @@ from typing import Any
 from genie_ray.collecting.config import CollectionConfig
 from genie_ray.collecting.shards import Shard, Unit, plan_shards
 from genie_ray.envs.config import EnvConfig
+from genie_ray.games.actions import action_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +51,43 @@ class Policy:
             raise ValueError(f"no agent for {game} in {self.directory}: {own} is missing")
         return own if own.is_dir() else shared
 
+    def check(self, games: Sequence[str], env: EnvConfig) -> None:
+        """Requires the agents to be made for these games, and for what they would see and do there.
+
+        Raises:
+            ValueError: one is not.
+        """
+        if self.directory is None:
+            return
+        from policies.saved import read_policy  # imports PyTorch
+
+        names = list(action_names(env.action_set))
+        for game in games:
+            path = self.checkpoint(game)
+            assert path is not None
+            policy = read_policy(path)
+            if game not in policy.get("games", [game]):
+                raise ValueError(f"{path} plays {', '.join(policy['games'])}, not {game}")
+            if (theirs := policy.get("action_names", names)) != names:
+                raise ValueError(
+                    f"{path} has the actions {', '.join(theirs)}; env.action_set = {env.action_set} has "
+                    f"{', '.join(names)}"
+                )
+            if (size := policy.get("frame_shape", [env.frame_size])[0]) != env.frame_size:
+                raise ValueError(f"{path} sees frames of {size} pixels; env.frame_size is {env.frame_size}")
+
     def fingerprint(self, games: Sequence[str]) -> str | None:
         """SHA-256 of the agents' weights; None for random play."""
         if self.directory is None:
             return None
+        from policies.saved import POLICY_FILE, WEIGHTS_FILE  # imports PyTorch
+
         digest = hashlib.sha256()
         for game in games:
             path = self.checkpoint(game)
             assert path is not None
-            digest.update((path / "module_state.pkl").read_bytes())
+            for name in (POLICY_FILE, WEIGHTS_FILE):
+                digest.update((path / name).read_bytes())
         return digest.hexdigest()
 
 

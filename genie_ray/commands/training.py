@@ -11,10 +11,13 @@ import typer
 from genie_ray.commands.options import (
     Address,
     ConfigFile,
+    Games,
     Init,
     Output,
     Overrides,
+    Seed,
     TokenizerOption,
+    choose_games,
     given_names,
     load_settings,
 )
@@ -99,6 +102,40 @@ and latent_actions.*."""
     overrides = [*(overrides or []), "dynamics.conditioning=latent"]
     settings, given = load_settings(config, overrides, address), given_names("dynamics", config, overrides)
     _train_world_model("genie_redux", output, data, tokenizer, init, settings, given)
+
+
+@train_app.command("player")
+def train_player(
+    output: Output,
+    game: Games = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="agent57, r2d2 (the same without novelty) or ppo; default: the preset's player.kind.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Seed = None,
+    config: ConfigFile = None,
+    address: Address = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train test agents on a game's own reward (OUT/<game>/module), and check that they beat chance. Settings: \
+player.*, env.*."""
+    settings = load_settings(config, [*(overrides or []), *([f"player.kind={kind}"] if kind else [])], address)
+    from genie_ray.base.session import ray_session
+    from genie_ray.playing import players
+
+    games, seed = choose_games(settings, game), settings.seed if seed is None else seed
+    players.check_player(settings.player, settings.env)
+    with ray_session(settings.ray):
+        for name in games:
+            path = output / name
+            threads = settings.ray.torch_threads(2)  # leaves half of the cores to emulators
+            module = players.train_player(path, name, settings.player, settings.env, seed=seed, threads=threads)
+            found = players.check_against_chance(path, name, settings.player, settings.env, seed=seed)
+            typer.echo(f"{name}: {players.told(found)}", err=True)
+            typer.echo(module)
 
 
 @train_app.command("upscaler")

@@ -77,7 +77,8 @@ def exploration_epochs(
     check_unchanged(output, settings)
     keep_settings(output, settings)
     names = action_names(run.env.action_set)
-    log = ExplorationLog(output, games[0], rewards, names, keeps_best=config.keeps_best)
+    about = {"games": list(games), "action_names": list(names)}
+    log = ExplorationLog(output, games[0], rewards, names, keeps_best=config.keeps_best, about=about)
     companions: list[Companion] = [log, recorder]
     if reward is not None and reward.remembers:
         assert isinstance(rewards, RewardService)
@@ -98,6 +99,7 @@ def exploration_epochs(
             figures=_figures,
             shown=("reward_mean", "entropy", "cells"),
             companions=companions,
+            about=about,
         )
         if rounds is not None:
             rounds.finish()

@@ -10,7 +10,7 @@ Axis letters: n actions of a fragment, H W C frame, h w the grid of a frame's to
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ class ExplorationLog:
         rewards: makes a client that answers with maps of where in a frame the reward comes from.
         action_names: of the environments, in order.
         keeps_best: whether the policy with the best evaluation is kept; else the last one is.
+        about: what a kept policy is for (`policies.saved.save_policy`).
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class ExplorationLog:
         action_names: Sequence[str],
         *,
         keeps_best: bool = True,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
-        self._keeps_best = keeps_best
+        self._keeps_best, self._about = keeps_best, about
         self._output, self._game, self._rewards, self._action_names = output, game, rewards, action_names
         self._cells: dict[str, set[int]] = defaultdict(set)
         self._places: dict[str, set[tuple[int, ...]]] = defaultdict(set)
@@ -120,7 +122,7 @@ class ExplorationLog:
         score = float(np.nan if np.isnan(rewards).all() else np.nanmean(rewards))
         found = {cell for play in played.recorded for cell in cells(play.frames).tolist()}
         if self._keeps_best:
-            keep_best(algorithm, self._output, score=score, judge=played.version, iteration=epoch)
+            keep_best(algorithm, self._output, score=score, judge=played.version, iteration=epoch, about=self._about)
         try:
             write_pictures(
                 self._output / "pictures" / f"epoch-{epoch:06d}", played.recorded, self._rewards(), self._action_names

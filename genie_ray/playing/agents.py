@@ -1,7 +1,7 @@
 """Training an RLlib algorithm as a stage: progress, metrics, resuming after a crash, and the trained policy.
 
-<output>/module/         the trained policy, once the training is complete (an RLModule checkpoint)
-<output>/best-000020/    the best policy so far, if policies are evaluated (an RLModule checkpoint), and score.json
+<output>/module/         the trained policy, once the training is complete (`policies.saved`)
+<output>/best-000020/    the best policy so far, if policies are evaluated (`policies.saved`), and score.json
 <output>/state-000020/   what an unfinished training resumes from (an Algorithm checkpoint)
 <output>/metrics.jsonl
 """
@@ -62,6 +62,7 @@ def agent_iterations(
     figures: Figures,
     shown: Sequence[str],
     companions: Sequence[Companion] = (),
+    about: Mapping[str, Any] | None = None,
 ) -> Generator[Line, None, None]:
     """Trains for a number of iterations, from the last saved state if there is one, and yields what each one logs.
 
@@ -72,10 +73,9 @@ def agent_iterations(
         figures: what is logged for each iteration.
         shown: which of them are shown beside the progress bar.
         companions: called in this order.
+        about: what the policy is for, kept with it (`policies.saved.save_policy`).
     """
-    from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
-
-    module = output / "module"
+    module, temporary = output / "module", output / ".tmp-module"
     if module.exists():
         _remove(output, "state")
         return
@@ -103,20 +103,40 @@ def agent_iterations(
                     state = _save_state(algorithm, output, done, [companion.get_state() for companion in companions])
                 yield {"iteration": done, **picked}
         log.close()
+        shutil.rmtree(temporary, ignore_errors=True)
+        if (best := latest(output, "best")) is not None:
+            shutil.copytree(best, temporary)
+        else:
+            save_current(algorithm, temporary, about)
     except Exception as error:
         raise cause_of(error) from error
     finally:
         algorithm.stop()
-    assert state is not None
-    last = state / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / DEFAULT_MODULE_ID
-    temporary = output / ".tmp-module"
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(latest(output, "best") or last, temporary)
     temporary.rename(module)
     _remove(output, "state")
 
 
-def keep_best(algorithm: Any, output: Path, *, score: float, judge: str, iteration: int) -> None:
+def save_current(algorithm: Any, directory: Path, about: Mapping[str, Any] | None) -> None:
+    """Saves an algorithm's current policy."""
+    from ray.rllib.core import DEFAULT_MODULE_ID
+
+    from policies.saved import save_policy
+
+    path, told = directory.resolve(), dict(about or {})
+    algorithm.learner_group.foreach_learner(
+        lambda learner: save_policy(learner.module[DEFAULT_MODULE_ID].unwrapped(), path, told)
+    )
+
+
+def keep_best(
+    algorithm: Any,
+    output: Path,
+    *,
+    score: float,
+    judge: str,
+    iteration: int,
+    about: Mapping[str, Any] | None = None,
+) -> None:
     """Keeps the current policy, unless the one kept before is better.
 
     Scores from one judge are compared; on a tie, the later policy is kept. Scores from different judges are not
@@ -126,9 +146,8 @@ def keep_best(algorithm: Any, output: Path, *, score: float, judge: str, iterati
     Args:
         judge: version of the judge that gave the score (`policies.rewards.RewardAnswer`), with a "+" if it learns or
             counts all play.
+        about: what the policy is for, kept with it.
     """
-    from ray.rllib.core import DEFAULT_MODULE_ID
-
     before = latest(output, "best")
     if before is not None:
         kept = json.loads((before / SCORE_FILE).read_text())
@@ -137,8 +156,7 @@ def keep_best(algorithm: Any, output: Path, *, score: float, judge: str, iterati
             return
     temporary, best = output / ".tmp-best", output / f"best-{iteration:06d}"
     shutil.rmtree(temporary, ignore_errors=True)
-    path = str(temporary.resolve())
-    algorithm.learner_group.foreach_learner(lambda learner: learner.module[DEFAULT_MODULE_ID].save_to_path(path))
+    save_current(algorithm, temporary, about)
     (temporary / SCORE_FILE).write_text(json.dumps({"score": score, "judge": judge, "iteration": iteration}))
     if before == best:  # from before the training resumed at an earlier state
         shutil.rmtree(best)

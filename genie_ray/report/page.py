@@ -149,7 +149,7 @@ def _learning_curves(run: Path) -> list[str]:
     plots.append(curves(control, x="iteration", y="NLL gap (nats)", title="does the model obey? (validation)"))
     players = {path.parent.name: read_metrics(path) for path in sorted(run.glob("player/*/metrics.jsonl"))}
     data = {game: _series(lines, "return") for game, lines in players.items()}
-    plots.append(curves(data, x="iteration", y="game score per episode", title="test agents (PPO)"))
+    plots.append(curves(data, x="iteration", y="game score per episode", title="test agents"))
     return plots
 
 

@@ -5,7 +5,7 @@ Axis letters: B = 1 game, H W C frame.
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-Act = Callable[[NDArray[np.uint8]], tuple[int, float]]
-"""Chooses an action for a frame; returns it with its log-probability."""
+Act = Callable[[NDArray[np.uint8], float], tuple[int, float]]
+"""Chooses an action for a frame and the game's reward that led to it; returns it with its log-probability."""
+
+
+@runtime_checkable
+class StartsEpisodes(Protocol):
+    """A policy with its own way to play an episode, e.g. since it sees more than frames."""
+
+    def start_episode(self) -> Act: ...
 
 
 def learned(module: RLModule) -> Act:
@@ -23,6 +30,8 @@ def learned(module: RLModule) -> Act:
     A policy may decide only every `module.hold` steps, and see the last `module.shown_frames` frames
     (`policies.play.held`). In between, its action is certain.
     """
+    if isinstance(module, StartsEpisodes):
+        return module.start_episode()
     hold, shown = getattr(module, "hold", 1), getattr(module, "shown_frames", 1)
     state = {key: torch.as_tensor(value)[None] for key, value in module.get_initial_state().items()}
     recurrent = bool(state)
@@ -44,7 +53,7 @@ def learned(module: RLModule) -> Act:
         action = distribution.sample()
         return int(action), float(distribution.logp(action))
 
-    def act(frame: NDArray[np.uint8]) -> tuple[int, float]:
+    def act(frame: NDArray[np.uint8], reward: float) -> tuple[int, float]:
         nonlocal step, held
         frames.extend([frame] * (1 if frames else shown))
         log_prob = 0.0

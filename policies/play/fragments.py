@@ -9,6 +9,7 @@ RLlib's `sample_timeout_s` is killed.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -28,10 +29,20 @@ MAX_DEATHS_IN_A_ROW = 5  # per runner, without play in between
 
 
 class FragmentSource:
-    """Source of an algorithm's play: its remote runners, or its local one if there are none."""
+    """Source of an algorithm's play: its remote runners, or its local one if there are none.
 
-    def __init__(self, runners: EnvRunnerGroup, learners: LearnerGroup, timeout_s: float) -> None:
-        self._runners, self._learners, self._timeout_s = runners, learners, timeout_s
+    `further` gives what else travels with a request, as arguments of the runner's `play_fragment`.
+    """
+
+    def __init__(
+        self,
+        runners: EnvRunnerGroup,
+        learners: LearnerGroup,
+        timeout_s: float,
+        *,
+        further: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        self._runners, self._learners, self._timeout_s, self._further = runners, learners, timeout_s, further
         self._weights: tuple[int, Any] | None = None  # their version and object reference
         # Weight versions of each runner: of the fragment waiting for rewards, then of the one being played.
         self._played_by: dict[int, list[int]] = {}
@@ -88,7 +99,7 @@ class FragmentSource:
         for runner, fragment in ready:
             self._idle.add(runner)
             del self._asked_at[runner]
-            if fragment.episodes:  # a first fragment has none and proves nothing: its runner may always die next
+            if fragment.recorded:  # a first fragment has none and proves nothing: its runner may always die next
                 self._deaths_in_a_row = 0
         self._end_the_stuck()
         self._bring_back_the_dead()
@@ -119,7 +130,7 @@ class FragmentSource:
 
     def _request(self, weights: Any, env_steps: int) -> dict[str, Any]:
         """Arguments of a runner's `play_fragment`."""
-        return {"weights": weights, "env_steps": env_steps}
+        return {"weights": weights, "env_steps": env_steps, **self._further()}
 
     def _note_request(self, runner: int, version: int) -> None:
         self._played_by[runner] = [*self._played_by.get(runner, [])[-1:], version]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from policies.exploration import mixture_log_probs, sample_actions
 from policies.play.held import SHOWN_FRAMES
 from policies.ppo.config import PPOSettings
-from policies.torso import scale_frames
+from policies.torso import scale_frames, strided_convolutions
 
 MIN_SPREAD = 0.02  # of pixels in [0, 1], so that a static picture's rounding errors stay small
 
@@ -39,17 +39,12 @@ class PPOModule(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
         self.register_buffer("mean_CHW", torch.zeros(depth, height, width))
         self.register_buffer("spread", torch.ones(()))
         self.register_buffer("has_seen", torch.zeros((), dtype=torch.bool))
-        layers: list[nn.Module] = []
-        for channels, kernel, stride in self.settings.filters:
-            layers += [_orthogonal(nn.Conv2d(depth, channels, kernel, stride)), nn.ReLU()]
-            depth, height, width = channels, (height - kernel) // stride + 1, (width - kernel) // stride + 1
-        if height < 1 or width < 1:
-            raise ValueError(
-                f"frames of shape {self.observation_space.shape} are too small for {self.settings.filters}"
-            )
+        convolutions, count = strided_convolutions(
+            self.observation_space.shape, self.settings.filters, prepare=_orthogonal
+        )
         hidden = self.settings.hidden
-        features = [nn.Flatten(), _orthogonal(nn.Linear(depth * height * width, hidden)), nn.LayerNorm(hidden)]
-        self.torso = nn.Sequential(*layers, *features, nn.ReLU())
+        features = [_orthogonal(nn.Linear(count, hidden)), nn.LayerNorm(hidden), nn.ReLU()]
+        self.torso = nn.Sequential(*convolutions, *features)
         self.policy = _orthogonal(nn.Linear(hidden, int(self.action_space.n)), gain=0.01)  # close to uniform at first
         self.value = _orthogonal(nn.Linear(hidden, 1), gain=1.0)
 

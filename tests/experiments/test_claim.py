@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from experiments.claim.plan import Plan, check_plan, read_plan
-from experiments.claim.play import Outcome, depth, outcome
 from experiments.claim.table import (
     compared,
     differences,
@@ -27,6 +26,7 @@ from experiments.claim.table import (
 )
 from genie_ray.base.settings import differences as changes
 from genie_ray.base.settings import to_dict
+from genie_ray.playing.depth import Outcome, depth, outcome
 from genie_ray.replay.dataset import count_episodes, index_episodes
 from genie_ray.replay.metadata import DatasetMetadata
 from genie_ray.replay.schema import Episode, episode_id

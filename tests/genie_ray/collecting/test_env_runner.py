@@ -17,10 +17,10 @@ from genie_ray.envs.game import register_rllib_env
 from genie_ray.envs.retro import RetroEnv
 from policies.autoexplore.config import AutoExploreModuleConfig
 from policies.autoexplore.module import AutoExploreModule
-from policies.exploration import load_module
 from policies.play.held import STEPS, HeldEnv
 from policies.ppo.config import PPOSettings
 from policies.ppo.module import PPOModule
+from policies.saved import load_policy, save_policy
 
 GAME = "Kangaroo-Atari2600-v0"
 ENV = EnvConfig(max_episode_steps=40)
@@ -51,10 +51,10 @@ def test_agents_act_as_in_rllibs_own_runner(hold: int, tmp_path: Path) -> None:
         model_config=model_config,
     )
     torch.manual_seed(0)
-    spec.build().save_to_path(tmp_path)
+    save_policy(spec.build(), tmp_path)
     config = PPOConfig().environment(register_rllib_env(), env_config={"game": GAME, "env": ENV, **held})
     runner = SingleAgentEnvRunner(config=config.env_runners(num_env_runners=0).rl_module(rl_module_spec=spec))
-    runner.module = load_module(tmp_path, **ACTING)
+    runner.module = load_policy(tmp_path, **ACTING)
     torch.manual_seed(3)
     (theirs,) = runner.sample(num_episodes=1, explore=True)
     runner.stop()

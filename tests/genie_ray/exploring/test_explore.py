@@ -24,8 +24,8 @@ from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.service import reward_service
 from genie_ray.training.config import TrainingConfig
 from policies.autoexplore.config import AutoExploreLearningConfig
-from policies.exploration import load_module
 from policies.ppo.config import ExplorerPPOSettings
+from policies.saved import load_policy
 from tests.genie_ray.children import children_named
 from world_model import checkpoint
 
@@ -91,7 +91,7 @@ def test_two_games_are_explored_by_one_agent_in_rounds(
                 time.sleep(2)
         frames, actions = np.zeros((5, 64, 64, 3), np.uint8), np.zeros(4, np.int64)
         served = service().submit([frames], [actions], episodes=["last"]).answer(30.0).version
-    assert load_module(module, epsilon=0.1, temperature=1.0).settings.hidden == 16
+    assert load_policy(module, epsilon=0.1, temperature=1.0).settings.hidden == 16
     assert Policy(name="explorer", directory=tmp_path).checkpoint(GAMES[1]) == module
 
     # The best policy was kept, and is the result.

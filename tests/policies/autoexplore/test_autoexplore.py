@@ -10,9 +10,9 @@ import pytest
 
 from policies.autoexplore.algorithm import AutoExplore, AutoExploreConfig
 from policies.autoexplore.config import AutoExploreLearningConfig
-from policies.exploration import load_module
 from policies.judged.env_runner import CuriosityEnvRunner, JudgedFragment
 from policies.rewards import RewardAnswer, RewardUnavailableError
+from policies.saved import load_policy, save_policy
 from tests.policies.autoexplore.small_run import LEARNING, Fails, config, weights
 from tests.policies.toys import NUM_ACTIONS, ActionClient
 
@@ -84,8 +84,8 @@ def test_evaluation_plays_by_the_evaluations_temperature(trained: AutoExplore) -
 
 
 def test_checkpoint_gives_a_policy_to_act_with(trained: AutoExplore, tmp_path: Path) -> None:
-    trained.save_to_path(tmp_path)
-    module = load_module(tmp_path, epsilon=0.25, temperature=0.5)
+    save_policy(trained.learner_group._learner.module["default_policy"].unwrapped(), tmp_path)
+    module = load_policy(tmp_path, epsilon=0.25, temperature=0.5)
     assert module.settings.epsilon(0) == module.settings.epsilon(10**9) == 0.25
     assert module.settings.temperature == 0.5
     for name, value in module.get_state().items():

@@ -11,7 +11,7 @@ from ray.rllib.core.columns import Columns
 
 from policies.autoexplore.config import AutoExploreModuleConfig
 from policies.autoexplore.module import AutoExploreModule
-from policies.exploration import load_module
+from policies.saved import load_policy, save_policy
 
 SPACES: dict[str, Any] = {
     "observation_space": gym.spaces.Box(0, 255, (16, 16, 3), np.uint8),
@@ -86,15 +86,15 @@ def test_papers_sizes() -> None:
 
 def test_trained_module_acts_at_any_temperature_and_epsilon(tmp_path: Any) -> None:
     module = autoexplore()
-    module.save_to_path(tmp_path / "module")
-    loaded = load_module(tmp_path / "module", epsilon=0.0, temperature=1e-7)
+    save_policy(module, tmp_path / "module")
+    loaded = load_policy(tmp_path / "module", epsilon=0.0, temperature=1e-7)
     batch = inputs(batch=50, steps=1)
     best = module.forward_inference(batch)[Columns.ACTION_DIST_INPUTS].argmax(-1)
     torch.testing.assert_close(loaded.forward_exploration(batch)[Columns.ACTIONS], best)
-    same = load_module(tmp_path / "module")
+    same = load_policy(tmp_path / "module")
     assert same.settings == module.settings
-    with pytest.raises(ValueError, match="no policy checkpoint in"):
-        load_module(tmp_path)
+    with pytest.raises(ValueError, match="no policy in"):
+        load_policy(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
-from policies.exploration import load_module, mixture_log_probs
+from policies.exploration import mixture_log_probs
 from policies.ppo.config import ExplorerPPOSettings, PPOSettings
 from policies.ppo.learner import policy_figures
 from policies.ppo.module import PPOModule
+from policies.saved import load_policy, save_policy
 
 
 def built(kind: type[PPOSettings] = PPOSettings, size: int = 64, **settings: Any) -> PPOModule:
@@ -90,11 +91,11 @@ def test_an_explorers_epsilon_falls_unless_it_is_fixed() -> None:
 def test_a_checkpoint_keeps_what_it_has_seen(tmp_path: Any) -> None:
     module = built(hold=3)
     module.forward_train({Columns.OBS: sprites()})
-    module.save_to_path(tmp_path)
-    loaded = load_module(tmp_path, epsilon=0.2, temperature=2.0)
+    save_policy(module, tmp_path)
+    loaded = load_policy(tmp_path, epsilon=0.2, temperature=2.0)
     assert (loaded.hold, loaded.shown_frames, loaded.epsilon, loaded.temperature) == (3, 2, 0.2, 2.0)
     batch = {Columns.OBS: sprites()}
-    torch.testing.assert_close(loaded.compute_values(batch), module.compute_values(batch))
+    torch.testing.assert_close(loaded.features(batch), module.features(batch))
 
 
 def test_how_much_a_policy_has_made_up_its_mind() -> None:

@@ -8,10 +8,10 @@ import torch
 from ray.rllib.core.columns import Columns
 from ray.tune import register_env
 
-from policies.exploration import load_module
 from policies.play.held import HeldEnv
 from policies.ppo.config import PPOSettings
 from policies.ppo.test_agents import ppo_config
+from policies.saved import load_policy, save_policy
 from tests.policies.toys import ShowsAction
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
@@ -48,9 +48,9 @@ def test_learns_the_games_reward(tmp_path: Any) -> None:
         rl_module=learned.module, batch={}, episodes=algorithm.env_runner.sample(num_timesteps=64), shared_data={}
     )["default_policy"]
     assert set(batch[Columns.REWARDS].tolist()) == {0, 1}
-    algorithm.save_to_path(tmp_path)
+    save_policy(learned.module["default_policy"].unwrapped(), tmp_path)
     algorithm.stop()
     assert last["episode_return_mean"] > 1.5 * returns[0]
-    sure = load_module(tmp_path, epsilon=0.0, temperature=1e-7)
+    sure = load_policy(tmp_path, epsilon=0.0, temperature=1e-7)
     frames = {Columns.OBS: torch.from_numpy(np.concatenate([np.stack([Pays({}).reset()[0]] * 8)] * 2, axis=-1))}
     assert (sure.forward_exploration(frames)[Columns.ACTION_DIST_INPUTS].argmax(-1) == 2).all()

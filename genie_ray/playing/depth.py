@@ -1,4 +1,4 @@
-"""Whether the test agents play better than chance.
+"""Whether test agents play better than chance: without that, a test set holds nothing but random play.
 
 Axes: E episodes, S bootstrap samples.
 """
