@@ -124,7 +124,7 @@ def train_player(
 player.*, env.*."""
     settings = load_settings(config, [*(overrides or []), *([f"player.kind={kind}"] if kind else [])], address)
     from genie_ray.base.session import ray_session
-    from genie_ray.playing import players
+    from genie_ray.playing import depth, players
 
     games, seed = choose_games(settings, game), settings.seed if seed is None else seed
     players.check_player(settings.player, settings.env)
@@ -134,7 +134,7 @@ player.*, env.*."""
             threads = settings.ray.torch_threads(2)  # leaves half of the cores to emulators
             module = players.train_player(path, name, settings.player, settings.env, seed=seed, threads=threads)
             found = players.check_against_chance(path, name, settings.player, settings.env, seed=seed)
-            typer.echo(f"{name}: {players.told(found)}", err=True)
+            typer.echo(f"{name}: {depth.told(found)}", err=True)
             typer.echo(module)
 
 

@@ -5,7 +5,7 @@ Axes: E episodes, S bootstrap samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,14 @@ class Outcome:
     finished_E: Sequence[bool]  # with the level complete; empty where the game does not tell
 
 
-def outcome(play: Path, max_episode_steps: int) -> Outcome:
-    """The outcomes of the episodes that the game or its limit of steps ended."""
+def outcome(play: Path, max_episode_steps: int, game: str | None = None) -> Outcome:
+    """The outcomes of the episodes, of one game or all, that the game or its limit of steps ended."""
     dataset = ReplayDataset(play)
     returns: list[float] = []
     finished: list[bool] = []
     for reference in dataset.episodes:
+        if game not in (None, reference.game):
+            continue
         episode = dataset.read(reference)
         if not episode.terminated and len(episode.actions) < max_episode_steps:
             continue
@@ -60,6 +62,17 @@ def depth(test: Outcome, chance: Outcome) -> dict[str, Any]:
         "finished": _mean(test.finished_E),
         "finished_by_chance": _mean(chance.finished_E),
     }
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """A check in one sentence."""
+    if found["deep"] is None:
+        return "too few whole episodes to tell whether this is a test agent"
+    low, high = found["gain_interval"]
+    scores = f"{found['return']:.2f} a game, chance {found['return_by_chance']:.2f}; gain [{low:.2f}, {high:.2f}]"
+    if found["deep"]:
+        return f"a test agent: {scores}"
+    return f"not a test agent, since it is not visibly better than chance: {scores}"
 
 
 def _gain_interval(ours_E: Sequence[float], theirs_E: Sequence[float]) -> list[float]:

@@ -92,17 +92,6 @@ def check_against_chance(
     return json.loads(file.read_text())
 
 
-def told(found: Mapping[str, Any]) -> str:
-    """A check in one sentence."""
-    if found["deep"] is None:
-        return "too few whole episodes to tell whether this is a test agent"
-    low, high = found["gain_interval"]
-    scores = f"{found['return']:.2f} a game, chance {found['return_by_chance']:.2f}; gain [{low:.2f}, {high:.2f}]"
-    if found["deep"]:
-        return f"a test agent: {scores}"
-    return f"not a test agent, since it is not visibly better than chance: {scores}"
-
-
 def check_player(config: PlayerConfig, env: EnvConfig) -> None:
     """Requires what can be known before anything starts.
 

@@ -19,6 +19,7 @@ from genie_ray.base.files import write_atomically
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.progress import console
 from genie_ray.report.explorers import explorer_section
+from genie_ray.report.players import player_section
 from genie_ray.report.scores import columns, games_of, notes, print_scores, score_tables, title_of
 from genie_ray.report.upscaling import upscaling_section
 from genie_ray.report.verdict import verdict
@@ -50,6 +51,7 @@ def write_report(run: Path) -> Path:
         upscaling=upscaling_section(run / "evaluation", _labels(evaluation)),
         learning=_learning_curves(run),
         explorers=explorer_section(run),
+        players=player_section(run, settings["env"]["max_episode_steps"]),
         coverage=_coverage(run, settings["games"]),
         datasets=_datasets(run),
         timings=_timings(run),
@@ -147,9 +149,6 @@ def _learning_curves(run: Path) -> list[str]:
         plots.append(curves(data, x="iteration", y={"psnr": "PSNR (dB)"}.get(key, key), title=part))
     control = {part: _series(logs[part], "validation_nll_gap") for part in of_tokens}
     plots.append(curves(control, x="iteration", y="NLL gap (nats)", title="does the model obey? (validation)"))
-    players = {path.parent.name: read_metrics(path) for path in sorted(run.glob("player/*/metrics.jsonl"))}
-    data = {game: _series(lines, "return") for game, lines in players.items()}
-    plots.append(curves(data, x="iteration", y="game score per episode", title="test agents"))
     return plots
 
 

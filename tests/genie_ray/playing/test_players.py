@@ -12,7 +12,8 @@ from genie_ray.cli import app
 from genie_ray.collecting.plan import Policy
 from genie_ray.config import load_config
 from genie_ray.envs.config import EnvConfig
-from genie_ray.playing.players import check_player, told, train_player
+from genie_ray.playing.depth import told
+from genie_ray.playing.players import check_player, train_player
 from genie_ray.replay.dataset import ReplayDataset
 from policies.saved import read_policy
 
