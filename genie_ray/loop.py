@@ -145,9 +145,7 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
 
     def train_players() -> None:
         for game in games:
-            train_player(
-                players / game, game, config.player, config.env, seed=seed, threads=config.ray.torch_threads(2)
-            )
+            train_player(players / game, game, config.player, config.env, config.ray, seed=seed)
 
     explorer = Policy(
         name="explorer",

@@ -82,7 +82,7 @@ class Maker:
     def player(self) -> Policy:
         """The test agent, trained on the game's own reward, mixed with random actions."""
         directory, config = self.directory / "player", self._config
-        train_player(directory / self._game, self._game, config.player, config.env, seed=config.seed)
+        train_player(directory / self._game, self._game, config.player, config.env, config.ray, seed=config.seed)
         return Policy(name="player", directory=directory, epsilon=config.collection.test_epsilon)
 
     def arm_play(self, arm: Arm) -> Path:

@@ -30,12 +30,15 @@ class RayConfig:
     train_workers: int = 1  # data-parallel workers of one training run
     cpus_per_worker: int = 1
     threads_per_worker: int = 0  # PyTorch threads; 0: the machine's cores divided among its workers
+    wait_for_nodes_s: float = 0  # how long an autoscaler may take to bring what a command lacks; 0: it is refused
     use_gpu: bool = False  # one GPU per train worker, explorer's learner and evaluation; rewards have reward.gpus
 
     def __post_init__(self) -> None:
         for name in ("object_store_mb", "train_workers", "cpus_per_worker"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.wait_for_nodes_s < 0:
+            raise ValueError(f"wait_for_nodes_s = {self.wait_for_nodes_s}: must be 0 (no waiting) or more")
         if self.threads_per_worker < 0:
             raise ValueError(f"threads_per_worker = {self.threads_per_worker}: must be 0 (all cores) or more")
 

@@ -131,8 +131,7 @@ player.*, env.*."""
     with ray_session(settings.ray):
         for name in games:
             path = output / name
-            threads = settings.ray.torch_threads(2)  # leaves half of the cores to emulators
-            module = players.train_player(path, name, settings.player, settings.env, seed=seed, threads=threads)
+            module = players.train_player(path, name, settings.player, settings.env, settings.ray, seed=seed)
             found = players.check_against_chance(path, name, settings.player, settings.env, seed=seed)
             typer.echo(f"{name}: {depth.told(found)}", err=True)
             typer.echo(module)

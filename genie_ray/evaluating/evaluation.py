@@ -23,6 +23,7 @@ from torch import Tensor
 from genie_ray.base.errors import cause_of
 from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import progress_bar
+from genie_ray.base.resources import Role, node_resources, require_room
 from genie_ray.base.session import LOCAL_LOGICAL_CPUS, RayConfig
 from genie_ray.evaluating.action_probe import PROBED_WINDOWS
 from genie_ray.evaluating.ceiling import CONTROLLABLE_DB, ceiling_errors
@@ -100,6 +101,10 @@ def evaluate(
             num_actions = None
         metadata.require_fit(frame_size=model.tokenizer.frame_size, num_actions=num_actions)
         config.require_horizon(model.dynamics.max_frames, str(checkpoint))
+    largest = max((node.get("CPU", 0) for node in node_resources()), default=0)
+    cpus = max(1, min(LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE, largest))
+    gpus = max(gpus_for(path, config, ray_config) for path in (None, *models.values()))
+    require_room("evaluating", [Role(name="evaluation tasks", cpus=cpus, gpus=gpus)], ray_config)
     train, reached = ([resolve(path) for path in paths] for paths in (train_data, reached_by))
     references = [(COPY, None), *tokenizer_rows(models).items()]
     results: dict[str, Result] = {}
@@ -107,7 +112,7 @@ def evaluate(
         facts, classifier = _prepare(dataset.resolve(), train, reached, config, ray_config)
 
         def score_all(entries: Sequence[tuple[str, Path | None]]) -> None:
-            task, cpus = ray.remote(score), LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE
+            task = ray.remote(score)
             pending = {
                 task.options(num_cpus=cpus, num_gpus=gpus_for(path, config, ray_config)).remote(
                     label, path and path.resolve(), dataset.resolve(), config, ray_config, facts, classifier

@@ -19,6 +19,7 @@ from torch import Tensor
 from genie_ray.base.errors import cause_of
 from genie_ray.base.files import write_atomically
 from genie_ray.base.psnr import psnr
+from genie_ray.base.resources import Role, require_room
 from genie_ray.base.session import RayConfig
 from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.evaluating.predictors import is_reference
@@ -63,8 +64,10 @@ def evaluate_upscaler(
     import ray
 
     require_upscaler_fit(ReplayDataset(dataset), checkpoint.read_config(Upscaler, upscaler))
+    gpus = int(ray_config.use_gpu)
+    require_room("evaluating the upscaler", [Role(name="evaluation tasks", gpus=gpus)], ray_config)
     output.mkdir(parents=True, exist_ok=True)
-    task = ray.remote(_evaluate).options(num_gpus=int(ray_config.use_gpu))
+    task = ray.remote(_evaluate).options(num_gpus=gpus)
     try:
         return ray.get(task.remote(upscaler.resolve(), dataset.resolve(), output.resolve(), config, ray_config, split))
     except Exception as error:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import ray
-
+from genie_ray.base.resources import Role, require_room
 from genie_ray.base.settings import check_unchanged
 from genie_ray.exploring.config import ExplorersConfig
 from genie_ray.exploring.exploration import exploration_epochs, settings_of
@@ -19,38 +18,31 @@ from genie_ray.rewards.memory import restore
 from genie_ray.rewards.service import remove_services, reward_service, service_name
 
 
-def cluster_needs(run: ExplorersConfig, replicas: int) -> dict[str, dict[str, float]]:
-    """What training one explorer needs, besides the calling process: resource → purpose → amount.
+def roles(run: ExplorersConfig, replicas: int) -> list[Role]:
+    """What training one explorer runs at the same time, besides the calling process.
 
     Args:
         replicas: of the reward service; how many to count.
     """
-    trainers = run.ray.train_workers if run.exploration.rounds.every else 0
-    reward = "reward service"
-    rounds = "training in rounds"
-    return {
-        "CPU": {
-            "rollout workers": run.exploration.num_env_runners,
-            reward: run.reward.cpus * replicas,
-            rounds: trainers * run.ray.cpus_per_worker,
-        },
-        "GPU": {reward: replica_gpus(run.reward) * replicas, rounds: trainers * int(run.ray.use_gpu)},
-    }
+    return [
+        Role(name="rollout workers", count=run.exploration.num_env_runners),
+        Role(name="reward service", count=replicas, cpus=run.reward.cpus, gpus=replica_gpus(run.reward)),
+        Role(
+            name="training in rounds",
+            count=run.ray.train_workers if run.exploration.rounds.every else 0,
+            cpus=run.ray.cpus_per_worker,
+            gpus=int(run.ray.use_gpu),
+        ),
+    ]
 
 
 def check_room(run: ExplorersConfig, *, replicas: int) -> None:
     """Refuses an explorer that would wait for workers forever. Needs a running Ray.
 
     Raises:
-        ValueError: the cluster has less than `cluster_needs`.
+        ValueError: the cluster has less than its `roles` need.
     """
-    there = ray.cluster_resources()
-    for resource, needs in cluster_needs(run, replicas).items():
-        if (wanted := sum(needs.values())) > there.get(resource, 0):
-            parts = ", ".join(f"{name} {amount:g}" for name, amount in needs.items() if amount)
-            raise ValueError(
-                f"an explorer needs {wanted:g} {resource}s ({parts}); the cluster has {there.get(resource, 0):g}"
-            )
+    require_room("an explorer", roles(run, replicas), run.ray)
 
 
 def train_explorers(directory: Path, games: Sequence[str], world_model: Path, run: ExplorersConfig) -> Iterator[Path]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from genie_ray.base.files import write_atomically
+from genie_ray.base.resources import Role, require_room
+from genie_ray.base.session import RayConfig
 from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
 from genie_ray.collecting.collection import collect
 from genie_ray.collecting.config import CollectionConfig
@@ -26,12 +28,9 @@ CHECK_FILE = "check.json"
 
 
 def train_player(
-    output: Path, game: str, config: PlayerConfig, env: EnvConfig, *, seed: int = 0, threads: int = 0
+    output: Path, game: str, config: PlayerConfig, env: EnvConfig, ray_config: RayConfig, *, seed: int = 0
 ) -> Path:
     """Trains a game's test agent and returns the directory of its policy. Needs a running Ray.
-
-    Args:
-        threads: PyTorch threads of the learner; 0: PyTorch's default.
 
     Raises:
         ValueError: the output was started with other settings, or what it needs is not there.
@@ -43,10 +42,12 @@ def train_player(
     check_unchanged(output, settings, what="a test agent")
     keep_settings(output, settings)
     recurrent = config.kind != "ppo"
+    runners = config.recurrent().play.runners if recurrent else 1
+    require_room("a test agent", [Role(name="rollout workers", count=runners)], ray_config)
     about = {"games": [game], "action_names": list(action_names(env.action_set)), "trained_as": config.kind}
     log = PlayerLog(output, about, arms=config.recurrent().family.arms)
     module = train_agent(
-        _recurrent(game, config, env, seed, threads) if recurrent else _ppo(game, config, env, seed),
+        _recurrent(game, config, env, ray_config, seed) if recurrent else _ppo(game, config, env, seed),
         output,
         iterations=config.iterations,
         checkpoint_every=config.checkpoint_every,
@@ -123,7 +124,7 @@ def _ppo(game: str, config: PlayerConfig, env: EnvConfig, seed: int) -> Any:
     )
 
 
-def _recurrent(game: str, config: PlayerConfig, env: EnvConfig, seed: int, threads: int) -> Any:
+def _recurrent(game: str, config: PlayerConfig, env: EnvConfig, ray_config: RayConfig, seed: int) -> Any:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
     from genie_ray.envs.game import register_rllib_env, vectorize_mode
@@ -140,13 +141,14 @@ def _recurrent(game: str, config: PlayerConfig, env: EnvConfig, seed: int, threa
         .env_runners(gym_env_vectorize_mode=vectorize_mode([game]))
         .training(
             settings=settings,
-            learner_threads=threads,
+            learner_threads=ray_config.torch_threads(2),  # leaves half of the cores to emulators
             evaluation_episodes=config.evaluation_episodes,
             evaluation_epsilon=config.evaluation_epsilon,
         )
         .evaluation(
             evaluation_num_env_runners=1, evaluation_interval=config.evaluation_every, evaluation_config=evaluation
         )
+        .learners(num_gpus_per_learner=int(ray_config.use_gpu))
         .debugging(seed=seed, log_level="ERROR")
     )
 

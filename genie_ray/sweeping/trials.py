@@ -29,7 +29,7 @@ from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.progress import console
 from genie_ray.collecting.collection import collect
 from genie_ray.collecting.plan import Policy
-from genie_ray.exploring.explorers import cluster_needs, judged_epochs
+from genie_ray.exploring.explorers import judged_epochs, roles
 from genie_ray.exploring.recorder import PLAY
 from genie_ray.replay.gather import gather
 from genie_ray.rewards.service import remove_services, service_name, start_serve
@@ -87,8 +87,8 @@ def trials_at_once(config: SweepConfig, trials: Sequence[Trial]) -> int:
 
 def _needs(run: TrialConfig, config: SweepConfig) -> dict[str, float]:
     """What a trial needs besides its own process: to explore, or to fine-tune with its rollout workers reserved."""
-    exploring = cluster_needs(run, replicas=run.reward.max_replicas or run.reward.replicas)
-    needs = {name: sum(parts.values()) for name, parts in exploring.items()}
+    exploring = roles(run, replicas=run.reward.max_replicas or run.reward.replicas)
+    needs = {name: sum(role.count * role.resources[name] for role in exploring) for name in ("CPU", "GPU")}
     if config.test is not None:
         workers = run.ray.train_workers
         tuning = {

@@ -15,6 +15,7 @@ from typing import Any
 
 from genie_ray.base.errors import cause_of
 from genie_ray.base.progress import follow_metrics
+from genie_ray.base.resources import Role, require_room
 from genie_ray.base.session import RayConfig
 from genie_ray.replay.loading.mixture import open_mix, resolved
 from genie_ray.training import jobs
@@ -39,6 +40,13 @@ def train(job: TrainingJob, ray_config: RayConfig) -> Path:
     )
     _check(job, ray_config)
     if not begin(job):
+        workers = Role(
+            name="train workers",
+            count=ray_config.train_workers,
+            cpus=ray_config.cpus_per_worker,
+            gpus=int(ray_config.use_gpu),
+        )
+        require_room(f"training ({job.kind})", [workers], ray_config)
         with follow_metrics(job.output / "metrics.jsonl", total=job.config.iterations, title=f"train {job.kind}"):
             _run_trainer(job, ray_config)
     shutil.rmtree(job.output / "resume", ignore_errors=True)

@@ -4,10 +4,10 @@ Runners play fragments and report finished episodes; the bandits that they choos
 runner's death nor a restart loses what was found out. Play goes on while the learner learns.
 """
 
+import os
 from typing import Any
 
 import numpy as np
-import psutil
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -263,16 +263,17 @@ def evaluate(algorithm: Agent57, runners: EnvRunnerGroup) -> tuple[dict[str, Any
 
 
 def check_room(settings: Agent57Settings, frame_shape: tuple[int, ...]) -> None:
-    """Requires the replay to fit this machine's free memory.
+    """Requires the replay to fit this machine's memory.
 
     Raises:
         ValueError: it does not.
     """
     streams = 2 if settings.novelty.enabled else 1
     a_step = bytes_of_a_step(frame_shape, 2 * streams * settings.network.lstm_size)
-    needed, free = settings.learning.replay_capacity * a_step / 2**30, psutil.virtual_memory().available / 2**30
-    if needed > free:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    needed = settings.learning.replay_capacity * a_step / 2**30
+    if needed > memory:
         raise ValueError(
             f"replay_capacity is {settings.learning.replay_capacity:,} steps, which take {needed:.1f} GiB; allowed: "
-            f"what fits {free:.1f} GiB of free memory, {int(free * 2**30 / a_step):,} steps"
+            f"less than this machine's {memory:.1f} GiB, {int(memory * 2**30 / a_step):,} steps"
         )

@@ -88,7 +88,9 @@ class Agent57Learner(TorchLearner):
         begins_B = (ends_B - count).clamp(min=0)
         index_BT = begins_B[:, None] + torch.arange(count, device=begins_B.device)
         rows_B1 = torch.arange(len(ends_B), device=begins_B.device)[:, None]
-        frames_BSHWC = batch[Columns.OBS][rows_B1, burn_in + begins_B[:, None] + torch.arange(count + 1)]
+        frames_BSHWC = batch[Columns.OBS][
+            rows_B1, burn_in + begins_B[:, None] + torch.arange(count + 1, device=begins_B.device)
+        ]
         losses = module.novelty.losses(
             frames_BSHWC, batch[Columns.ACTIONS][rows_B1, index_BT], index_BT < ends_B[:, None]
         )

@@ -7,7 +7,7 @@ import pytest
 
 from genie_ray.base.settings import build
 from genie_ray.config import RunConfig
-from genie_ray.exploring.explorers import check_room, cluster_needs, train_explorers
+from genie_ray.exploring.explorers import check_room, roles, train_explorers
 
 
 def run_config(**exploration: Any) -> RunConfig:
@@ -27,8 +27,9 @@ def run_config(**exploration: Any) -> RunConfig:
     ],
 )
 def test_workers_replicas_and_rounds_are_counted(every: int, cpus: float, gpus: float) -> None:
-    needs = cluster_needs(run_config(num_env_runners=4, rounds={"every": every}), replicas=2)
-    assert {name: sum(parts.values()) for name, parts in needs.items()} == {"CPU": cpus, "GPU": gpus}
+    needed = roles(run_config(num_env_runners=4, rounds={"every": every}), replicas=2)
+    assert sum(role.count * role.cpus for role in needed) == cpus
+    assert sum(role.count * role.gpus for role in needed) == gpus
 
 
 def test_more_workers_than_the_cluster_has_room_for_are_refused(ray_session: None) -> None:

@@ -8,6 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from genie_ray.base.metrics_log import read_metrics
+from genie_ray.base.session import RayConfig
 from genie_ray.cli import app
 from genie_ray.collecting.plan import Policy
 from genie_ray.config import load_config
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("roms", "ray_session")
 def players(tmp_path_factory: pytest.TempPathFactory, roms: list[str], ray_session: None) -> Path:
     output = tmp_path_factory.mktemp("players")
     config = load_config(PRESET, TINY).player
-    train_player(output / GAME, GAME, config, ENV)
+    train_player(output / GAME, GAME, config, ENV, RayConfig(threads_per_worker=1))
     return output
 
 

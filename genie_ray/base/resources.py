@@ -1,0 +1,121 @@
+"""What a command needs of the cluster, checked before anything starts: Ray itself would wait for it for ever."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from genie_ray.base.progress import console
+from genie_ray.base.session import RayConfig
+
+POLL_S, TELL_EVERY_S = 1.0, 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """Processes that run at the same time, each on one node."""
+
+    name: str  # in the plural, e.g. "train workers"
+    count: int = 1
+    cpus: float = 1
+    gpus: float = 0
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What one of them takes."""
+        return {"CPU": self.cpus, "GPU": self.gpus}
+
+
+def require_room(what: str, roles: Sequence[Role], ray_config: RayConfig) -> None:
+    """Refuses what the cluster can never run. Needs a running Ray.
+
+    With `ray.wait_for_nodes_s`, an autoscaler is asked for what is missing, and given that long.
+
+    Args:
+        what: needs it, e.g. "training".
+
+    Raises:
+        ValueError: one line that says what is needed, for whom, and what there is.
+    """
+    missing = lacking(what, roles, node_resources())
+    if not missing:
+        if _on_a_cluster(ray_config):
+            console.print(f"{what}: {placement(roles)}", soft_wrap=True, markup=False)
+        return
+    if ray_config.wait_for_nodes_s:
+        missing = _wait(what, roles, missing, ray_config.wait_for_nodes_s)
+    if missing:
+        raise ValueError(missing)
+
+
+def lacking(what: str, roles: Sequence[Role], nodes: Sequence[Mapping[str, float]]) -> str:
+    """What these nodes lack, in one line; empty if nothing."""
+    there: Counter[str] = Counter()
+    for node in nodes:
+        there.update(dict(node))
+    for resource in ("CPU", "GPU"):
+        parts = {role.name: role.count * role.resources[resource] for role in roles}
+        if (wanted := sum(parts.values())) > there[resource] + 1e-6:
+            listed = ", ".join(f"{name} {amount:g}" for name, amount in parts.items() if amount)
+            return f"{what} needs {wanted:g} {resource}s ({listed}); the cluster has {there[resource]:g}"
+    for role in roles:
+        if role.count and not any(_fits(role, node) for node in nodes):
+            most = (
+                max((node.get("CPU", 0) for node in nodes), default=0),
+                max((node.get("GPU", 0) for node in nodes), default=0),
+            )
+            return (
+                f"{what}: each of the {role.name} needs {_amount(role)} on one node; the cluster's nodes have at most "
+                f"{most[0]:g} CPUs and {most[1]:g} GPUs"
+            )
+    return ""
+
+
+def placement(roles: Sequence[Role]) -> str:
+    """Who will take what."""
+    return "; ".join(f"{role.count} × {role.name} ({_amount(role)})" for role in roles if role.count)
+
+
+def node_resources() -> list[dict[str, float]]:
+    """The resources of each living node."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _wait(what: str, roles: Sequence[Role], missing: str, limit_s: float) -> str:
+    """Asks an autoscaler for nodes; returns what is missing in the end."""
+    from ray.autoscaler.sdk import request_resources
+
+    bundles = [{k: v for k, v in role.resources.items() if v} for role in roles for _ in range(role.count)]
+    request_resources(bundles=[bundle for bundle in bundles if bundle])
+    begin, told = time.monotonic(), 0.0
+    try:
+        while missing and (waited := time.monotonic() - begin) < limit_s:
+            if waited >= told:
+                told = waited + TELL_EVERY_S
+                console.print(
+                    f"{missing}; waiting for nodes, {waited:.0f} of {limit_s:g} s", soft_wrap=True, markup=False
+                )
+            time.sleep(POLL_S)
+            missing = lacking(what, roles, node_resources())
+    finally:
+        if missing:
+            request_resources(bundles=[])
+    return f"{missing}, after {limit_s:g} s of waiting (ray.wait_for_nodes_s)" if missing else ""
+
+
+def _fits(role: Role, node: Mapping[str, float]) -> bool:
+    return all(node.get(resource, 0) + 1e-6 >= amount for resource, amount in role.resources.items())
+
+
+def _amount(role: Role) -> str:
+    return f"{role.cpus:g} CPU" + (f", {role.gpus:g} GPU" if role.gpus else "")
+
+
+def _on_a_cluster(ray_config: RayConfig) -> bool:
+    import os
+
+    return bool(ray_config.address or os.environ.get("RAY_ADDRESS"))
