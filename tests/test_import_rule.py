@@ -34,6 +34,7 @@ ROOMS = """
     envs                        gymnasium environments
     replay                      datasets
     games                       which games there are
+    submitting                  commands as jobs
     base                        knows nothing above it
 """
 """From the top: a module imports from its own line and from those below, never from one above."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ray import serve
 
-from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
+from genie_ray.base.settings import build, check_unchanged, keep_settings, to_dict
 from genie_ray.rewards.client import APP_NAME
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.deployment import bind, check_cluster, replica_settings
-from genie_ray.rewards.http.api import HttpConfig, RewardApi
+from genie_ray.rewards.http.api import TOKEN_VARIABLE, HttpConfig, RewardApi
 from genie_ray.rewards.service import QUIET, save_memory, shut_down_if_idle
 from genie_ray.rewards.state import describe_checkpoint
 from policies.errors import last_line
@@ -71,14 +73,8 @@ def http_service(
         serve.start(
             proxy_location="HeadOnly", http_options={"host": listen.host, "port": listen.port}, logging_config=QUIET
         )
-        api = serve.deployment(
-            RewardApi,
-            ray_actor_options={"num_cpus": 0},
-            max_ongoing_requests=MAX_ONGOING,
-            max_queued_requests=MAX_ONGOING,
-        )
         try:
-            serve.run(api.bind(model, listen), name=app_name, route_prefix="/", logging_config=QUIET)
+            serve.run(_bind_api(model, listen), name=app_name, route_prefix="/", logging_config=QUIET)
         except RuntimeError as error:
             raise RuntimeError(f"reward service {app_name!r} does not start: {last_line(error)}") from error
         try:
@@ -89,6 +85,43 @@ def http_service(
     finally:
         serve.delete(app_name)
         shut_down_if_idle()
+
+
+def application(arguments: dict[str, Any]) -> serve.Application:
+    """The service for a Serve config file, as KubeRay's RayService runs one (`clusters/kuberay/rayservice.yaml`).
+
+    Where it listens is up to Serve, so it always wants a token.
+
+    Args:
+        arguments: `world_model`, a checkpoint that every node can read; maybe `reward`, settings as in any preset, and
+            `max_request_mb`.
+
+    Raises:
+        ValueError: an argument is missing, unknown or out of range, or there is no token.
+    """
+    if unknown := arguments.keys() - {"world_model", "reward", "max_request_mb"}:
+        raise ValueError(f"unknown argument {min(unknown)!r}; allowed: world_model, reward, max_request_mb")
+    if "world_model" not in arguments:
+        raise ValueError("world_model is missing: the checkpoint that rewards come from")
+    config = build(RewardConfig, arguments.get("reward") or {}, "reward.")
+    listen = HttpConfig(
+        host="0.0.0.0",
+        max_request_mb=int(arguments.get("max_request_mb", HttpConfig.max_request_mb)),
+        token=os.environ.get(TOKEN_VARIABLE),
+    )
+    version = describe_checkpoint(arguments["world_model"])["version"]
+    settings = replica_settings(arguments["world_model"], config, version=version, state=None)
+    return _bind_api(bind(config, settings), listen)
+
+
+def _bind_api(model: serve.Application, listen: HttpConfig) -> serve.Application:
+    api = serve.deployment(
+        RewardApi,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=MAX_ONGOING,
+        max_queued_requests=MAX_ONGOING,
+    )
+    return api.bind(model, listen)
 
 
 def _check_health(listen: HttpConfig) -> None:

@@ -1,0 +1,85 @@
+"""A command as a job on a cluster of several nodes on this machine."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from genie_ray.replay.dataset import ReplayDataset
+
+ROOT = Path(__file__).parents[2]
+GAME = "Kangaroo-Atari2600-v0"
+ENVIRONMENT = os.environ | {
+    "RAY_AUTH_MODE": "disabled",
+    "PYTHONPATH": str(ROOT),
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+}
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "genie_ray", *words],
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+@pytest.fixture(scope="module")
+def job_server(roms: list[str]) -> Iterator[str]:
+    """The cluster that clusters/local.py starts, with a head and two nodes; its job server."""
+    port = str(20_000 + os.getpid() % 10_000)
+    script = [sys.executable, "clusters/local.py", "--nodes", "2", "--cpus", "1", "--port", port, "--memory-mb", "80"]
+    process = subprocess.Popen(
+        script, env=ENVIRONMENT, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("2 nodes of 1 CPUs")
+    yield f"http://127.0.0.1:{port}"
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+
+
+@pytest.mark.slow
+def test_a_job_is_submitted_followed_and_listed(job_server: str, tmp_path: Path) -> None:
+    play = ["collect", str(tmp_path / "data"), "--game", GAME, "--steps", "300"]
+    done = command("submit", "--address", job_server, "--name", "play", "--", *play)
+    assert done.returncode == 0, done.stderr
+    assert f"{GAME}: 300 of 300 steps" in done.stdout
+    assert "play: succeeded" in done.stderr
+    assert sum(episode.length for episode in ReplayDataset(tmp_path / "data").episodes) == 300
+    failed = command("submit", "--address", job_server, "--name", "fails", "--", *play, "--steps", "0")
+    assert failed.returncode == 1
+    listed = command("submit", "--address", job_server, "--status").stdout
+    assert re.search(r"fails +FAILED +genie-ray collect", listed)
+    assert re.search(r"play +SUCCEEDED +genie-ray collect", listed)
+    again = command("submit", "--address", job_server, "--name", "play", "--", *play)
+    assert again.returncode == 2
+    assert "the cluster refuses the job" in again.stderr
+    unknown = command("submit", "--address", job_server, "--stop", "nothing")
+    assert unknown.returncode == 2
+    assert "no job 'nothing'" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--address", "http://127.0.0.1:9", "--status"], "no job server at http://127.0.0.1:9"),
+        (["--address", "ray://head:10001", "--status"], "the job server's is a URL"),
+        (["--status", "--logs", "a"], "give one of: -- COMMAND, --status, --logs JOB, --stop JOB"),
+        (["--", "run", "experiments/smoke.yaml"], "give `run` an --out on storage that all nodes see"),
+        (["--", "run", "experiments/smoke.yaml", "--out", "runs/x"], "which lies in the job's own copy"),
+    ],
+)
+def test_what_is_refused_before_anything_starts(words: list[str], said: str) -> None:
+    refused = command("submit", *words)
+    assert refused.returncode == 2
+    assert said in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
