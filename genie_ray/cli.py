@@ -9,7 +9,7 @@ import typer
 
 from genie_ray.base.errors import IncompleteError, one_line
 from genie_ray.base.session import PATIENT
-from genie_ray.commands import playing, running, scoring, serving, submitting, sweeping
+from genie_ray.commands import playing, running, scoring, serving, sweeping
 from genie_ray.commands.checkpoints import checkpoint_app
 from genie_ray.commands.data import data_app
 from genie_ray.commands.games import games_app
@@ -39,7 +39,7 @@ for command in (
     scoring.evaluate_upscaler,
     scoring.rollout,
     running.report,
-    submitting.submit,
+    running.submit,
 ):
     app.command()(command)
 

@@ -1,8 +1,10 @@
-"""`genie-ray run` and `genie-ray report`: the whole loop, and its report. Thin: parse, call, print."""
+"""`genie-ray run`, `report` and `submit`: the whole loop, its report, and jobs. Thin: parse, call, print."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -46,3 +48,64 @@ def report(
     path = write_report(directory)
     print_table(directory)
     typer.echo(f"report: {path}")
+
+
+def submit(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="-- COMMAND...", help="What to run, e.g. -- run experiments/demo.yaml."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="The cluster's job server; default: RAY_API_SERVER_ADDRESS, or port 8265 here.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The job's id; default: a new one.", show_default=False)] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return at once instead of following the output.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="List the jobs.")] = False,
+    logs: Annotated[str | None, typer.Option(metavar="JOB", help="Follow a job's output.", show_default=False)] = None,
+    stop: Annotated[str | None, typer.Option(metavar="JOB", help="Stop a job.", show_default=False)] = None,
+) -> None:
+    """Run a command as a job on a Ray cluster, with this clone's code (clusters/travels.txt), and follow its output.
+
+    The job goes on when the terminal is closed. Relative paths point into the job's copy of the code: give outputs and
+    data on storage that all nodes see.
+    """
+    from genie_ray.submitting import jobs
+
+    asked = [bool(command), status, logs is not None, stop is not None]
+    if sum(asked) != 1:
+        raise ValueError("give one of: -- COMMAND, --status, --logs JOB, --stop JOB")
+    if command:
+        _refuse_lost_outputs(command)
+    client = jobs.client_at(address)
+    if status:
+        for known, state, what in jobs.listed(client):
+            typer.echo(f"{known}  {state:9}  {what}")
+        return
+    if stop is not None:
+        jobs.stop(client, stop)
+        typer.echo(f"{stop}: asked to stop; the same command continues from what was saved")
+        return
+    job = logs
+    if command:
+        job = jobs.submit(client, command, name=name)
+        typer.echo(f"job {job}; follow: genie-ray submit --logs {job}; stop: genie-ray submit --stop {job}", err=True)
+        if detach:
+            typer.echo(job)
+            return
+    assert job is not None
+    try:
+        end = jobs.follow(client, job, lambda text: typer.echo(text, nl=False))
+    except KeyboardInterrupt:
+        typer.echo(f"\n{job} goes on; follow it again: genie-ray submit --logs {job}", err=True)
+        return
+    typer.echo(f"{job}: {end.lower()}", err=True)
+    if end != "SUCCEEDED":
+        sys.exit(1)
+
+
+def _refuse_lost_outputs(command: list[str]) -> None:
+    if command[0] == "run" and not any(word.startswith("--out") for word in command):
+        raise ValueError("give `run` an --out on storage that all nodes see: its default lies in the job's own copy")
+    following = dict(itertools.pairwise(command))
+    if (out := following.get("--out")) is not None and not (Path(out).is_absolute() or "://" in out):
+        raise ValueError(f"--out is {out!r}, which lies in the job's own copy: give an absolute path on shared storage")
