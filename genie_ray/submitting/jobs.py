@@ -20,6 +20,7 @@ from genie_ray.submitting.package import find_root, pack
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 POLL_S = 1.0
 LOST_S = 300.0  # how long a job server may not answer before following ends
+TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")  # of each upload
 START_S = 60.0  # how long a head that has just started may take
 NOT_YET = "No available agent"  # what Ray says of such a head
 FINAL = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -35,7 +36,8 @@ def client_at(address: str | None) -> Any:
     """
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of each upload
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     where = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
     if not where.startswith(("http://", "https://")):
         raise ValueError(f"--address is {where!r}: the job server's is a URL, as in {DEFAULT_ADDRESS}")

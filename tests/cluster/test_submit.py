@@ -51,7 +51,7 @@ def job_server(roms: list[str]) -> Iterator[str]:
 def test_a_job_is_submitted_followed_and_listed(job_server: str, tmp_path: Path) -> None:
     play = ["collect", str(tmp_path / "data"), "--game", GAME, "--steps", "300"]
     done = command("submit", "--address", job_server, "--name", "play", "--", *play)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert f"{GAME}: 300 of 300 steps" in done.stdout
     assert "play: succeeded" in done.stderr
     assert sum(episode.length for episode in ReplayDataset(tmp_path / "data").episodes) == 300

@@ -191,6 +191,19 @@ def test_a_restored_learner_makes_the_same_updates(tmp_path: Path) -> None:
         np.testing.assert_array_equal(value, after[name], err_msg=name)
 
 
+def test_the_target_network_follows_by_updates() -> None:
+    algorithm = config(settings(learning={"target_every": 3}), length=13, game_reward=1.0).build_algo()
+    algorithm._receive([algorithm._source.fetch(0)[0] for _ in range(3)])
+    follows = []
+    for _ in range(6):
+        algorithm._update()
+        module = module_of(algorithm)
+        pairs = zip(module.target.parameters(), module.online.parameters(), strict=True)
+        follows.append(all(torch.equal(*pair) for pair in pairs))
+    algorithm.stop()
+    assert follows == [False, False, True, False, False, True]
+
+
 @pytest.mark.slow
 def test_a_killed_runner_costs_its_fragment_only() -> None:
     algorithm = config(settings(runners=2), length=13, game_reward=1.0).build_algo()

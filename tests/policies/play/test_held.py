@@ -56,5 +56,5 @@ def test_acting_holds_and_shows_frames_as_in_training() -> None:
         observation_space=gym.spaces.Box(0, 255, (2, 2, 6), np.uint8), action_space=gym.spaces.Discrete(256)
     )
     act = learned(module)
-    answers = [act(np.full((2, 2, 3), step, np.uint8)) for step in range(8)]
+    answers = [act(np.full((2, 2, 3), step, np.uint8), 0.0) for step in range(8)]
     assert answers == [(0, -0.5), (0, 0.0), (0, 0.0), (2, -0.5), (2, 0.0), (2, 0.0), (5, -0.5), (5, 0.0)]
