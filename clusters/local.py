@@ -59,9 +59,15 @@ def main() -> None:
             parser.error(f"--{name.replace('_', '-')} is {getattr(arguments, name)}: must be positive")
 
     def shared() -> dict[str, Any]:
-        """What every node has, the head too; ports of their own, since all are on one machine."""
-        store = arguments.memory_mb * 2**20
-        return {**LOOPBACK, "object_store_memory": store, "dashboard_agent_listen_port": free_port()}
+        """What every node has, the head too. Since all are on one machine, each has a port of its own, and a folder for
+        jobs' code: in a shared one, each node would unpack the code anew, under the hands of the others."""
+        port = free_port()
+        return {
+            **LOOPBACK,
+            "object_store_memory": arguments.memory_mb * 2**20,
+            "dashboard_agent_listen_port": port,
+            "runtime_env_dir_name": f"code_of_{port}",
+        }
 
     dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": arguments.port}
     if not free(arguments.port):

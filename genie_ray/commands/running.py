@@ -98,7 +98,8 @@ def submit(
     except KeyboardInterrupt:
         typer.echo(f"\n{job} goes on; follow it again: genie-ray submit --logs {job}", err=True)
         return
-    typer.echo(f"{job}: {end.lower()}", err=True)
+    why = jobs.failure_of(client, job) if end == "FAILED" else ""
+    typer.echo(f"{job}: {end.lower()}{': ' * bool(why)}{why}", err=True)
     if end != "SUCCEEDED":
         sys.exit(1)
 

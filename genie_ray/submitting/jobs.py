@@ -116,6 +116,12 @@ def status_of(client: Any, job: str) -> str:
         raise ValueError(f"no job {job!r}: {_reason(error)}") from error
 
 
+def failure_of(client: Any, job: str) -> str:
+    """Why a job failed, in one line, as far as Ray knows."""
+    lines = [line.strip() for line in (client.get_job_info(job).message or "").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""
+
+
 def stop(client: Any, job: str) -> None:
     """Asks a job to stop. It ends as on Ctrl-C, and the same command continues.
 

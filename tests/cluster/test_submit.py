@@ -57,6 +57,7 @@ def test_a_job_is_submitted_followed_and_listed(job_server: str, tmp_path: Path)
     assert sum(episode.length for episode in ReplayDataset(tmp_path / "data").episodes) == 300
     failed = command("submit", "--address", job_server, "--name", "fails", "--", *play, "--steps", "0")
     assert failed.returncode == 1
+    assert "fails: failed: " in failed.stderr
     listed = command("submit", "--address", job_server, "--status").stdout
     assert re.search(r"fails +FAILED +genie-ray collect", listed)
     assert re.search(r"play +SUCCEEDED +genie-ray collect", listed)
