@@ -32,6 +32,8 @@ M = TypeVar("M", bound=Model)
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
+NEAR = ("best", "dynamics/best", "finetuned/best", "tokenizer/best")
+"""Where a checkpoint is in a training's or a run's directory, which people name by mistake."""
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 KINDS: dict[str, tuple[type, type]] = {
@@ -234,7 +236,9 @@ def read_description(directory: str | Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise ValueError(f"{directory} is not a checkpoint: it has no {CONFIG_FILE}") from error
+        near = [place for place in NEAR if (Path(directory) / place / CONFIG_FILE).is_file()]
+        hint = f"; there is one in {Path(directory) / near[0]}" if near else ""
+        raise ValueError(f"{directory} is not a checkpoint: it has no {CONFIG_FILE}{hint}") from error
     except ValueError as error:
         raise ValueError(f"{path} is not a JSON file: {_one_line(error)}") from error
     required = {"format", "kind", "config", "weights_sha256", "tokenizer_sha256", "provenance"}

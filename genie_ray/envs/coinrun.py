@@ -99,7 +99,8 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Hold an action for `frame_skip` ticks, fewer if the episode ends within them."""
-        assert self._level is not None, "reset() comes before step()"
+        if self._level is None:
+            raise gym.error.ResetNeeded("CoinRun: step() without an episode: reset() comes first")
         reward, ended, complete = 0.0, False, False
         for _ in range(self.config.frame_skip):
             self._level.act(self._actions[action : action + 1])
@@ -121,13 +122,15 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
 
     def get_state(self) -> CoinRunState:
         """Where the episode stands, for `set_state`; the game goes on undisturbed."""
-        assert self._level is not None, "reset() comes before get_state()"
+        if self._level is None:
+            raise gym.error.ResetNeeded("CoinRun: get_state() without an episode: reset() comes first")
         (game,) = self._level.get_state()
         return CoinRunState(game, self._number, self._steps, self._ticks, self._screen, self._native_screen, self._cell)
 
     def set_state(self, state: CoinRunState) -> None:
         """Go back to where this level's episode stood: the same actions then give the same steps."""
-        assert self._level is not None, "reset() comes before set_state()"
+        if self._level is None:
+            raise gym.error.ResetNeeded("CoinRun: set_state() without an episode: reset() comes first")
         assert self._number == state.level, "a state is set in its own level"
         self._level.set_state([state.game])
         self._steps, self._ticks = state.steps, state.ticks

@@ -93,8 +93,8 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Hold an action for `frame_skip` emulator frames, fewer if the game ends within them."""
-        assert self._emulator is not None, "reset() comes before step()"
-        console, variables = self._emulator.em, self._emulator.data
+        emulator = self._running("step")
+        console, variables = emulator.em, emulator.data
         console.set_button_mask(self.button_table[action], 0)
         reward, terminated, screens = 0.0, False, []
         for left in reversed(range(self.config.frame_skip)):
@@ -103,7 +103,7 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
             reward += variables.current_reward()
             terminated = bool(variables.is_done())
             if terminated or left < self._pooled:
-                screens.append(self._emulator.get_screen(apply_rotation=True))
+                screens.append(emulator.get_screen(apply_rotation=True))
             if terminated:
                 break
         self._steps += 1
@@ -113,8 +113,8 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
 
     def get_state(self) -> RetroState:
         """Where the episode stands, for `set_state`; the game goes on undisturbed."""
-        assert self._emulator is not None, "reset() comes before get_state()"
-        return RetroState(self._emulator.em.get_state(), self._steps)
+        emulator = self._running("get_state")
+        return RetroState(emulator.em.get_state(), self._steps)
 
     def set_state(self, state: RetroState) -> None:
         """Go back to where an episode of this environment stood: the same actions then give the same steps.
@@ -124,11 +124,21 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
         Raises:
             RuntimeError: the emulator refuses the state.
         """
-        assert self._emulator is not None, "reset() comes before set_state()"
-        if not self._emulator.em.set_state(state.console):
+        emulator = self._running("set_state")
+        if not emulator.em.set_state(state.console):
             raise RuntimeError(f"{self.game} cannot go back to step {state.steps}: its emulator refuses the state")
-        self._emulator.data.update_ram()  # rewards and ends may depend on how the memory changes in the next frame
+        emulator.data.update_ram()  # rewards and ends may depend on how the memory changes in the next frame
         self._steps = state.steps
+
+    def _running(self, method: str) -> Any:
+        """The emulator.
+
+        Raises:
+            gymnasium.error.ResetNeeded: there is none, before the first reset or after `close()`.
+        """
+        if self._emulator is None:
+            raise gym.error.ResetNeeded(f"{self.game}: {method}() without an episode: reset() comes first")
+        return self._emulator
 
     def close(self) -> None:
         """Release the emulator; a later `reset()` builds a new one."""

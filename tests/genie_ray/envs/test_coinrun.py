@@ -184,3 +184,13 @@ def test_sizes_and_native_frames() -> None:
 def test_what_it_cannot_do_is_told() -> None:
     with pytest.raises(ValueError, match=r"coinrun_levels is 5, 0: must be a first level from 0 on"):
         EnvConfig(coinrun_levels=(5, 0))
+
+
+def test_without_a_level_there_is_one_clear_error() -> None:
+    env = CoinRunEnv(EnvConfig(action_set="coinrun"))
+    for after_close in (False, True):
+        with pytest.raises(gym.error.ResetNeeded, match=r"step\(\) without an episode: reset\(\) comes first"):
+            env.step(0)
+        if not after_close:
+            env.reset(seed=0)
+            env.close()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import stable_retro
@@ -143,6 +144,19 @@ def test_truncates_at_the_step_limit_and_starts_anew(kangaroo: RetroEnv) -> None
 
 def test_passes_gymnasiums_checker(kangaroo: RetroEnv) -> None:
     check_env(kangaroo, skip_render_check=True)
+
+
+def test_without_an_episode_there_is_one_clear_error() -> None:
+    env = RetroEnv("Kangaroo-Atari2600-v0")
+    for after_close in (False, True):
+        with pytest.raises(gym.error.ResetNeeded, match=r"step\(\) without an episode: reset\(\) comes first"):
+            env.step(0)
+        with pytest.raises(gym.error.ResetNeeded, match="get_state"):
+            env.get_state()
+        if not after_close:
+            env.reset(seed=0)
+            env.step(0)
+            env.close()
 
 
 def test_second_emulator_is_refused_by_name(kangaroo: RetroEnv) -> None:
