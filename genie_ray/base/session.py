@@ -17,6 +17,10 @@ PATIENT = {"OMP_WAIT_POLICY": "passive"}
 """PyTorch's threads sleep while they wait for each other. By default they spin, and so keep the threads of other
 processes from the cores: beside two trainings on two cores, a training step took 20 to 50 times as long."""
 
+SOCKET_BYTES = 107  # of a Unix socket's path, at most (Linux)
+SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
+"""Where Ray puts its longest one, below RAY_TMPDIR; the process id may have seven digits."""
+
 QUIET_LOGGERS = ("ray.rllib", "ray.serve", "ray.train", "ray.data")
 """Ray's libraries announce each start and migration hint as a warning; their errors are still shown."""
 
@@ -47,12 +51,36 @@ class RayConfig:
         return self.threads_per_worker or max(1, (os.cpu_count() or 1) // workers)
 
 
+def check_local(config: RayConfig) -> None:
+    """Requires what a local Ray needs to start, which Ray itself refuses in its own words.
+
+    Raises:
+        ValueError: a path is too long, or the object store larger than the memory.
+    """
+    directory, memory_mb = os.environ.get("RAY_TMPDIR", ""), memory_bytes() // 2**20
+    longest = SOCKET_BYTES - len(SOCKET)
+    if len(os.fsencode(directory)) > longest:
+        raise ValueError(
+            f"RAY_TMPDIR has {len(os.fsencode(directory))} bytes: must have at most {longest}, because Ray puts "
+            "sockets there, whose paths are limited"
+        )
+    if config.object_store_mb >= memory_mb:
+        raise ValueError(
+            f"ray.object_store_mb = {config.object_store_mb}: must be below this machine's memory, {memory_mb} MB"
+        )
+
+
+def memory_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 @contextmanager
 def ray_session(config: RayConfig | None = None) -> Iterator[None]:
     """Connects to Ray, or starts a local one that listens on loopback only; stops it afterwards if it was started here.
 
     Raises:
-        ValueError: no cluster answers at the address given.
+        ValueError: no cluster answers at the address given, or no local Ray can start with these settings.
     """
     import ray
 
@@ -71,6 +99,7 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
             reason = str(error).splitlines()[0]
             raise ValueError(f"no Ray cluster at {address!r} (--address or RAY_ADDRESS): {reason}") from error
     else:
+        check_local(config)
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a local machine is not preempted
         for name, value in PATIENT.items():  # for the workers; they inherit it
             os.environ.setdefault(name, value)
