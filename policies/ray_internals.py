@@ -70,6 +70,11 @@ USED = (
         why="the other: it frees a cluster from what a killed training held, and a local Ray ends with its driver",
     ),
     Internal(owner="ray._private.worker", name="_global_node", why="it tells whether Ray is local"),
+    Internal(
+        owner="ray._private.runtime_env.packaging",
+        name="default_logger",
+        why="it tells of each try to upload a job's code",
+    ),
     Internal(owner=RUNNER_GROUP, name="_worker_manager", why="only it has the handles of the remote runners"),
     Internal(owner=ACTOR_MANAGER, name="actors", why="the handle of a hung runner, to kill it"),
     Internal(owner=ACTOR_MANAGER, name="set_actor_state", why="RLlib learns that an evaluation runner was killed"),
@@ -183,6 +188,16 @@ def serve_runs() -> bool:
 def deployment_version(version: str) -> dict[str, Any]:
     """Deployment options that let replicas survive when the same version is deployed again."""
     return {"version": version, "_internal": True}
+
+
+def quiet_uploads() -> None:
+    """Stops Ray from telling of each upload of a job's code."""
+    import logging
+
+    from ray._private.runtime_env.packaging import default_logger
+
+    for logger in (default_logger, logging.getLogger("ray.dashboard.modules.dashboard_sdk")):
+        logger.setLevel(logging.WARNING)
 
 
 def keep_runner_states(config: AlgorithmConfig) -> None:

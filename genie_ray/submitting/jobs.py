@@ -6,7 +6,6 @@ file ~/.ray/auth_token, or RAY_AUTH_TOKEN_PATH, or RAY_AUTH_TOKEN, with RAY_AUTH
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import tempfile
@@ -16,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from genie_ray.submitting.package import find_root, pack
+from policies.ray_internals import quiet_uploads
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 POLL_S = 1.0
 LOST_S = 300.0  # how long a job server may not answer before following ends
-TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")  # of each upload
 START_S = 60.0  # how long a head that has just started may take
 NOT_YET = "No available agent"  # what Ray says of such a head
 FINAL = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -36,8 +35,7 @@ def client_at(address: str | None) -> Any:
     """
     from ray.job_submission import JobSubmissionClient
 
-    for name in TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet_uploads()
     where = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
     if not where.startswith(("http://", "https://")):
         raise ValueError(f"--address is {where!r}: the job server's is a URL, as in {DEFAULT_ADDRESS}")
