@@ -102,8 +102,7 @@ def _wait(what: str, roles: Sequence[Role], missing: str, limit_s: float) -> str
             time.sleep(POLL_S)
             missing = lacking(what, roles, node_resources())
     finally:
-        if missing:
-            request_resources(bundles=[])
+        request_resources(bundles=[])  # what stays asked for, an autoscaler never gives back
     return f"{missing}, after {limit_s:g} s of waiting (ray.wait_for_nodes_s)" if missing else ""
 
 

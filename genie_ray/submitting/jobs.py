@@ -10,7 +10,7 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def client_at(address: str | None) -> Any:
         raise ValueError(f"no job server at {where}: {reason}") from error
 
 
-def submit(client: Any, command: Sequence[str], *, name: str | None = None, environment: Mapping[str, str] = {}) -> str:
+def submit(client: Any, command: Sequence[str], *, name: str | None = None) -> str:
     """Submits `genie-ray COMMAND`, with the code of the clone that this is called in; returns the job's id.
 
     Raises:
@@ -65,7 +65,7 @@ def submit(client: Any, command: Sequence[str], *, name: str | None = None, envi
     }
     with tempfile.TemporaryDirectory(prefix="genie-ray-job-") as directory:
         pack(root, Path(directory))
-        runtime = {"working_dir": directory, "env_vars": {**passed, **environment}}
+        runtime = {"working_dir": directory, "env_vars": passed}
         begin = time.monotonic()
         while True:
             try:

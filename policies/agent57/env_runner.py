@@ -1,7 +1,7 @@
 """Play for Agent57: an arm for each episode, and the intrinsic reward of each step."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from ray.rllib.callbacks.callbacks import RLlibCallback
@@ -25,7 +25,6 @@ class FinishedEpisode:
     slot: int
     arm: int
     value: float  # undiscounted return of the game's own rewards
-    length: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +39,12 @@ class Agent57Play(RecordedPlay):
 class Agent57Fragment(PlayedFragment):
     """Play, and the episodes that ended in it."""
 
-    plays: list[Agent57Play] = field(default_factory=list)  # = `recorded`
     finished: list[FinishedEpisode] = field(default_factory=list)
+
+    @property
+    def plays(self) -> list[Agent57Play]:
+        """`recorded`, which holds nothing else."""
+        return cast(list[Agent57Play], self.recorded)
 
 
 class ChoosesArms(RLlibCallback):
@@ -94,7 +97,7 @@ class Agent57EnvRunner(FragmentEnvRunner):
             others = [arm for index, arm in self._arms.items() if index != env_index]
             arm = bandit.choose(self._rng, others if settings.bandit.per == "all" else ())
             floor = float(settings.play.epsilons()[slot])
-            epsilon = max(floor, decayed(1.0, floor, settings.play.warm_up_steps, self._steps))
+            epsilon = decayed(1.0, floor, settings.play.warm_up_steps, self._steps)
         self._arms[env_index] = arm
         episode.custom_data.update({SLOT: slot, ARM: arm, EPSILON: epsilon})
 
@@ -106,7 +109,7 @@ class Agent57EnvRunner(FragmentEnvRunner):
             value = self._returns.pop(episode.id_, 0.0) + float(play.game_rewards.sum())
             if episode.is_done:
                 slot = episode.custom_data[SLOT]
-                finished.append(FinishedEpisode(slot=slot, arm=play.arm, value=value, length=play.first + len(play)))
+                finished.append(FinishedEpisode(slot=slot, arm=play.arm, value=value))
                 self._curiosity.pop(episode.id_, None)
             else:
                 self._returns[episode.id_] = value
@@ -115,7 +118,7 @@ class Agent57EnvRunner(FragmentEnvRunner):
             del self._returns[name]
         for name in set(self._curiosity) - running:
             del self._curiosity[name]
-        return Agent57Fragment(recorded=list(plays), plays=plays, finished=finished, metrics=self.get_metrics())
+        return Agent57Fragment(recorded=list(plays), finished=finished, metrics=self.get_metrics())
 
     def evaluate(self, *, episodes: int, epsilon: float) -> Agent57Fragment:
         """Plays whole episodes of the best arm. Every evaluation resets with the same seed."""

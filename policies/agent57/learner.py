@@ -3,7 +3,7 @@
 Axis letters: B sequences, T steps, S = T + 1 frames, N arms (1 where the arm is an input), A actions.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from ray.rllib.core.columns import Columns
@@ -19,12 +19,6 @@ from policies.cpu import prepare_learner
 PRIORITIES = "priorities"
 FORGETTING = 0.01  # of the running mean of intrinsic rewards, for each update
 EARLY = 1e-8
-
-
-class Errors(NamedTuple):
-    """h(G) − Q [B, T, N] by stream: with gradient, through Q only."""
-
-    by_stream: dict[str, Tensor]
 
 
 class Agent57Learner(TorchLearner):
@@ -61,10 +55,10 @@ class Agent57Learner(TorchLearner):
         module, settings = self.module[module_id].unwrapped(), config.settings
         mask_BT = batch[Columns.LOSS_MASK].bool()
         errors = td_errors(module, settings, batch, fwd_out)
-        own_N = own_arm(batch, errors.by_stream[EXTRINSIC].shape[-1])
+        own_N = own_arm(batch, errors[EXTRINSIC].shape[-1])
         loss = torch.zeros(())
         combined_BT = torch.zeros_like(batch[Columns.REWARDS])
-        for name, errors_BTN in errors.by_stream.items():
+        for name, errors_BTN in errors.items():
             loss = loss + stream_loss(errors_BTN, own_N, mask_BT, batch[WEIGHT], settings.learning.own_share)
             own_BT = (errors_BTN.detach() * own_N[:, None]).sum(-1)
             beta_B1 = module.betas_N[batch[ARM][:, :1].long()] if name == INTRINSIC else 1.0
@@ -128,8 +122,10 @@ def stream_loss(errors_BTN: Tensor, own_BN: Tensor, mask_BT: Tensor, weight_B: T
 
 def td_errors(
     module: Agent57Module, settings: Agent57Settings, batch: dict[str, Any], found: dict[str, dict[str, Tensor]]
-) -> Errors:
-    """Errors of transformed Retrace: values by the target network, one policy for both streams by the online one.
+) -> dict[str, Tensor]:
+    """Errors h(G) − Q [B, T, N] of transformed Retrace by stream, with gradient through Q only.
+
+    Values are those of the target network; one policy for both streams is that of the online one.
 
     The policy evaluated is ε-greedy on Q_j: were it each stream's own, the two values would not add up to that of one
     reward r_extrinsic + β_j · r_intrinsic (Badia et al. 2020b, appendix B).
@@ -169,4 +165,4 @@ def td_errors(
                 mask_BT=batch[Columns.LOSS_MASK].bool(),
             )
         errors[name] = transform(targets_BTN, h) - of_action(values_BSNA)
-    return Errors(errors)
+    return errors

@@ -106,7 +106,7 @@ def test_the_bandit_learns_from_the_games_own_returns(whole_episodes: Agent57) -
 
 
 def errors(module: Agent57Module, made: Agent57Settings, batch: dict[str, Any]) -> torch.Tensor:
-    found = td_errors(module, made, batch, module.online_and_target(batch)).by_stream
+    found = td_errors(module, made, batch, module.online_and_target(batch))
     mask = batch[Columns.LOSS_MASK].unsqueeze(-1)
     return torch.stack([torch.where(mask, value, 0.0) for value in found.values()])
 
