@@ -49,6 +49,30 @@ class ActionLikelihoods(NamedTuple):
 
 
 @torch.no_grad()
+def prediction_errors(model: GenieReduxG, frames_BTHWC: Tensor, actions_BT: Tensor) -> ActionLikelihoods:
+    """Likelihood of all frames of clips but the first, each given all before it, under the actions that were taken.
+
+    Args:
+        model: the world model.
+        frames_BTHWC: uint8, at least two frames.
+        actions_BT: int64 [B, T−1], the actions between them.
+
+    Returns:
+        Sums over the frames' changed tokens; `nll_BA` has one column.
+    """
+    tokens_BTHW = model.tokenizer.encode(frames_BTHWC)
+    changed_BTHW = tokens_BTHW[:, 1:] != tokens_BTHW[:, :-1]
+    predict = CachedPredictor(model.dynamics, model.tokenizer.token_vectors(), actions_BT)
+    nll_BT = []
+    for frame in range(1, tokens_BTHW.shape[1]):
+        asked_BTHW = tokens_BTHW[:, : frame + 1].clone()
+        asked_BTHW[:, frame] = model.dynamics.mask_token
+        logits_B1HWK = predict(asked_BTHW, frame)
+        nll_BT.append(_changed_nll(logits_B1HWK[:, 0], tokens_BTHW[:, frame], changed_BTHW[:, frame - 1]))
+    return ActionLikelihoods(torch.stack(nll_BT).sum(dim=0)[:, None], changed_BTHW.sum(dim=(1, 2, 3)))
+
+
+@torch.no_grad()
 def action_likelihoods(model: GenieReduxG, frames_BTHWC: Tensor, actions_BT: Tensor) -> ActionLikelihoods:
     """Likelihood of the last frame of clips under each possible last action.
 
@@ -72,6 +96,10 @@ def action_likelihoods(model: GenieReduxG, frames_BTHWC: Tensor, actions_BT: Ten
             logits_B1HWK = predict(asked_BTHW, last)
         else:
             logits_B1HWK = model.dynamics(asked_BTHW, given_BT, vectors_KD, first=last)
-        nll_BHW = F.cross_entropy(logits_B1HWK[:, 0].float().movedim(-1, 1), targets_BHW, reduction="none")
-        nll_BA.append((nll_BHW * changed_BHW).sum(dim=(1, 2)))
+        nll_BA.append(_changed_nll(logits_B1HWK[:, 0], targets_BHW, changed_BHW))
     return ActionLikelihoods(torch.stack(nll_BA, dim=1), changed_BHW.sum(dim=(1, 2)))
+
+
+def _changed_nll(logits_BHWK: Tensor, targets_BHW: Tensor, changed_BHW: Tensor) -> Tensor:
+    nll_BHW = F.cross_entropy(logits_BHWK.float().movedim(-1, 1), targets_BHW, reduction="none")
+    return (nll_BHW * changed_BHW).sum(dim=(1, 2))

@@ -2,7 +2,8 @@
 
 An arm is a way to get play to fine-tune on: a source (`random`, `explorer` or `player`, the test agents), for random
 play how long actions are held, and changes of the base settings. Arms may change how is explored and rewarded, nothing
-else: all have equal numbers of recorded steps, iterations and frames.
+else: all have equal numbers of recorded steps, iterations and frames. Another kind of arm takes the play of a first
+(`play_of`) and may change how the episodes are ranked in fine-tuning.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from genie_ray.games.roms import require_games
 
 SOURCES = ("random", "explorer", "player")
 FREE_TO_ARMS = ("reward.", "exploration.")
+FREE_TO_RANKED = ("finetune.ranking.",)
 AT = 10
 """The predicted frame of the first measure."""
 
@@ -32,6 +34,7 @@ class Arm:
     name: str
     source: str
     hold: int = 1  # steps that random play holds each action
+    play_of: str | None = None  # the arm whose play it takes
     config: RunConfig
 
     @property
@@ -40,7 +43,8 @@ class Arm:
         config = to_dict(self.config)
         if self.source != "explorer":
             config = {key: value for key, value in config.items() if key not in ("exploration", "reward")}
-        return {"source": self.source, "hold": self.hold, "config": config}
+        other = {"play_of": self.play_of} if self.play_of else {}
+        return {"source": self.source, "hold": self.hold, **other, "config": config}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +130,9 @@ class Plan:
         if unknown := sorted(set(only) - set(self.arms)):
             raise ValueError(f"--only is {unknown[0]!r}; allowed: one of {_listed(self.arms)}")
         arms = self.comparisons[0].arms
-        return tuple(name for name in arms if not only or name in only or arms[name].source == "random")
+        needed = {*only, *(arms[name].play_of for name in only)}
+        needed |= {name for name, arm in arms.items() if arm.source == "random" and not arm.play_of}
+        return tuple(name for name in arms if not only or name in needed)
 
 
 def read_plan(path: Path, *, tiny: bool = False, seeds: Sequence[int] = ()) -> Plan:
@@ -150,7 +156,7 @@ def read_plan(path: Path, *, tiny: bool = False, seeds: Sequence[int] = ()) -> P
     for key in ("claim", "compared_with"):
         if described[key] not in described["arms"]:
             raise ValueError(f"{path}: {key} is {described[key]!r}; allowed: one of {_listed(described['arms'])}")
-    if described["arms"][described["compared_with"]]["source"] != "random":
+    if described["arms"][described["compared_with"]].get("source") != "random":
         raise ValueError(f"{path}: compared_with is {described['compared_with']!r}; allowed: an arm of random play")
     return Plan(
         claim=described["claim"],
@@ -171,17 +177,26 @@ def _comparison(described: Mapping[str, Any], game: str, entry: Mapping[str, Any
     if base.evaluation.predicted_frames < AT:
         raise ValueError(f"evaluation.predicted_frames = {base.evaluation.predicted_frames}: must be at least {AT}")
     test_env = build(EnvConfig, merge(to_dict(base.env), entry.get("test_env", {})))
-    arms = {name: _arm(name, arm, values, base) for name, arm in described["arms"].items()}
+    arms = {name: _arm(name, described["arms"], values, base) for name in described["arms"]}
     return Comparison(game=game, seed=seed, base=base, test_env=test_env, arms=arms)
 
 
-def _arm(name: str, described: Mapping[str, Any], values: Mapping[str, Any], base: RunConfig) -> Arm:
+def _arm(name: str, arms: Mapping[str, Any], values: Mapping[str, Any], base: RunConfig) -> Arm:
+    described, free, play_of = arms[name], FREE_TO_ARMS, arms[name].get("play_of")
+    if play_of is not None:
+        if "source" not in arms.get(play_of, {}):
+            own = _listed(other for other, arm in arms.items() if "source" in arm)
+            raise ValueError(f"play_of of {name!r} is {play_of!r}; allowed: one of {own}")
+        first, free = arms[play_of], FREE_TO_RANKED
+        base = build(RunConfig, merge(values, first.get("changes", {})))
+        changes = merge(first.get("changes", {}), described["changes"])
+        described = {**first, "changes": changes}
     if described["source"] not in SOURCES:
         raise ValueError(f"source of {name!r} is {described['source']!r}; allowed: one of {', '.join(SOURCES)}")
     config = build(RunConfig, merge(values, described.get("changes", {})))
-    changed = [line for line in differences(to_dict(base), to_dict(config)) if not line.startswith(FREE_TO_ARMS)]
+    changed = [line for line in differences(to_dict(base), to_dict(config)) if not line.startswith(free)]
     if changed:
-        allowed = ", ".join(key.rstrip(".") for key in FREE_TO_ARMS)
+        allowed = ", ".join(key.rstrip(".") for key in free)
         raise ValueError(f"{name!r} changes {describe_changes(changed)}; allowed: {allowed}")
     steps = config.training_steps
     if described["source"] == "explorer" and steps != config.collection.finetune_steps:
@@ -189,7 +204,7 @@ def _arm(name: str, described: Mapping[str, Any], values: Mapping[str, Any], bas
             f"{name!r} explores for {steps} steps: must be collection.finetune_steps = "
             f"{config.collection.finetune_steps}, as in all arms"
         )
-    return Arm(name=name, source=described["source"], hold=described.get("hold", 1), config=config)
+    return Arm(name=name, source=described["source"], hold=described.get("hold", 1), play_of=play_of, config=config)
 
 
 def _listed(names: Iterable[str]) -> str:

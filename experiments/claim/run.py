@@ -4,9 +4,10 @@
     python -m experiments.claim.run experiments/claim/config.yaml --out runs/claim-tiny --tiny
 
 For each game and seed one base model learns from random play. Each arm then gets new play: random, random with held
-actions (the fair baseline), that of explorers, or that of the test agents (`oracle`: what there is to win). The base
-model is fine-tuned on each arm's play as the loop does it, decoder first, then dynamics, with equal numbers of steps,
-iterations and frames. An explorer's play is all play of its training. The models are scored together on one test set
+actions (the fair baseline), that of explorers, that of the test agents (`oracle`: what there is to win), or another
+arm's with its episodes ranked. The base model is fine-tuned on each arm's play as the loop does it, decoder first, then
+dynamics, with equal numbers of steps, iterations and frames. An explorer's play is all play of its training. The models
+are scored together on one test set
 that none has seen: play of agents trained on the game's own reward, mixed with random actions, in CoinRun on other
 levels. Whether these agents are visibly better than chance is checked and told.
 
@@ -87,6 +88,8 @@ class Maker:
 
     def arm_play(self, arm: Arm) -> Path:
         """The play that an arm's model is fine-tuned on."""
+        if arm.play_of:
+            return self.arm_play(self.comparison.arms[arm.play_of])
         directory, collection = self.comparison.arm_directory(arm, self.out), arm.config.collection
         if arm.source == "random":
             policy = Policy(name="random" if arm.hold == 1 else "held", hold=arm.hold)
@@ -130,7 +133,7 @@ class Maker:
             told = f"{comparison.game}, seed {comparison.seed}: {arm.name}"
             console.print(f"{told}: {time.perf_counter() - begin:.0f} s", soft_wrap=True)
         self.play(self.test, self.player(), config.collection.test_steps, "test", on_test_env=True)
-        by_chance = [self.base_play, *(plays[arm.name] for arm in chosen if arm.source == "random")]
+        by_chance = [self.base_play, *(plays[arm.name] for arm in chosen if arm.source == "random" and not arm.play_of)]
         evaluation = self.directory / "evaluation"
         found = evaluate(models, self.test, evaluation, config.evaluation, config.ray, reached_by=by_chance)["models"]
         scores = {name: found[name][comparison.game] for name in (*REFERENCES, *names)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, Required, TypedDict
 
 
@@ -14,6 +14,11 @@ class Loader(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def weigh(self, weights: Sequence[float]) -> None: ...
+
+    @property
+    def episodes(self) -> int: ...
 
     def close(self) -> None: ...
 

@@ -15,6 +15,24 @@ from world_model.upscaler import UpscalerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
+class RankingConfig:
+    """Ranked replay (ranking.py): badly predicted episodes come more often. Only for dynamics guided by actions."""
+
+    every: int = 0  # iterations between rankings; 0: all windows come equally often
+    groups: int = 4  # of equally many episodes, each with a weight
+    strength: float = 0.75  # weights go from 1 − strength to 1 + strength
+    windows: int = 2  # scored of each episode
+    most: int = 512  # episodes scored at a time
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 0), ("groups", 2), ("windows", 1), ("most", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least {least}")
+        if not 0 < self.strength < 1:
+            raise ValueError(f"strength = {self.strength}: must be in (0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """Optimisation of one part. Defaults: the paper's tokenizer recipe (supplement A)."""
 
@@ -37,6 +55,7 @@ class TrainingConfig:
     compile: bool = False  # torch.compile; needs a C++ compiler on a CPU, pays off in long training runs
     checkpoint_activations: bool = False  # recompute activations instead of keeping them: less memory, more time
     shuffle_buffer: int = 2_048  # windows
+    ranking: RankingConfig = field(default_factory=RankingConfig)
     log_every: int = 100
     validate_every: int = 5_000
     validation_windows: int = 256  # for an upscaler: pictures

@@ -31,8 +31,10 @@ from genie_ray.training.best import Best
 from genie_ray.training.card import model_card
 from genie_ray.training.config import TrainingConfig
 from genie_ray.training.job import TrainingJob
+from genie_ray.training.ranking import Ranking
 from genie_ray.training.tasks import TASKS, Task
 from world_model import checkpoint
+from world_model.genie import GenieReduxG
 from world_model.layers.transformer import transformers
 
 STATE_FILE = "training_state.pt"
@@ -90,6 +92,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
     batch_size = config.batch_size // world_size // config.accumulate
     on_gpu = device.type == "cuda"
     loader = task.batches(replay, batch_size=batch_size, rank=rank, world_size=world_size, pin_memory=on_gpu)
+    ranking = Ranking(config.ranking, replay, window=config.window, episodes=loader.episodes, seed=job.seed)
     start, best, trained_seconds = 0, Best(), 0.0
     restored = ray.train.get_checkpoint()
     if restored is not None:
@@ -99,6 +102,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
         module.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         loader.load_state_dict(state["loader"])
+        ranking.load_state_dict(state["ranking"])
     batches = iter(loader)
     log = MetricsLog(job.output, from_iteration=start) if rank == 0 else None
 
@@ -107,6 +111,16 @@ def train_loop(setup: Mapping[str, Any]) -> None:
         rate = learning_rate(iteration, config)
         for group in optimizer.param_groups:
             group["lr"] = rate
+        if ranking.due(iteration):
+            paused = time.perf_counter()
+            assert isinstance(module, GenieReduxG)
+            weights = ranking.update(
+                module, iteration, device=device, autocast=autocast, rank=rank, world_size=world_size
+            )
+            loader.weigh(weights)
+            if log:
+                log.write(iteration + 1, {"ranking_error": ranking.mean_error})
+            since += time.perf_counter() - paused
         model.train()
         for micro_step in range(config.accumulate):
             batch = _to_device(next(batches), device)
@@ -159,6 +173,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
                 "model": module.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "loader": loader.state_dict(),
+                "ranking": ranking.state_dict(),
             }
             _report(state, rank)
         since += time.perf_counter() - paused  # validating and saving is not training time

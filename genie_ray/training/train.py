@@ -101,6 +101,8 @@ def _check(job: TrainingJob, ray_config: RayConfig) -> None:
     config, workers = job.config, ray_config.train_workers
     check_batch_size(config, workers)
     task, replay = TASKS[job.kind](job), open_mix(job.dataset)
+    if config.ranking.every and job.kind != "dynamics":
+        raise ValueError(f"ranking.every = {config.ranking.every}: must be 0 for {job.kind}; only dynamics are ranked")
     for dataset in replay.datasets:
         task.check(dataset)
     task.batches(replay, batch_size=config.batch_size // workers // config.accumulate, rank=0, world_size=workers)

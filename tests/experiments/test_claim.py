@@ -143,7 +143,8 @@ def test_arms_differ_in_how_they_explore_alone(plan: Plan) -> None:
             changed = {line.partition(":")[0] for line in changes(to_dict(each.base), to_dict(one.config))}
             if one.config.exploration.algorithm == "ppo":
                 assert changed <= {
-                    "reward.kind", "reward.novelty", "reward.novelty_tolerance", "exploration.rounds.every"
+                    "reward.kind", "reward.novelty", "reward.novelty_tolerance", "exploration.rounds.every",
+                    *(["finetune.ranking.every"] if one.play_of else []),
                 }, name  # fmt: skip
     coinrun = plan.comparisons[0]
     (first, count), (test_first, _) = coinrun.base.env.coinrun_levels, coinrun.test_env.coinrun_levels
@@ -162,6 +163,16 @@ def test_arms_differ_in_how_they_explore_alone(plan: Plan) -> None:
             "arms",
             {OURS: {"source": "explorer", "changes": {"exploration": {"epochs": 41}}}},
             "explores for 83968 steps",
+        ),
+        (
+            "arms",
+            {"ranked": {"play_of": OURS, "changes": {"reward": {"kind": "rf"}}}},
+            "reward.kind: 'disagreement' → 'rf'; allowed: finetune.ranking",
+        ),
+        (
+            "arms",
+            {"ranked": {"play_of": "ours, ranked", "changes": {}}},
+            "play_of of 'ranked' is 'ours, ranked'; allowed: one of 'RF', 'VAE', ",
         ),
         ("arms", {OURS: {"source": "book"}}, "source of 'ours' is 'book'; allowed: one of random"),
         ("claim", "luck", "claim is 'luck'; allowed: one of 'RF', "),
@@ -198,6 +209,7 @@ def test_other_settings_are_refused_before_anything_starts(roms: list[str], plan
 
 def test_random_play_is_always_among_the_arms(plan: Plan) -> None:
     assert plan.chosen(["RF"]) == ("random", HELD, "RF")
+    assert plan.chosen(["ours, ranked"]) == ("random", HELD, OURS, "ours, ranked")
     assert plan.chosen([]) == plan.arms
     with pytest.raises(ValueError, match=r"--only is 'RG'; allowed: one of 'random', 'random, held'"):
         plan.chosen(["RG"])
@@ -248,7 +260,7 @@ def tiny(out: Path) -> subprocess.CompletedProcess[str]:
 
 def check_results(out: Path, printed: str) -> None:
     row = json.loads((out / GAME / "seed-1" / "result.json").read_text())
-    assert list(row["arms"]) == [HELD, OURS, "oracle"]
+    assert list(row["arms"]) == [HELD, OURS, "ours, ranked", "oracle"]
     for name, one in row["arms"].items():
         assert 240 < one["steps"] <= 256 if name == OURS else one["steps"] == 256
         assert one["cells"] > 1

@@ -10,7 +10,7 @@ Axis letters: E episodes, V visits, N examples.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -45,6 +45,25 @@ class Supply:
     def fewest(self) -> int:
         """The least number of examples in a pass over all episodes."""
         return int(np.maximum(1, self.positions // self.stride).sum())
+
+    def weighted(self, weights: Sequence[float]) -> Supply:
+        """The same examples, with a weight for each episode: 2 brings its examples twice as often as 1.
+
+        A dataset's share stays. Its episodes of one weight are passed over together, so there should be few weights.
+
+        Raises:
+            ValueError: a weight is not above 0, or their number is not that of the episodes.
+        """
+        weights_E = np.asarray(weights, float)
+        if len(weights_E) != len(self.rows) or not (weights_E > 0).all():
+            raise ValueError(f"weights are {weights_E}: must be {len(self.rows)} numbers above 0")
+        groups, shares = [], []
+        for episodes, share in zip(self.datasets, self.shares, strict=True):
+            mass_E = weights_E * self.positions
+            for weight in np.unique(weights_E[episodes]):
+                groups.append(episodes[weights_E[episodes] == weight])
+                shares.append(float(share * mass_E[groups[-1]].sum() / mass_E[episodes].sum()))
+        return replace(self, datasets=groups, shares=shares)
 
     def apportion(self, examples: int) -> Integers:
         """Divides this number of examples among the datasets by share, to within one."""
@@ -122,6 +141,8 @@ def epoch_order(supply: Supply, seed: int, epoch: int) -> Visits:
     passes = [shuffled_pass(supply, episodes, rng) for episodes in supply.datasets]
     parts = []
     for episodes, first, examples in zip(supply.datasets, passes, supply.apportion(sum(map(len, passes))), strict=True):
+        if not examples:
+            continue
         repeated = [first]
         while sum(map(len, repeated)) < examples:
             repeated.append(shuffled_pass(supply, episodes, rng))

@@ -7,9 +7,9 @@ determine everything, so a position in an epoch suffices to resume exactly. A th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Generic, Required, TypedDict, TypeVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Required, TypedDict, TypeVar
 
 import numpy as np
 
@@ -116,6 +116,7 @@ class ShuffledLoader(Generic[B]):
             block_size=-(-shuffle_buffer // batch_size) * batch_size,
             pin_memory=pin_memory,
         )
+        self._unweighted, self._weights = examples, list[float]()
         self._epoch, self._batch = 0, 0  # of the last batch returned
         self._ahead: Ahead[tuple[int, int, B]] | None = None
 
@@ -132,11 +133,33 @@ class ShuffledLoader(Generic[B]):
             raise
         return batch
 
-    def state_dict(self) -> dict[str, int]:
-        """The position: the epoch, and how many of its examples all ranks together have returned."""
-        return {"epoch": self._epoch, "examples": self._batch * self._plan.batch_size * self._plan.world_size}
+    @property
+    def episodes(self) -> int:
+        """How many episodes have examples; they are numbered by dataset, then as in its split."""
+        return len(self._unweighted.episodes)
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def weigh(self, weights: Sequence[float]) -> None:
+        """Gives each episode a weight, by which its examples come more or less often, and begins the next epoch.
+
+        Raises:
+            ValueError: see `Supply.weighted`.
+        """
+        self.close()
+        self._set_weights(weights)
+        self._epoch, self._batch = self._epoch + 1, 0
+
+    def _set_weights(self, weights: Sequence[float]) -> None:
+        self._weights, examples = list(weights), self._unweighted
+        if self._weights:
+            examples = replace(examples, supply=examples.supply.weighted(self._weights))
+        self._plan = replace(self._plan, examples=examples)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position: the epoch, how many of its examples all ranks have returned, and weights if any."""
+        examples = self._batch * self._plan.batch_size * self._plan.world_size
+        return {"epoch": self._epoch, "examples": examples, **({"weights": self._weights} if self._weights else {})}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a position.
 
         With the same arguments, the same batches follow as before. With another batch or world size, the epoch
@@ -144,6 +167,7 @@ class ShuffledLoader(Generic[B]):
         at all.
         """
         self.close()
+        self._set_weights(state.get("weights", []))
         self._epoch = state["epoch"]
         self._batch = state["examples"] // (self._plan.batch_size * self._plan.world_size)
 

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset, Split
-from genie_ray.replay.loading.batches import Column, Examples, OpenFiles
+from genie_ray.replay.loading.batches import BatchReader, Column, Examples, OpenFiles
 from genie_ray.replay.loading.mixture import ReplayMix, mix_of
-from genie_ray.replay.loading.order import Supply
+from genie_ray.replay.loading.order import Integers, Supply
 from genie_ray.replay.loading.shuffled import LoaderOptions, ShuffledLoader, ordered_batches, require_positive
 from genie_ray.replay.schema import frames_of
+
+SAMPLED_BLOCK = 8  # batches decoded together in a sample
 
 
 class Batch(TypedDict):
@@ -84,6 +86,42 @@ def iter_windows(
     windows = _windows(mix_of(replay), split, length, stride)
     for games, batch in ordered_batches(windows, batch_size=batch_size, limit=limit):
         yield {**batch, "games": games}
+
+
+def iter_sampled_windows(
+    replay: ReplayDataset | ReplayMix,
+    split: Split,
+    length: int,
+    *,
+    per_episode: int,
+    batch_size: int,
+    episodes: Integers,
+) -> Iterator[tuple[Integers, Batch]]:
+    """A few windows of some episodes, spread evenly over each, with the episodes' numbers [B].
+
+    Args:
+        replay, split, length: as for `WindowLoader`.
+        per_episode: windows of each; fewer of an episode with fewer positions.
+        batch_size: windows of a batch; the last may be smaller.
+        episodes: numbers in the order of `WindowLoader.weigh`.
+    """
+    windows = _windows(mix_of(replay), split, length, stride=1)
+    firsts = windows.supply.positions[episodes] - 1
+    spread = np.unique(
+        np.stack(
+            [
+                np.repeat(episodes, per_episode),
+                np.rint(np.outer(firsts, (np.arange(per_episode) + 0.5) / per_episode)).astype(np.int64).ravel(),
+            ],
+            axis=1,
+        ),
+        axis=0,
+    )
+    reader, block = BatchReader(windows), SAMPLED_BLOCK * batch_size
+    for start in range(0, len(spread), block):
+        part = spread[start : start + block]
+        for number, batch in enumerate(reader.batches(part, batch_size)):
+            yield part[number * batch_size : (number + 1) * batch_size, 0], batch
 
 
 def _windows(mix: ReplayMix, split: Split, length: int, stride: int) -> Examples[Batch]:

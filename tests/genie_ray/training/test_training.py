@@ -15,7 +15,7 @@ from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.session import RayConfig
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.mixture import WeightedData
-from genie_ray.training.config import TrainingConfig
+from genie_ray.training.config import RankingConfig, TrainingConfig
 from genie_ray.training.job import TrainingJob
 from genie_ray.training.train import train
 from tests.genie_ray.children import children_named
@@ -123,8 +123,10 @@ def test_two_workers_and_micro_steps_train_a_dynamics_on_mixed_data_that_brings_
     tuned = dataclasses.replace(
         job, output=Path("tuned"), dataset=replay.root, model=None, tokenizer=None, init=Path("dynamics/best")
     )
-    tuned = dataclasses.replace(tuned, config=dataclasses.replace(config, iterations=2, warmup_iterations=0))
-    finetuned = checkpoint.read_description(train(tuned, RAY))
+    ranked = dataclasses.replace(config, iterations=2, warmup_iterations=0, ranking=RankingConfig(every=1))
+    tuned = dataclasses.replace(tuned, config=ranked)
+    finetuned = checkpoint.read_description(train(tuned, RayConfig(train_workers=2, threads_per_worker=1)))
+    assert iterations(tmp_path / "tuned", "ranking_error") == [1, 2]
     assert finetuned["tokenizer_sha256"] == description["tokenizer_sha256"]
     assert finetuned["weights_sha256"] != description["weights_sha256"]
 
@@ -167,6 +169,9 @@ def test_what_cannot_be_trained_is_refused_before_anything_starts(
     mixed = (WeightedData(path=replay.root), WeightedData(path=tiny.root))
     with pytest.raises(ValueError, match=r"cannot be mixed: their frames are \(64, 64, 3\) and \(16, 16, 3\)"):
         train(dataclasses.replace(job, dataset=mixed), RAY)
+    ranked = dataclasses.replace(CONFIG, ranking=RankingConfig(every=10))
+    with pytest.raises(ValueError, match=r"ranking\.every = 10: must be 0 for tokenizer; only dynamics are ranked"):
+        train(dataclasses.replace(job, config=ranked), RAY)
     long = dataclasses.replace(job, model=dataclasses.replace(TOKENIZER, max_frames=300))
     with pytest.raises(ValueError, match="no window of 300 frames: its longest episode has 101"):
         train(dataclasses.replace(long, config=dataclasses.replace(CONFIG, window=300)), RAY)

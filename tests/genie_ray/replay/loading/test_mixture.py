@@ -156,3 +156,19 @@ def test_what_cannot_be_mixed_is_refused(parts: list[ReplayDataset], tmp_path: P
         WindowLoader(ReplayMix(parts, [1, 1e-6]), split="all", stride=1, batch_size=1, seed=0)
     with pytest.raises(ValueError, match=r"split 'all' of .*small has no window of 60 frames: its longest .* 55"):
         WindowLoader(ReplayMix(parts, [1, 1]), split="all", length=60, stride=1, batch_size=1, seed=0)
+
+
+def test_an_episode_of_twice_the_weight_comes_twice_as_often_within_its_dataset() -> None:
+    """Four episodes of ten windows each; the second dataset keeps half of the examples."""
+    supply = Supply.of([[10, 10], [10, 10]], [0.5, 0.5], span=1, stride=1)
+    order = epoch_order(supply.weighted([1.0, 3.0, 2.0, 2.0]), seed=0, epoch=0)
+    times = Counter(order.at(np.arange(len(order)))[:, 0].tolist())
+    assert (times[0], times[1], times[2] + times[3]) == (5, 15, 20)
+    with pytest.raises(ValueError, match="must be 4 numbers above 0"):
+        supply.weighted([1.0, 0.0, 1.0, 1.0])
+
+
+def test_a_group_too_small_for_one_example_is_left_out() -> None:
+    supply = Supply.of([[1, 99]], [1.0], span=1, stride=1)
+    order = epoch_order(supply.weighted([0.01, 1.0]), seed=0, epoch=0)
+    assert set(order.at(np.arange(len(order)))[:, 0].tolist()) == {1}
