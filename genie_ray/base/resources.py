@@ -28,6 +28,11 @@ class Role:
         return {"CPU": self.cpus, "GPU": self.gpus}
 
 
+def learner_role(ray_config: RayConfig) -> Role:
+    """An agent's learner, if it has a process of its own."""
+    return Role(name="learner", count=int(ray_config.learner_apart), gpus=int(ray_config.use_gpu))
+
+
 def require_room(what: str, roles: Sequence[Role], ray_config: RayConfig) -> None:
     """Refuses what the cluster can never run. Needs a running Ray.
 

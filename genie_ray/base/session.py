@@ -35,6 +35,7 @@ class RayConfig:
     cpus_per_worker: int = 1
     threads_per_worker: int = 0  # PyTorch threads; 0: the machine's cores divided among its workers
     wait_for_nodes_s: float = 0  # how long an autoscaler may take to bring what a command lacks; 0: it is refused
+    learner_apart: bool = False  # an agent's learner in a process of its own, which Ray places; else in the command's
     use_gpu: bool = False  # one GPU per train worker, explorer's learner and evaluation; rewards have reward.gpus
 
     def __post_init__(self) -> None:

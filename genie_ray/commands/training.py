@@ -127,7 +127,8 @@ player.*, env.*."""
     from genie_ray.playing import depth, players
 
     games, seed = choose_games(settings, game), settings.seed if seed is None else seed
-    players.check_player(settings.player, settings.env)
+    if not all((output / name / "module").exists() for name in games):
+        players.check_player(settings.player, settings.env)
     with ray_session(settings.ray):
         for name in games:
             path = output / name

@@ -136,7 +136,7 @@ def algorithm_config(games: Sequence[str], rewards: RewardClientFactory, run: Ex
     return (
         algorithm.env_runners(num_env_runners=config.num_env_runners)
         .evaluation(evaluation_num_env_runners=1, evaluation_config=evaluation)
-        .learners(num_gpus_per_learner=int(run.ray.use_gpu))
+        .learners(num_learners=int(run.ray.learner_apart), num_gpus_per_learner=int(run.ray.use_gpu))
         .training(
             reward_client_factory=rewards,
             learner_threads=run.ray.torch_threads(2),  # leaves half of the cores to emulators and reward model

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from genie_ray.base.resources import Role, require_room
+from genie_ray.base.resources import Role, learner_role, require_room
 from genie_ray.base.settings import check_unchanged
 from genie_ray.exploring.config import ExplorersConfig
 from genie_ray.exploring.exploration import exploration_epochs, settings_of
@@ -26,6 +26,7 @@ def roles(run: ExplorersConfig, replicas: int) -> list[Role]:
     """
     return [
         Role(name="rollout workers", count=run.exploration.num_env_runners),
+        learner_role(run.ray),
         Role(name="reward service", count=replicas, cpus=run.reward.cpus, gpus=replica_gpus(run.reward)),
         Role(
             name="training in rounds",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from genie_ray.base.files import write_atomically
-from genie_ray.base.resources import Role, require_room
+from genie_ray.base.resources import Role, learner_role, require_room
 from genie_ray.base.session import RayConfig
 from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
 from genie_ray.collecting.collection import collect
@@ -37,17 +37,20 @@ def train_player(
     """
     from genie_ray.playing.player_log import PlayerLog
 
-    check_player(config, env)
     settings = {"game": game, "seed": seed, "env": to_dict(env), "player": settings_of(config)}
     check_unchanged(output, settings, what="a test agent")
     keep_settings(output, settings)
     recurrent = config.kind != "ppo"
     runners = config.recurrent().play.runners if recurrent else 1
-    require_room("a test agent", [Role(name="rollout workers", count=runners)], ray_config)
+    if not (output / "module").exists():
+        check_player(config, env)
+        require_room(
+            "a test agent", [Role(name="rollout workers", count=runners), learner_role(ray_config)], ray_config
+        )
     about = {"games": [game], "action_names": list(action_names(env.action_set)), "trained_as": config.kind}
     log = PlayerLog(output, about, arms=config.recurrent().family.arms)
     module = train_agent(
-        _recurrent(game, config, env, ray_config, seed) if recurrent else _ppo(game, config, env, seed),
+        _recurrent(game, config, env, ray_config, seed) if recurrent else _ppo(game, config, env, ray_config, seed),
         output,
         iterations=config.iterations,
         checkpoint_every=config.checkpoint_every,
@@ -114,13 +117,15 @@ def settings_of(config: PlayerConfig) -> dict[str, Any]:
     return values | {"agent57": to_dict(config.recurrent())}
 
 
-def _ppo(game: str, config: PlayerConfig, env: EnvConfig, seed: int) -> Any:
+def _ppo(game: str, config: PlayerConfig, env: EnvConfig, ray_config: RayConfig, seed: int) -> Any:
     from genie_ray.envs.game import register_rllib_env, vectorize_mode
     from policies.ppo.test_agents import ppo_config
 
     algorithm = ppo_config(register_rllib_env(), {"game": game, "env": env, "hold": config.ppo.hold}, config.ppo)
-    return algorithm.env_runners(num_env_runners=1, gym_env_vectorize_mode=vectorize_mode([game])).debugging(
-        seed=seed, log_level="ERROR"
+    return (
+        algorithm.env_runners(num_env_runners=1, gym_env_vectorize_mode=vectorize_mode([game]))
+        .learners(num_learners=int(ray_config.learner_apart), num_gpus_per_learner=int(ray_config.use_gpu))
+        .debugging(seed=seed, log_level="ERROR")
     )
 
 
@@ -148,7 +153,7 @@ def _recurrent(game: str, config: PlayerConfig, env: EnvConfig, ray_config: RayC
         .evaluation(
             evaluation_num_env_runners=1, evaluation_interval=config.evaluation_every, evaluation_config=evaluation
         )
-        .learners(num_gpus_per_learner=int(ray_config.use_gpu))
+        .learners(num_learners=int(ray_config.learner_apart), num_gpus_per_learner=int(ray_config.use_gpu))
         .debugging(seed=seed, log_level="ERROR")
     )
 

@@ -67,6 +67,10 @@ class SweepConfig:
             raise ValueError("objective is 'gain', but there is no test play: name a dataset as test")
         if not self.parameters:
             raise ValueError("parameters is empty: name at least one key and its values")
+        if self.run.ray.learner_apart:
+            raise ValueError(
+                "run.ray.learner_apart is True; allowed: False, since a trial's learner runs in its process"
+            )
         for key, values in self.parameters.items():
             if not key.startswith(SWEPT):
                 raise ValueError(f"parameters: {key} does not affect a trial; allowed: {', '.join(SWEPT)}")

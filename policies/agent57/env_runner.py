@@ -4,13 +4,15 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
+import torch
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from policies.agent57.bandit import SlidingWindowBandit
 from policies.agent57.config import Agent57Bandit
 from policies.agent57.connectors import PlayInputs
-from policies.agent57.module import ARM, EPSILON, MEMORY
+from policies.agent57.module import ARM, EPSILON, ESTIMATES, MEMORY
+from policies.agent57.values import one_step_errors
 from policies.play.recorded import RecordedPlay, record_steps
 from policies.play.runner import FragmentEnvRunner, PlayedFragment, PlayError
 from policies.schedule import decayed
@@ -33,6 +35,7 @@ class Agent57Play(RecordedPlay):
 
     arm: int
     memory: np.ndarray  # float16 [n, D]: the network's state before each step
+    errors: np.ndarray  # float32 [n], of one step; NaN where what follows is unknown. They give first priorities.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +143,27 @@ class Agent57EnvRunner(FragmentEnvRunner):
         if novelty is not None:
             rewards = np.asarray(novelty.rewards[episode.t_started : episode.t_started + steps], np.float32)
         assert len(rewards) == steps, (len(rewards), steps)
+        arm, play = int(episode.custom_data[ARM]), record_steps(episode, rewards)
+        estimates = np.asarray(episode.get_extra_model_outputs(ESTIMATES), np.float32).reshape(steps, -1)
         return Agent57Play(
-            **vars(record_steps(episode, rewards)),
-            arm=int(episode.custom_data[ARM]),
+            **vars(play),
+            arm=arm,
             memory=np.asarray(episode.get_extra_model_outputs(MEMORY), np.float16).reshape(steps, -1),
+            errors=self._errors(play, torch.from_numpy(estimates), arm),
         )
+
+    def _errors(self, play: RecordedPlay, estimates: torch.Tensor, arm: int) -> np.ndarray:
+        """δ_extrinsic + β_j · δ_intrinsic of each step, as in the learner, but of one step and the online network."""
+        settings, module, total = self.config.settings, self.module, torch.zeros(len(play))
+        scale = float(module.intrinsic_mean) if settings.novelty.scaled else 1.0
+        streams = [(play.game_rewards, 1.0), (play.rewards / scale if scale else 0 * play.rewards, module.betas_N[arm])]
+        for number, (rewards, weight) in enumerate(streams[: estimates.shape[-1] // 2]):
+            total += weight * one_step_errors(
+                estimates[:, 2 * number],
+                estimates[:, 2 * number + 1],
+                torch.from_numpy(rewards),
+                gamma=float(settings.family.discounts()[arm]),
+                terminated=play.terminated,
+                epsilon=settings.learning.transform_epsilon,
+            )
+        return total.numpy()

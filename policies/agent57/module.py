@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from policies.agent57.config import Agent57Settings
 from policies.agent57.novelty import Curiosity, NoveltyNets
-from policies.agent57.values import greedy_mixture, transform
+from policies.agent57.values import greedy_mixture, inverse_transform, transform
 from policies.exploration import sample_actions
 from policies.play.acting import Act
 from policies.torso import scale_frames, strided_convolutions
@@ -28,6 +28,7 @@ EXTRINSIC, INTRINSIC = "extrinsic", "intrinsic"
 ARM, EPSILON = "arm", "epsilon"
 LAST_ACTION, LAST_REWARD, LAST_INTRINSIC = "last_action", "last_reward", "last_intrinsic"  # −1 and 0 at the start
 MEMORY = "memory"  # column of a step's state before it, float16 [D]: what replay stores
+ESTIMATES = "estimates"  # column of Q of the action taken, and of V, of each stream, float32 [2 · streams]
 
 
 class Values(NamedTuple):
@@ -190,15 +191,27 @@ class Agent57Module(TorchRLModule, InferenceOnlyAPI):
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Acts ε-greedily by each environment's arm; returns exact log-probabilities, and the state before the step."""
         values, state = self.online(batch, batch[Columns.STATE_IN])
-        probs_BTA = greedy_mixture(self.of_arm(values, batch[ARM]), batch[EPSILON].float())
-        actions_BT, log_probs_BT = sample_actions(probs_BTA.log())
+        own_BTA = self.of_arm(values, batch[ARM])
+        actions_BT, log_probs_BT = sample_actions(greedy_mixture(own_BTA, batch[EPSILON].float()).log())
         return {
             Columns.ACTIONS: actions_BT,
             Columns.ACTION_LOGP: log_probs_BT,
             Columns.STATE_OUT: state,
             ARM: batch[ARM],
             MEMORY: self.pack(batch[Columns.STATE_IN])[:, None].half(),
+            ESTIMATES: self._estimates(values, own_BTA, batch[ARM], actions_BT),
         }
+
+    def _estimates(self, values: dict[str, Tensor], own_BTA: Tensor, arms_BT: Tensor, actions_BT: Tensor) -> Tensor:
+        learning = self.settings.learning
+        policy_BTA = greedy_mixture(own_BTA, learning.target_epsilon)
+        columns = []
+        for q_BTNA in values.values():
+            index_BT = torch.zeros_like(arms_BT.long()) if self.online.told else arms_BT.long()
+            q_BTA = q_BTNA.gather(-2, index_BT[..., None, None].expand(*index_BT.shape, 1, q_BTNA.shape[-1]))[..., 0, :]
+            columns.append(q_BTA.gather(-1, actions_BT[..., None])[..., 0])
+            columns.append((policy_BTA * inverse_transform(q_BTA, learning.transform_epsilon)).sum(-1))
+        return torch.stack(columns, dim=-1)
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         return self._forward_exploration(batch)

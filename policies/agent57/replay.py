@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from ray.rllib.core.columns import Columns
 
 from policies.agent57.config import Agent57Learning
 from policies.agent57.env_runner import Agent57Play
 from policies.agent57.module import ARM, LAST_ACTION, LAST_INTRINSIC, LAST_REWARD, MEMORY
+from policies.agent57.values import priorities
 
 NUMBER, WEIGHT, BURNED, INTRINSIC_REWARDS = "number", "weight", "burned", "intrinsic_rewards"
-PER_STEP = ("actions", "log_probs", "game_rewards", "rewards", "memory")
+PER_STEP = ("actions", "log_probs", "game_rewards", "rewards", "memory", "errors")
 
 
 @dataclass
@@ -73,7 +75,7 @@ class PrioritizedSequences:
         return len(self._entries)
 
     def add(self, plays: list[Agent57Play]) -> None:
-        """Appends pieces to their episodes; new sequences get the highest priority so far."""
+        """Appends pieces to their episodes; the errors of acting are a new sequence's first priority."""
         for play in plays:
             episode = self._episodes.get(play.episode)
             if episode is None:
@@ -121,9 +123,18 @@ class PrioritizedSequences:
             episode.sequences += 1
             if start or not episode.begin:  # the step before an evicted part is unknown
                 self._entries[self._next] = (name, start)
-                self._priorities[self._next] = self._highest
+                self._priorities[self._next] = self._first_priority(episode.columns["errors"][start : start + length])
                 episode.numbers.append(self._next)
                 self._next += 1
+
+    def _first_priority(self, errors: np.ndarray) -> float:
+        """That of the known errors; without any, the highest so far."""
+        known = torch.from_numpy(errors[~np.isnan(errors)])[None]
+        if not known.shape[1]:
+            return self._highest
+        found = priorities(known, torch.ones_like(known, dtype=torch.bool), self._settings.largest_share).item() + 1e-6
+        self._highest = max(self._highest, found)
+        return found
 
     def _row(self, number: int) -> dict[str, Any]:
         name, start = self._entries[number]
@@ -186,4 +197,4 @@ class PrioritizedSequences:
 
 def bytes_of_a_step(frame_shape: tuple[int, ...], state_size: int) -> int:
     """Memory that replay takes for a step: its frame, its state, and some numbers."""
-    return int(np.prod(frame_shape)) + 2 * state_size + 16
+    return int(np.prod(frame_shape)) + 2 * state_size + 20

@@ -64,6 +64,24 @@ def retrace_targets(
     return targets_BTN
 
 
+def one_step_errors(
+    taken_T: Tensor, expected_T: Tensor, rewards_T: Tensor, *, gamma: float, terminated: bool, epsilon: float
+) -> Tensor:
+    """h(r_t + γ · V(x_{t+1})) − Q(x_t, a_t) [T] of consecutive steps, with what acting knew.
+
+    Args:
+        taken_T: Q(x_t, a_t), transformed.
+        expected_T: V(x_t), not transformed.
+        rewards_T: r_t.
+        gamma: the discount.
+        terminated: whether the last step ended the episode; else its error is NaN, as V of the frame after it is
+            unknown.
+        epsilon: of the transform.
+    """
+    following_T = torch.cat([expected_T[1:], torch.full_like(expected_T[:1], 0.0 if terminated else torch.nan)])
+    return transform(rewards_T + gamma * following_T, epsilon) - taken_T
+
+
 def priorities(errors_BT: Tensor, mask_BT: Tensor, largest_share: float) -> Tensor:
     """η · max|δ| + (1 − η) · mean|δ| [B] of each sequence's valid steps (Kapturowski et al. 2019, section 2.3)."""
     sizes_BT = torch.where(mask_BT, errors_BT.abs(), 0.0)

@@ -1,5 +1,6 @@
 """What an explorer's training needs of a cluster, and what is refused before anything starts."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,13 @@ def test_workers_replicas_and_rounds_are_counted(every: int, cpus: float, gpus: 
     needed = roles(run_config(num_env_runners=4, rounds={"every": every}), replicas=2)
     assert sum(role.count * role.cpus for role in needed) == cpus
     assert sum(role.count * role.gpus for role in needed) == gpus
+
+
+def test_a_learner_apart_is_counted() -> None:
+    run = run_config(num_env_runners=1)
+    apart = dataclasses.replace(run, ray=dataclasses.replace(run.ray, learner_apart=True))
+    (learner,) = [role for role in roles(apart, replicas=1) if role not in roles(run, replicas=1)]
+    assert (learner.count, learner.cpus, learner.gpus) == (1, 1, 1)
 
 
 def test_more_workers_than_the_cluster_has_room_for_are_refused(ray_session: None) -> None:

@@ -60,6 +60,9 @@ def test_what_a_training_leaves(players: Path) -> None:
         assert clip.n_frames == 61
     assert Image.open(made / "curves.png").size[0] > 400
     assert not list(made.glob("state-*"))
+    # What is finished needs no room.
+    config = load_config(PRESET, TINY).player
+    assert train_player(made, GAME, config, ENV, RayConfig(use_gpu=True, learner_apart=True)) == made / "module"
 
 
 @pytest.mark.slow
@@ -87,8 +90,9 @@ def test_a_saved_agent_is_collected_from(players: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_r2d2_by_the_command_and_its_check(tmp_path: Path) -> None:
+def test_r2d2_by_the_command_with_its_learner_apart_and_its_check(tmp_path: Path) -> None:
     overrides = [*TINY, "player.iterations=1", "player.evaluation_every=5", "ray.threads_per_worker=1"]
+    overrides += ["ray.learner_apart=true"]
     command = ["train", "player", str(tmp_path), "--game", GAME, "--kind", "r2d2", "-c", str(PRESET), *overrides]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output

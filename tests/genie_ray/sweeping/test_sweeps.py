@@ -108,6 +108,11 @@ def test_trials_that_cannot_work_are_refused(parameters: dict[str, Any], message
         ({TOP_K: [1.0]}, {"samples": 0}, "samples is 0"),
         ({TOP_K: [1.0]}, {"objective": "gain"}, "objective is 'gain', but there is no test play"),
         ({TOP_K: [1.0]}, {"reduction_factor": 1.0}, "reduction_factor is 1.0"),
+        (
+            {TOP_K: [1.0]},
+            {"run": build(TrialConfig, {"ray": {"learner_apart": True}})},
+            "run.ray.learner_apart is True; allowed: False",
+        ),
     ],
 )
 def test_config_is_checked(parameters: dict[str, Any], settings: dict[str, Any], message: str) -> None:

@@ -46,6 +46,7 @@ def piece(name: str, first: int, steps: int, *, done: bool = False, terminated: 
         truncated=done and not terminated,
         arm=len(name) % 3,
         memory=numbers.astype(np.float16)[:, None],
+        errors=np.full(steps, np.nan, np.float32),
     )
 
 

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from policies.agent57.values import greedy_mixture, inverse_transform, priorities, retrace_targets, transform
+from policies.agent57.values import (
+    greedy_mixture,
+    inverse_transform,
+    one_step_errors,
+    priorities,
+    retrace_targets,
+    transform,
+)
 
 H = 1e-3
 
@@ -123,6 +130,18 @@ def test_the_split_adds_up_under_a_shared_policy_only() -> None:
 
     assert iterate(own=False) < 1e-12
     assert iterate(own=True) > 0.1
+
+
+def test_errors_of_one_step_by_hand() -> None:
+    """γ = 0.5; the third step's 0.5 · V is unknown, or 0 after an end. With ε = 0, h(x) = √(x + 1) − 1."""
+    taken, expected, rewards = torch.tensor([[1.0, 2, 3], [9, 14, 4], [1, 6, 0]])
+    ended, going_on = (
+        one_step_errors(taken, expected, rewards, gamma=0.5, terminated=end, epsilon=0.0).tolist()
+        for end in (True, False)
+    )
+    assert ended == pytest.approx([2 - 1, 2 - 2, 0 - 3])  # h(1 + 7) = 2, h(6 + 2) = 2, h(0) = 0
+    assert going_on[:2] == ended[:2]
+    assert np.isnan(going_on[2])
 
 
 def test_priorities() -> None:
