@@ -31,7 +31,8 @@ class RayConfig:
 
     address: str | None = None  # "auto", "ray://host:port" or "host:port"; None: RAY_ADDRESS if set, else a local Ray
     object_store_mb: int = 512  # of a local Ray; a cluster has its own
-    train_workers: int = 1  # data-parallel workers of one training run
+    train_workers: int = 1  # data-parallel workers of one training run, at most
+    train_workers_min: int = 0  # with which it starts, or goes on when nodes are lost; 0: train_workers
     cpus_per_worker: int = 1
     threads_per_worker: int = 0  # PyTorch threads; 0: the machine's cores divided among its workers
     wait_for_nodes_s: float = 0  # how long an autoscaler may take to bring what a command lacks; 0: it is refused
@@ -42,10 +43,20 @@ class RayConfig:
         for name in ("object_store_mb", "train_workers", "cpus_per_worker"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if not 0 <= self.train_workers_min <= self.train_workers:
+            raise ValueError(
+                f"train_workers_min = {self.train_workers_min}: must be from 1 to train_workers = "
+                f"{self.train_workers}, or 0 for as many"
+            )
         if self.wait_for_nodes_s < 0:
             raise ValueError(f"wait_for_nodes_s = {self.wait_for_nodes_s}: must be 0 (no waiting) or more")
         if self.threads_per_worker < 0:
             raise ValueError(f"threads_per_worker = {self.threads_per_worker}: must be 0 (all cores) or more")
+
+    @property
+    def fewest_train_workers(self) -> int:
+        """The workers that a training cannot do without."""
+        return self.train_workers_min or self.train_workers
 
     def torch_threads(self, workers: int) -> int:
         """PyTorch threads for one of several workers on this machine."""

@@ -30,7 +30,7 @@ def roles(run: ExplorersConfig, replicas: int) -> list[Role]:
         Role(name="reward service", count=replicas, cpus=run.reward.cpus, gpus=replica_gpus(run.reward)),
         Role(
             name="training in rounds",
-            count=run.ray.train_workers if run.exploration.rounds.every else 0,
+            count=run.ray.fewest_train_workers if run.exploration.rounds.every else 0,
             cpus=run.ray.cpus_per_worker,
             gpus=int(run.ray.use_gpu),
         ),

@@ -54,7 +54,7 @@ class TrainingConfig:
     precision: Precision = "auto"
     compile: bool = False  # torch.compile; needs a C++ compiler on a CPU, pays off in long training runs
     checkpoint_activations: bool = False  # recompute activations instead of keeping them: less memory, more time
-    shuffle_buffer: int = 2_048  # windows
+    shuffle_buffer: int = 2_048  # windows shuffled in memory, of all workers together
     ranking: RankingConfig = field(default_factory=RankingConfig)
     log_every: int = 100
     validate_every: int = 5_000

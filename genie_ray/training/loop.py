@@ -1,7 +1,8 @@
 """The loop that every Ray Train worker runs, the same for all parts of the world model.
 
-All random numbers come from a generator seeded by (seed, iteration, micro-step, rank), and the loader's position is
-saved with the weights and the optimiser's moments: a resumed training repeats and skips nothing.
+All random numbers come from a generator seeded by (seed, iteration, piece of the batch), and the loader's position is
+saved with the weights and the optimiser's moments: a resumed training repeats and skips nothing, on however many
+workers (batches.py).
 Axes: B batch, T frames, H W C pixels.
 """
 
@@ -27,6 +28,7 @@ from genie_ray.base.metrics_log import MetricsLog
 from genie_ray.base.psnr import psnr
 from genie_ray.base.seeding import seed_of, seeded_generator
 from genie_ray.replay.loading.mixture import ReplayMix, open_mix
+from genie_ray.training.batches import Loader, Pieces
 from genie_ray.training.best import Best
 from genie_ray.training.card import model_card
 from genie_ray.training.config import TrainingConfig
@@ -89,10 +91,14 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             stack.compile_halves()
     model = ray.train.torch.prepare_model(module)
     optimizer = build_optimizer(module, config)
-    batch_size = config.batch_size // world_size // config.accumulate
-    on_gpu = device.type == "cuda"
-    loader = task.batches(replay, batch_size=batch_size, rank=rank, world_size=world_size, pin_memory=on_gpu)
-    ranking = Ranking(config.ranking, replay, window=config.window, episodes=loader.episodes, seed=job.seed)
+    count = setup["ray"].train_workers * config.accumulate
+    size, on_gpu = config.batch_size // count, device.type == "cuda"
+
+    def batches(piece: int) -> Loader:
+        return task.batches(replay, batch_size=size, rank=piece, world_size=count, pin_memory=on_gpu)
+
+    pieces = Pieces(batches, count=count, rank=rank, world_size=world_size)
+    ranking = Ranking(config.ranking, replay, window=config.window, episodes=pieces.episodes, seed=job.seed)
     start, best, trained_seconds = 0, Best(), 0.0
     restored = ray.train.get_checkpoint()
     if restored is not None:
@@ -101,9 +107,8 @@ def train_loop(setup: Mapping[str, Any]) -> None:
         start, best, trained_seconds = state["iteration"], Best.from_state(state), state["trained_seconds"]
         module.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        loader.load_state_dict(state["loader"])
+        pieces.load_state_dict(state["loader"])
         ranking.load_state_dict(state["ranking"])
-    batches = iter(loader)
     log = MetricsLog(job.output, from_iteration=start) if rank == 0 else None
 
     sums, since, steps = Averages(), time.perf_counter(), 0
@@ -117,23 +122,23 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             weights = ranking.update(
                 module, iteration, device=device, autocast=autocast, rank=rank, world_size=world_size
             )
-            loader.weigh(weights)
+            pieces.weigh(weights)
             if log:
                 log.write(iteration + 1, {"ranking_error": ranking.mean_error})
             since += time.perf_counter() - paused
         model.train()
-        for micro_step in range(config.accumulate):
-            batch = _to_device(next(batches), device)
-            torch.manual_seed(seed_of(job.seed, iteration, micro_step, rank))  # for "ema" codebooks: they use this one
-            generator = seeded_generator(device, job.seed, iteration, micro_step, rank)
-            last_micro_step = micro_step == config.accumulate - 1
-            with contextlib.nullcontext() if last_micro_step or world_size == 1 else model.no_sync():
+        for piece, batch in pieces:
+            batch = _to_device(batch, device)
+            torch.manual_seed(seed_of(job.seed, iteration, piece))  # for "ema" codebooks: they use this one
+            generator = seeded_generator(device, job.seed, iteration, piece)
+            last = piece == pieces.numbers[-1]
+            with contextlib.nullcontext() if last or world_size == 1 else model.no_sync():
                 with autocast:
                     output = task.loss(model, batch, generator)
-                (output.loss / config.accumulate).backward()
+                (output.loss * world_size / count).backward()  # workers' gradients are averaged
             # A mean over masked places counts by its clips: batches mask different shares, and what few places average
             # to is of the same expectation. Logs only; nothing is chosen by it.
-            sums.add(output.metrics, weight=batch_size)
+            sums.add(output.metrics, weight=size)
         gradient_norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -150,13 +155,17 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             trained_seconds += seconds
             metrics |= {"learning_rate": rate, "gradient_norm": float(gradient_norm), "steps_per_second": per_second}
             metrics |= {"frames_per_second": per_second * config.batch_size * task.frames_per_example}
-            metrics |= {"trained_seconds": trained_seconds, "peak_memory_gb": peak_memory_gb(device)}
+            metrics |= {
+                "trained_seconds": trained_seconds,
+                "workers": world_size,
+                "peak_memory_gb": peak_memory_gb(device),
+            }
             if log:
                 log.write(done, metrics)
             sums, since, steps = Averages(), time.perf_counter(), 0
         paused = time.perf_counter()
         if done % config.validate_every == 0 or ended:
-            validation = validate(task, module, replay, batch_size, device, autocast, rank, world_size)
+            validation = validate(task, module, replay, size, device, autocast, rank, world_size)
             improved = best.take(task, validation)
             if log:
                 logged = {f"validation_{key}": value for key, value in validation.items()}
@@ -172,12 +181,12 @@ def train_loop(setup: Mapping[str, Any]) -> None:
                 "trained_seconds": trained_seconds,
                 "model": module.state_dict(),
                 "optimizer": optimizer.state_dict(),
-                "loader": loader.state_dict(),
+                "loader": pieces.state_dict(),
                 "ranking": ranking.state_dict(),
             }
             _report(state, rank)
         since += time.perf_counter() - paused  # validating and saving is not training time
-    loader.close()
+    pieces.close()
     if log:
         log.close()
 

@@ -87,7 +87,7 @@ class Task(ABC):
             length=config.window,
             stride=config.stride,
             seed=self.job.seed,
-            shuffle_buffer=config.shuffle_buffer,
+            shuffle_buffer=-(-config.shuffle_buffer // options["world_size"]),
             **options,
         )
 
@@ -262,7 +262,7 @@ class UpscalerTask(Task):
             replay,
             split="train",
             seed=self.job.seed,
-            shuffle_buffer=config.shuffle_buffer,
+            shuffle_buffer=-(-config.shuffle_buffer // options["world_size"]),
             **options,
         )
 

@@ -24,6 +24,9 @@ from genie_ray.training.job import TrainingJob, begin, read_identity
 from genie_ray.training.tasks import TASKS
 from policies.ray_internals import needed_callbacks
 
+RESIZE_EVERY_S = 60.0
+"""How often Ray Train looks whether a training could have more workers; it then restarts from the last saved state."""
+
 
 def train(job: TrainingJob, ray_config: RayConfig) -> Path:
     """Runs a training on Ray Train, unless it is finished. Returns the best checkpoint's directory.
@@ -42,7 +45,7 @@ def train(job: TrainingJob, ray_config: RayConfig) -> Path:
     if not begin(job):
         workers = Role(
             name="train workers",
-            count=ray_config.train_workers,
+            count=ray_config.fewest_train_workers,
             cpus=ray_config.cpus_per_worker,
             gpus=int(ray_config.use_gpu),
         )
@@ -75,11 +78,13 @@ def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
         def _create_default_callbacks(self) -> list[Any]:
             return needed_callbacks(super()._create_default_callbacks())
 
+    fewest, most = ray_config.fewest_train_workers, ray_config.train_workers
     trainer = Trainer(
         train_loop,
         train_loop_config={"job": job, "identity": read_identity(job.output), "ray": ray_config},
         scaling_config=ScalingConfig(
-            num_workers=ray_config.train_workers,
+            num_workers=(fewest, most) if fewest < most else most,
+            elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
             use_gpu=ray_config.use_gpu,
             resources_per_worker={"CPU": ray_config.cpus_per_worker},
         ),
@@ -98,12 +103,12 @@ def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
 
 def _check(job: TrainingJob, ray_config: RayConfig) -> None:
     """Refuses, before Ray Train starts, what would fail in its workers."""
-    config, workers = job.config, ray_config.train_workers
-    check_batch_size(config, workers)
+    config, pieces = job.config, ray_config.train_workers * job.config.accumulate
+    check_batch_size(config, ray_config.train_workers)
     task, replay = TASKS[job.kind](job), open_mix(job.dataset)
     if config.ranking.every and job.kind != "dynamics":
         raise ValueError(f"ranking.every = {config.ranking.every}: must be 0 for {job.kind}; only dynamics are ranked")
     for dataset in replay.datasets:
         task.check(dataset)
-    task.batches(replay, batch_size=config.batch_size // workers // config.accumulate, rank=0, world_size=workers)
+    task.batches(replay, batch_size=config.batch_size // pieces, rank=0, world_size=pieces)
     next(iter(task.validation_batches(replay, batch_size=1)))

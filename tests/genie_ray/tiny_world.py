@@ -1,11 +1,12 @@
 """A tiny world shared by these tests: 16×16 frames, patches of 4 (a 4×4 token grid), clips of up to 6 frames."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
 from genie_ray.replay.metadata import DatasetMetadata
@@ -68,3 +69,17 @@ def tiny_dataset(
     metadata = DatasetMetadata(action_names=names, frame_shape=(size, size, 3), policy="random", counts=counts)
     write_metadata(root, metadata)
     return ReplayDataset(root)
+
+
+def require_equal(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    """Requires the same weights to 1e-5.
+
+    Left out is what adds a constant to all attention scores: it changes nothing, so its gradient is rounding noise,
+    which Adam scales up.
+    """
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        if not (".spatial_bias.mlp." in name and name.endswith(".bias")):
+            torch.testing.assert_close(
+                ours[name], value, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            )
