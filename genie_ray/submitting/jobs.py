@@ -6,6 +6,7 @@ file ~/.ray/auth_token, or RAY_AUTH_TOKEN_PATH, or RAY_AUTH_TOKEN, with RAY_AUTH
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import tempfile
@@ -13,6 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import aiohttp
 
 from genie_ray.submitting.package import find_root, pack
 from policies.ray_internals import quiet_uploads
@@ -77,28 +80,35 @@ def submit(client: Any, command: Sequence[str], *, name: str | None = None) -> s
 
 
 def follow(client: Any, job: str, write: Callable[[str], None]) -> str:
-    """Passes a job's output on until the job ends; returns its last status. A job server that is gone may come back.
+    """Passes a job's output on as it comes, until the job ends; returns its last status.
+
+    A job server that is gone may come back; what was passed on before is then left out.
 
     Raises:
         ValueError: no such job, or the job server stays away.
     """
     shown, lost_since = 0, None
+
+    async def stream() -> None:
+        nonlocal shown
+        seen = 0
+        async for text in client.tail_job_logs(job):
+            seen += len(text)
+            if seen > shown:
+                write(text[-(seen - shown) :])
+                shown = seen
+
     while True:
         try:
             status = status_of(client, job)
-            logs = client.get_job_logs(job)
+            asyncio.run(stream())
+            if status in FINAL:
+                return status
             lost_since = None
-        except (ConnectionError, OSError) as error:
+        except (ConnectionError, OSError, aiohttp.ClientError) as error:
             lost_since = lost_since or time.monotonic()
             if time.monotonic() - lost_since > LOST_S:
                 raise ValueError(f"the job server has not answered for {LOST_S:g} s: {_reason(error)}") from error
-            time.sleep(POLL_S)
-            continue
-        if len(logs) > shown:
-            write(logs[shown:])
-            shown = len(logs)
-        if status in FINAL:
-            return status
         time.sleep(POLL_S)
 
 

@@ -55,6 +55,9 @@ def test_a_job_is_submitted_followed_and_listed(job_server: str, tmp_path: Path)
     assert f"{GAME}: 300 of 300 steps" in done.stdout
     assert "play: succeeded" in done.stderr
     assert sum(episode.length for episode in ReplayDataset(tmp_path / "data").episodes) == 300
+    logs = command("submit", "--address", job_server, "--logs", "play")
+    assert logs.returncode == 0
+    assert logs.stdout == done.stdout
     failed = command("submit", "--address", job_server, "--name", "fails", "--", *play, "--steps", "0")
     assert failed.returncode == 1
     assert "fails: failed: " in failed.stderr
@@ -67,6 +70,17 @@ def test_a_job_is_submitted_followed_and_listed(job_server: str, tmp_path: Path)
     unknown = command("submit", "--address", job_server, "--stop", "nothing")
     assert unknown.returncode == 2
     assert "no job 'nothing'" in unknown.stderr
+
+
+@pytest.mark.slow
+def test_rays_own_command_submits_too(job_server: str, tmp_path: Path) -> None:
+    """As clusters/README.md has it."""
+    job = ["ray", "job", "submit", "--address", job_server, "--working-dir", ".", "--"]
+    play = ["python", "-m", "genie_ray", "collect", str(tmp_path / "data"), "--game", GAME, "--steps", "100"]
+    done = subprocess.run([*job, *play], env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{GAME}: 100 of 100 steps" in done.stdout
+    assert sum(episode.length for episode in ReplayDataset(tmp_path / "data").episodes) == 100
 
 
 @pytest.mark.parametrize(
