@@ -1,4 +1,4 @@
-"""Training metrics: one JSON object per line in metrics.jsonl, and the same values in TensorBoard."""
+"""Training metrics: one JSON object per line in metrics.jsonl, the same in TensorBoard and as gauges of the cluster."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from genie_ray.base.progress import publish
+
 
 class MetricsLog:
-    """Appends to `directory/metrics.jsonl` and `directory/tensorboard/`.
+    """Appends to `directory/metrics.jsonl` and `directory/tensorboard/`, and publishes the latest values.
 
     A resumed run repeats the iterations after its checkpoint. What an earlier attempt logged beyond `from_iteration` is
     therefore dropped first, so that no iteration appears twice.
@@ -21,6 +23,7 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter
 
         directory.mkdir(parents=True, exist_ok=True)
+        self._run = "/".join(directory.parts[-2:])
         path = directory / "metrics.jsonl"
         kept = [line for line in read_metrics(path) if line["iteration"] <= from_iteration]
         path.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -30,6 +33,7 @@ class MetricsLog:
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Logs one line and one point of each curve."""
         self._file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
+        publish(self._run, metrics)
         for key, value in metrics.items():
             self._writer.add_scalar(key, value, iteration)
 

@@ -1,12 +1,15 @@
-"""Progress of long tasks: a rich bar in a terminal, an occasional line in a log file."""
+"""Progress of long tasks: a rich bar in a terminal, an occasional line in a log file, and gauges of the cluster."""
 
 from __future__ import annotations
 
 import json
+import re
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -42,6 +45,7 @@ class Bar:
         self._progress.update(self._task, completed=done, figures=text)
         elapsed = self._progress.get_time() - (self._progress.tasks[0].start_time or 0.0)
         finished = done >= self._total
+        publish(self._title, {"progress": done / max(1, self._total)})
         if not self._live and (finished or elapsed - self._last_logged >= LOG_SECONDS):
             self._last_logged = elapsed
             self._console.print(
@@ -81,6 +85,26 @@ def follow_metrics(path: Path, *, total: int, title: str) -> Iterator[None]:
         finally:
             stop.set()
             thread.join()
+
+
+_gauges: dict[str, Any] = {}
+
+
+def publish(run: str, figures: Mapping[str, float]) -> None:
+    """Hands figures to the metrics endpoint of this node's Ray, as `ray_genie_ray_<name>{run="…"}` (Prometheus).
+
+    Without a running Ray it does nothing.
+    """
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return
+    from ray.util.metrics import Gauge
+
+    for key, value in figures.items():
+        name = "genie_ray_" + re.sub(r"\W", "_", key, flags=re.ASCII)
+        if name not in _gauges:
+            _gauges[name] = Gauge(name, description=key, tag_keys=("run",))
+        _gauges[name].set(float(value), tags={"run": run})
 
 
 SHOWN = ("loss", "psnr", "accuracy", "validation_loss", "validation_psnr", "steps_per_second", "frames_per_second")

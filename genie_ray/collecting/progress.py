@@ -9,7 +9,7 @@ from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from genie_ray.base.progress import LOG_SECONDS, console
+from genie_ray.base.progress import LOG_SECONDS, console, publish
 from genie_ray.collecting.shards import Shard, Unit
 
 
@@ -77,6 +77,8 @@ class GameBars:
     def _show(self, game: str) -> None:
         now = time.monotonic()
         playing = {shard.game for shard in self._in_hand}
+        share = self._done(self._wanted) / max(1, sum(self._wanted.values()))
+        publish(self._title, {"progress": share, "collected_steps_per_second": self._rate(self._wanted, self._start)})
         if console.is_terminal:
             if game not in self._tasks:
                 self._tasks[game] = self._bars.add_task(f"  {game}", total=self._wanted[game], figures="")
@@ -100,13 +102,16 @@ class GameBars:
     def _figures(self, games: Collection[str], since: float) -> str:
         """Rate and time left, based on what was played since then."""
         seconds = max(time.monotonic() - since, 1e-3)
-        steps = sum(steps for shard, (_, steps) in self._in_hand.items() if shard.game in games)
-        steps += sum(self._steps[game] for game in games)
         done = self._done(games)
         played = done - sum(self._there[game] for game in games)
         left = sum(self._wanted[game] for game in games) - done
-        rate = f"{steps / seconds:,.0f} steps/s"
+        rate = f"{self._rate(games, since):,.0f} steps/s"
         return f"{rate}, {_duration(seconds * left / played)} left" if left and played else rate
+
+    def _rate(self, games: Collection[str], since: float) -> float:
+        steps = sum(steps for shard, (_, steps) in self._in_hand.items() if shard.game in games)
+        steps += sum(self._steps[game] for game in games)
+        return steps / max(time.monotonic() - since, 1e-3)
 
 
 def _duration(seconds: float) -> str:
