@@ -10,11 +10,9 @@ import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from genie_ray.base.errors import IncompleteError
-from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import console
 from genie_ray.base.settings import differences
 from genie_ray.collecting.config import CollectionConfig
@@ -26,13 +24,15 @@ from genie_ray.games.roms import add_integrations, require_rom, resolve_game
 from genie_ray.replay import writer
 from genie_ray.replay.dataset import count_episodes, index_episodes
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata, MissingPlay
+from genie_ray.replay.storage import DatasetPath, resolve
 
+Place = TypeVar("Place", bound=DatasetPath)
 PLAN_FILE = "_plan.json"
 """What an unfinished collection will hold; the dataset's own metadata replaces it."""
 
 
 def collect(
-    output: Path,
+    output: Place,
     policy: Policy,
     games: Sequence[str],
     per_game: int,
@@ -41,10 +41,11 @@ def collect(
     *,
     unit: Unit = "steps",
     seed: int = 0,
-) -> Path:
+) -> Place:
     """Plays `per_game` steps or episodes of each game and writes a replay dataset. Ray must be running.
 
-    Completes a dataset that already exists. When interrupted, leaves the complete part as a dataset that says what it
+    On an object store the workers write there themselves, so no disk has to be shared. Completes a dataset that already
+    exists. When interrupted, leaves the complete part as a dataset that says what it
     lacks.
 
     Raises:
@@ -55,7 +56,7 @@ def collect(
         raise ValueError(f"{unit} per game is {per_game}: must be at least 1")
     add_integrations(env.integrations)
     collection = Collection(
-        output=output.resolve(),  # workers have their own working directories
+        output=resolve(output),  # workers have their own working directories
         policy=dataclasses.replace(policy, directory=policy.directory and policy.directory.resolve()),
         games=tuple(dict.fromkeys(resolve_game(game) for game in games)),
         per_game=per_game,
@@ -67,27 +68,27 @@ def collect(
     for game in collection.games:
         require_rom(game)
     collection.policy.check(collection.games, env)
-    output, plan = collection.output, collection.plan
-    if _is_complete(output, plan):
-        return output
-    output.mkdir(parents=True, exist_ok=True)
-    write_atomically(output / PLAN_FILE, lambda path: path.write_text(json.dumps(plan, indent=1)))
-    (output / METADATA_FILE).unlink(missing_ok=True)  # its counts will no longer hold
+    place, plan = collection.output, collection.plan
+    if _is_complete(place, plan):
+        return cast(Place, place)
+    place.mkdir(parents=True, exist_ok=True)
+    writer.write_text(place / PLAN_FILE, json.dumps(plan, indent=1))
+    (place / METADATA_FILE).unlink(missing_ok=True)  # its counts will no longer hold
     try:
         given_up = _play(collection)
     except KeyboardInterrupt:
         _write_metadata(collection, dict.fromkeys(collection.games, "interrupted"))
         left = sum(shard.count for shard in collection.missing())
         total = len(collection.games) * per_game
-        console.print(f"{total - left:,} of {total:,} {unit} are complete in {output}", soft_wrap=True)
+        console.print(f"{total - left:,} of {total:,} {unit} are complete in {place}", soft_wrap=True)
         raise
     _write_metadata(collection, given_up)
     if given_up:
         listed = "; ".join(f"{game}: {reason}" for game, reason in given_up.items())
         raise IncompleteError(
-            f"{len(given_up)} of {len(collection.games)} games were given up, the rest is in {output} ({listed})"
+            f"{len(given_up)} of {len(collection.games)} games were given up, the rest is in {place} ({listed})"
         )
-    return output
+    return cast(Place, place)
 
 
 def _play(collection: Collection) -> dict[str, str]:
@@ -142,7 +143,7 @@ def _write_metadata(collection: Collection, reasons: Mapping[str, str]) -> None:
     (collection.output / PLAN_FILE).unlink()
 
 
-def _is_complete(output: Path, plan: Mapping[str, Any]) -> bool:
+def _is_complete(output: DatasetPath, plan: Mapping[str, Any]) -> bool:
     """Whether the planned dataset is already complete.
 
     Raises:
@@ -150,10 +151,10 @@ def _is_complete(output: Path, plan: Mapping[str, Any]) -> bool:
     """
 
     complete = False
-    if (output / METADATA_FILE).exists():
+    if (output / METADATA_FILE).is_file():
         metadata = writer.read_metadata(output)
         present, complete = metadata.config, not metadata.missing
-    elif (output / PLAN_FILE).exists():
+    elif (output / PLAN_FILE).is_file():
         present = json.loads((output / PLAN_FILE).read_text())
     else:
         return False

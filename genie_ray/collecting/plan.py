@@ -7,12 +7,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genie_ray.collecting.config import CollectionConfig
 from genie_ray.collecting.shards import Shard, Unit, plan_shards
 from genie_ray.envs.config import EnvConfig
 from genie_ray.games.actions import action_names
+
+if TYPE_CHECKING:
+    from genie_ray.replay.storage import DatasetPath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +98,7 @@ class Policy:
 class Collection:
     """What is played, by whom, and where it is written."""
 
-    output: Path
+    output: DatasetPath
     policy: Policy
     games: tuple[str, ...]
     per_game: int
@@ -135,4 +138,7 @@ class Collection:
 
     def missing(self) -> list[Shard]:
         """The shards that remain to be played."""
-        return [s for s in self.shards if not (self.output / f"game={s.game}" / f"{s.name}.parquet").exists()]
+        from genie_ray.replay.writer import shard_name, shard_paths
+
+        there = set(map(shard_name, shard_paths(self.output)))
+        return [shard for shard in self.shards if f"game={shard.game}/{shard.name}.parquet" not in there]

@@ -11,7 +11,7 @@ from genie_ray.commands.options import Address, ConfigFile, Games, Output, Overr
 
 
 def collect(
-    output: Output,
+    output: Annotated[str, typer.Argument(metavar="OUT", help="Output directory, or a URI such as s3://bucket/play.")],
     steps: Annotated[int | None, typer.Option(min=1, help="Environment steps per game.", show_default=False)] = None,
     episodes: Annotated[
         int | None, typer.Option(min=1, help="Episodes per game, instead of steps.", show_default=False)
@@ -50,7 +50,9 @@ def collect(
     from genie_ray.collecting.collection import collect as play
     from genie_ray.collecting.plan import Policy
     from genie_ray.games.actions import action_names, action_weights
+    from genie_ray.replay.storage import resolve
 
+    place = resolve(output)
     if policy != "random" and hold > 1:
         raise ValueError(
             f"--hold is {hold} and --policy {policy}: holding is for random play only, a trained policy brings its own"
@@ -65,7 +67,7 @@ def collect(
         player = Policy(name=Path(policy).name, directory=Path(policy), epsilon=epsilon, temperature=temperature)
     with ray_session(settings.ray):
         play(
-            output,
+            place,
             player,
             games,
             steps or episodes or 0,
@@ -74,7 +76,7 @@ def collect(
             unit="steps" if steps else "episodes",
             seed=settings.seed if seed is None else seed,
         )
-    typer.echo(output)
+    typer.echo(place)
 
 
 def explore(

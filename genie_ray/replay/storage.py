@@ -58,6 +58,11 @@ class RemotePath:
         """Whether there is a file of this name."""
         return self.filesystem.get_file_info(self.path).type == fs.FileType.File
 
+    def unlink(self, *, missing_ok: bool = False) -> None:
+        """Remove the file."""
+        if self.is_file() or not missing_ok:
+            self.filesystem.delete_file(self.path)
+
     def mkdir(self, *, parents: Literal[True], exist_ok: Literal[True]) -> None:
         """Make the directory, where the file system has directories."""
         self.filesystem.create_dir(self.path, recursive=True)

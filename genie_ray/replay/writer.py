@@ -74,13 +74,17 @@ def write_metadata(root: Location, metadata: DatasetMetadata) -> DatasetPath:
     files = {shard_name(path): footer_digest(read_footer_bytes(path)) for path in shard_paths(directory)}
     path = directory / METADATA_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _whole_or_not_at_all(path) as temporary:
-        temporary.write_text(json.dumps(asdict(replace(metadata, files=files)), indent=2) + "\n")
+    write_text(path, json.dumps(asdict(replace(metadata, files=files)), indent=2) + "\n")
     card = directory / CARD_FILE
     if not card.is_file() or GENERATED in card.read_text():  # never overwrite what a person wrote
-        with _whole_or_not_at_all(card) as temporary:
-            temporary.write_text(dataset_card(metadata))
+        write_text(card, dataset_card(metadata))
     return path
+
+
+def write_text(path: DatasetPath, text: str) -> None:
+    """Write a text file as a whole."""
+    with _whole_or_not_at_all(path) as temporary:
+        temporary.write_text(text)
 
 
 def read_metadata(root: Location) -> DatasetMetadata:
