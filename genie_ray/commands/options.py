@@ -27,7 +27,7 @@ Address = Annotated[
     str | None, typer.Option(help="Ray cluster to run on (or RAY_ADDRESS); default: a local Ray is started.")
 ]
 Output = Annotated[Path, typer.Argument(metavar="OUT", help="Output directory.")]
-Data = Annotated[Path, typer.Option("--data", help="Replay dataset directory.")]
+Data = Annotated[str, typer.Option("--data", metavar="DIR", help="Replay dataset: a directory or URI.")]
 Games = Annotated[
     list[str] | None,
     typer.Option(

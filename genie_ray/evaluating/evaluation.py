@@ -62,7 +62,7 @@ SIDE_BY_SIDE = 2
 
 def evaluate(
     models: Mapping[str, Path],
-    dataset: Path,
+    dataset: Location,
     output: Path,
     config: EvaluationConfig,
     ray_config: RayConfig,
@@ -109,13 +109,13 @@ def evaluate(
     references = [(COPY, None), *tokenizer_rows(models).items()]
     results: dict[str, Result] = {}
     with progress_bar("evaluate", len(references) + len(models)) as bar:
-        facts, classifier = _prepare(dataset.resolve(), train, reached, config, ray_config)
+        facts, classifier = _prepare(resolve(dataset), train, reached, config, ray_config)
 
         def score_all(entries: Sequence[tuple[str, Path | None]]) -> None:
             task = ray.remote(score)
             pending = {
                 task.options(num_cpus=cpus, num_gpus=gpus_for(path, config, ray_config)).remote(
-                    label, path and path.resolve(), dataset.resolve(), config, ray_config, facts, classifier
+                    label, path and path.resolve(), resolve(dataset), config, ray_config, facts, classifier
                 ): label
                 for label, path in entries
             }

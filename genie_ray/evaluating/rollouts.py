@@ -31,6 +31,7 @@ from genie_ray.evaluating.predictors import infer_actions
 from genie_ray.evaluating.upscaling import upscale
 from genie_ray.evaluating.windows import evenly_spaced
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
+from genie_ray.replay.storage import Location
 from world_model.checkpoint import WorldModel, load_as
 from world_model.genie import GenieRedux
 from world_model.maskgit import DecodingConfig
@@ -74,7 +75,7 @@ class Played:
 
 
 def play(
-    output: Path, checkpoint: Path, data: Path, config: RolloutConfig, *, upscaler: Path | None = None
+    output: Path, checkpoint: Path, data: Location, config: RolloutConfig, *, upscaler: Path | None = None
 ) -> dict[str, Any]:
     """Plays in a world model and writes `rollout.gif`, `film_strip.png` and `rollout.json` to `output`.
 

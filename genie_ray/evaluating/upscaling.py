@@ -26,6 +26,7 @@ from genie_ray.evaluating.predictors import is_reference
 from genie_ray.evaluating.windows import evenly_spaced
 from genie_ray.replay.dataset import ReplayDataset, Split
 from genie_ray.replay.loading.pictures import iter_pictures
+from genie_ray.replay.storage import Location, resolve
 from genie_ray.training.tasks import require_upscaler_fit
 from world_model import checkpoint
 from world_model.layers.patches import to_uint8
@@ -38,7 +39,7 @@ FRAMES_SHOWN = 4  # of each film strip: a page has no room for more large frames
 
 def evaluate_upscaler(
     upscaler: Path,
-    dataset: Path,
+    dataset: Location,
     output: Path,
     config: EvaluationConfig,
     ray_config: RayConfig,
@@ -69,7 +70,7 @@ def evaluate_upscaler(
     output.mkdir(parents=True, exist_ok=True)
     task = ray.remote(_evaluate).options(num_gpus=gpus)
     try:
-        return ray.get(task.remote(upscaler.resolve(), dataset.resolve(), output.resolve(), config, ray_config, split))
+        return ray.get(task.remote(upscaler.resolve(), resolve(dataset), output.resolve(), config, ray_config, split))
     except Exception as error:
         raise cause_of(error) from error
 

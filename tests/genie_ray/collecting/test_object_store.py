@@ -55,7 +55,7 @@ def contents(root: str | Path) -> dict[str, bytes]:
 
 
 def test_play_is_collected_completed_and_trained_on(
-    bucket: str, roms: list[str], ray_session: None, tmp_path: Path
+    bucket: str, roms: list[str], ray_session: None, world_model: Path, tmp_path: Path
 ) -> None:
     uri, random = bucket.format("random"), Policy(name="random")
     overrides = ["collection.steps_per_shard=100", "--max-steps", "50"]
@@ -85,3 +85,7 @@ def test_play_is_collected_completed_and_trained_on(
     )
     best = train(job, RayConfig(threads_per_worker=1))
     assert checkpoint.read_description(best)["provenance"]["dataset"] == ReplayDataset(local).content_hash()
+
+    words = ["rollout", str(tmp_path / "rollout"), "--data", uri, "--world-model", str(world_model), "--steps", "3"]
+    rolled = CliRunner().invoke(app, words)
+    assert rolled.exit_code == 0, rolled.output
