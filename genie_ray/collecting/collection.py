@@ -45,8 +45,7 @@ def collect(
     """Plays `per_game` steps or episodes of each game and writes a replay dataset. Ray must be running.
 
     On an object store the workers write there themselves, so no disk has to be shared. Completes a dataset that already
-    exists. When interrupted, leaves the complete part as a dataset that says what it
-    lacks.
+    exists. When interrupted, leaves the complete part as a dataset that says what it lacks.
 
     Raises:
         ValueError: unknown game, missing ROM or agent, nothing to play, or the directory holds another collection.
