@@ -16,7 +16,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["genie_ray*", "policies*", "world_model*"]),
     package_data={
-        "genie_ray": ["py.typed", "games/*.csv", "games/*.yaml", "*/templates/*.jinja"],
+        "genie_ray": ["py.typed", "games/*.csv", "games/*.yaml", "*/templates/*.jinja", "web/*.html"],
         "policies": ["py.typed"],
         "world_model": ["py.typed"],
     },

@@ -38,6 +38,7 @@ for command in (
     scoring.evaluate,
     scoring.evaluate_upscaler,
     scoring.rollout,
+    scoring.play,
     running.report,
     running.submit,
 ):

@@ -30,6 +30,7 @@ ROOMS = """
     training                    jobs, tasks, the one loop
     collecting                  plan, pool, worker, shards
     rewards                     the service and its clients
+    web                         pages in the browser
     probing                     what a game's actions do
     envs                        gymnasium environments
     replay                      datasets

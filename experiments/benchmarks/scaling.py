@@ -4,7 +4,7 @@ Two cores cannot show what a cluster does, so this measures two things that they
 
     throttled   real workers with real emulators, each slowed to a fixed rate, so that they do not compete for a core;
                 1, 2 and 4 of them, as on as many nodes of one CPU. The share of linear growth is told.
-    driver      the processor time that the collecting command itself takes for a shard and for a worker that it watches.
+    driver      the processor time that the collecting command itself takes for a shard, and for watching a worker.
                 Workers are processes that only wait. A least-squares fit gives both costs; from them follows how many
                 real workers fill one core of the driver. This is a model, not a measurement at that size.
 
@@ -142,8 +142,8 @@ def main() -> None:
         out.print(f"{n} throttled workers: {rates[n]:,.1f} steps/s, {linear[n]:.2f} of linear")
     out.print(f"driver: {1e3 * per_shard:.2f} ms a shard, {1e3 * per_worker:.2f} ms a second for each worker")
     out.print(
-        f"model: one core of the driver is full at {most:,.0f} workers, {most * CORE_RATE:,.0f} steps/s, with shards of "
-        f"{SHARD_STEPS:,} steps"
+        f"model: one core of the driver is full at {most:,.0f} workers, {most * CORE_RATE:,.0f} steps/s, with "
+        f"shards of {SHARD_STEPS:,} steps"
     )
     if arguments.json:
         figures = {

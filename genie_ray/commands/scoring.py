@@ -1,4 +1,4 @@
-"""Commands that evaluate a model's predictions: `evaluate`, `evaluate-upscaler`, `rollout`."""
+"""Commands that show what a model predicts: `evaluate`, `evaluate-upscaler`, `rollout`, `play`."""
 
 from __future__ import annotations
 
@@ -105,3 +105,16 @@ def rollout(
     )
     rollouts.print_rollout(rollouts.play(output, world_model, data, config, upscaler=upscaler))
     typer.echo(output)
+
+
+def play(
+    world_model: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="World model to play in (a GenieRedux-G).")],
+    data: Data,
+    game: Annotated[str | None, typer.Option(help="Game of the episodes to start from; default: any.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; not loopback: with a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8420,
+) -> None:
+    """Play in a world model in the browser, beside the game itself under the same buttons."""
+    from genie_ray.web.serving import serve
+
+    serve(world_model, data, game, host=host, port=port, tell=typer.echo)
