@@ -16,7 +16,14 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["genie_ray*", "policies*", "world_model*"]),
     package_data={
-        "genie_ray": ["py.typed", "games/*.csv", "games/*.yaml", "*/templates/*.jinja", "web/*.html"],
+        "genie_ray": [
+            "py.typed",
+            "games/*.csv",
+            "games/*.yaml",
+            "*/templates/*.jinja",
+            "web/*.html",
+            "web/coinrun/**/*",
+        ],
         "policies": ["py.typed"],
         "world_model": ["py.typed"],
     },

@@ -15,6 +15,8 @@ from genie_ray.web.session import PlaySession
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
 
+SHIPPED = Path(__file__).parent / "coinrun"
+"""A small world model that comes along, `model/`, and play of levels that it was not trained on, `play/`."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_EPISODES = 500  # in the page's list
 
