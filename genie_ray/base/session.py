@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from genie_ray.base.errors import one_line
 from policies.ray_internals import start_local_ray
 
 LOCAL_LOGICAL_CPUS = 6
@@ -163,13 +164,16 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a local machine is not preempted
         for name, value in PATIENT.items():  # for the workers; they inherit it
             os.environ.setdefault(name, value)
-        start_local_ray(
-            num_cpus=max(LOCAL_LOGICAL_CPUS, usable_cpus()),
-            include_dashboard=False,
-            object_store_memory=config.object_store_mb * 1024**2,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        try:
+            start_local_ray(
+                num_cpus=max(LOCAL_LOGICAL_CPUS, usable_cpus()),
+                include_dashboard=False,
+                object_store_memory=config.object_store_mb * 1024**2,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:  # Ray's own, of no class: a full disk, a machine so busy that it takes too long, …
+            raise ValueError(f"no local Ray starts here: {one_line(error)}") from error
     try:
         yield
     finally:

@@ -60,6 +60,17 @@ def test_an_object_store_larger_than_the_memory_is_refused(monkeypatch: pytest.M
         check_local(RayConfig(object_store_mb=900_000_000))
 
 
+def test_a_ray_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(**arguments: object) -> None:
+        raise Exception("The current node timed out during startup.\nThe GCS may be overloaded.")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr(session, "start_local_ray", late)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ValueError, match=r"^no local Ray starts here: The current node timed out .* be overloaded\.$"):
+        session.ray_session().__enter__()
+
+
 @pytest.fixture
 def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The control groups of a machine with 16 CPUs; a test writes what its container may use."""

@@ -71,7 +71,7 @@ def test_set_back_a_game_goes_on_as_if_nothing_had_happened(game: str) -> None:
 @pytest.mark.slow
 def test_so_does_every_game_that_comes_with_ale_py(roms: list[str]) -> None:
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        found = dict(zip(roms, pool.map(partial(differences, states=8), roms), strict=True))
+        found = dict(zip(roms, pool.map(partial(differences, states=4), roms), strict=True))
     assert {game: states for game, states in found.items() if states} == {}
 
 
