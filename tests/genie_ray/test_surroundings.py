@@ -1,6 +1,7 @@
 """What surrounds a command: names with any letters, a disk that is full, a clock that jumps."""
 
 import ast
+import re
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from tiny_world import guided_model, tiny_dataset
 from genie_ray.base import progress
 from genie_ray.base.metrics_log import MetricsLog, read_metrics
 from genie_ray.base.settings import check_unchanged, keep_settings
+from genie_ray.cli import main
 from genie_ray.loop import Stage, _run_stage
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.writer import write_shard
@@ -115,3 +117,16 @@ def test_nothing_else_reads_the_clock_that_can_jump() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("time.time", "time.time_ns", "datetime.now")
     ]
     assert reads == ["loop.py", "loop.py"]  # when a stage began and ended, for people
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux lets nobody create a directory in /proc")
+def test_a_directory_that_cannot_be_written_to_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = tiny_dataset(tmp_path / "play").root
+    monkeypatch.setattr("sys.argv", ["genie-ray", "data", "convert", str(data), "/proc/out", "--to", "png"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(r"error: \[Errno \d+\] .*: '/proc/out", line)
