@@ -207,11 +207,11 @@ def explored_steps(config: RunConfig) -> int:
 
 def _run_stage(stage: Stage, directory: Path) -> None:
     console.print(f"── {stage.name}")
-    started = time.time()
-    _log(directory, stage=stage.name, event="start", time=started)
+    started = time.monotonic()
+    _log(directory, stage=stage.name, event="start", time=time.time())
     stage.run()
     assert stage.done, f"stage {stage.name} left no {stage.artefacts}"
-    _log(directory, stage=stage.name, event="end", time=time.time(), seconds=time.time() - started)
+    _log(directory, stage=stage.name, event="end", time=time.time(), seconds=time.monotonic() - started)
 
 
 def _log(directory: Path, **entry: object) -> None:

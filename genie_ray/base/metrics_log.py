@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import publish
 
 
@@ -26,7 +27,8 @@ class MetricsLog:
         self._run = "/".join(directory.parts[-2:])
         path = directory / "metrics.jsonl"
         kept = [line for line in read_metrics(path) if line["iteration"] <= from_iteration]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(path, lambda file: file.write_text(text))
         self._file = path.open("a", buffering=1)
         self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=from_iteration + 1)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -93,7 +94,8 @@ _gauges: dict[str, Any] = {}
 def publish(run: str, figures: Mapping[str, float]) -> None:
     """Hands figures to the metrics endpoint of this node's Ray, as `ray_genie_ray_<name>{run="…"}` (Prometheus).
 
-    Without a running Ray it does nothing.
+    Ray's tags are ASCII, so other letters, as in a directory's name, are written as in a URL. Without a running Ray it
+    does nothing.
     """
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
@@ -103,8 +105,8 @@ def publish(run: str, figures: Mapping[str, float]) -> None:
     for key, value in figures.items():
         name = "genie_ray_" + re.sub(r"\W", "_", key, flags=re.ASCII)
         if name not in _gauges:
-            _gauges[name] = Gauge(name, description=key, tag_keys=("run",))
-        _gauges[name].set(float(value), tags={"run": run})
+            _gauges[name] = Gauge(name, description=_ascii(key), tag_keys=("run",))
+        _gauges[name].set(float(value), tags={"run": _ascii(run)})
 
 
 SHOWN = ("loss", "psnr", "accuracy", "validation_loss", "validation_psnr", "steps_per_second", "frames_per_second")
@@ -116,6 +118,10 @@ def last_metrics(path: Path) -> dict[str, float]:
         return {}
     lines = path.read_bytes().split(b"\n")[:-1]
     return json.loads(lines[-1]) if lines else {}
+
+
+def _ascii(text: str) -> str:
+    return re.sub(r"[^\x20-\x7e]+", lambda letters: quote(letters[0]), text)
 
 
 def _short(value: float | int | str) -> str:

@@ -1,13 +1,22 @@
-"""The Ray session: the cluster that was named, the one this job runs in, or a local one on loopback."""
+"""The Ray session: the cluster that was named, the one this job runs in, or a local one on loopback.
+
+A local one, and the threads of every process, are sized by what this process may use of its machine: a container or
+`taskset` may allow it less than there is.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
+from genie_ray.base.errors import one_line
 from policies.ray_internals import start_local_ray
 
 LOCAL_LOGICAL_CPUS = 6
@@ -17,9 +26,12 @@ PATIENT = {"OMP_WAIT_POLICY": "passive"}
 """PyTorch's threads sleep while they wait for each other. By default they spin, and so keep the threads of other
 processes from the cores: beside two trainings on two cores, a training step took 20 to 50 times as long."""
 
-SOCKET_BYTES = 107  # of a Unix socket's path, at most (Linux)
+SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # of a Unix socket's path, at most
 SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 """Where Ray puts its longest one, below RAY_TMPDIR; the process id may have seven digits."""
+
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""Linux's control groups, which limit containers, and the ones that this process is in."""
 
 QUIET_LOGGERS = ("ray.rllib", "ray.serve", "ray.train", "ray.data")
 """Ray's libraries announce each start and migration hint as a warning; their errors are still shown."""
@@ -34,7 +46,7 @@ class RayConfig:
     train_workers: int = 1  # data-parallel workers of one training run, at most
     train_workers_min: int = 0  # with which it starts, or goes on when nodes are lost; 0: train_workers
     cpus_per_worker: int = 1
-    threads_per_worker: int = 0  # PyTorch threads; 0: the machine's cores divided among its workers
+    threads_per_worker: int = 0  # PyTorch threads; 0: the usable CPUs divided among the machine's workers
     wait_for_nodes_s: float = 0  # how long an autoscaler may take to bring what a command lacks; 0: it is refused
     learner_apart: bool = False  # an agent's learner in a process of its own, which Ray places; else in the command's
     use_gpu: bool = False  # one GPU per train worker, explorer's learner and evaluation; rewards have reward.gpus
@@ -51,7 +63,7 @@ class RayConfig:
         if self.wait_for_nodes_s < 0:
             raise ValueError(f"wait_for_nodes_s = {self.wait_for_nodes_s}: must be 0 (no waiting) or more")
         if self.threads_per_worker < 0:
-            raise ValueError(f"threads_per_worker = {self.threads_per_worker}: must be 0 (all cores) or more")
+            raise ValueError(f"threads_per_worker = {self.threads_per_worker}: must be 0 (all CPUs) or more")
 
     @property
     def fewest_train_workers(self) -> int:
@@ -60,7 +72,7 @@ class RayConfig:
 
     def torch_threads(self, workers: int) -> int:
         """PyTorch threads for one of several workers on this machine."""
-        return self.threads_per_worker or max(1, (os.cpu_count() or 1) // workers)
+        return self.threads_per_worker or max(1, usable_cpus() // workers)
 
 
 def check_local(config: RayConfig) -> None:
@@ -78,13 +90,50 @@ def check_local(config: RayConfig) -> None:
         )
     if config.object_store_mb >= memory_mb:
         raise ValueError(
-            f"ray.object_store_mb = {config.object_store_mb}: must be below this machine's memory, {memory_mb} MB"
+            f"ray.object_store_mb = {config.object_store_mb}: must be below the memory of this machine or "
+            f"container, {memory_mb} MB"
         )
 
 
+def usable_cpus() -> int:
+    """CPUs that this process may use: those that `taskset` and its container's quota leave of the machine's."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
+    # Version 2 has both numbers in one file; without a quota it says "max", and version 1 says -1.
+    quotas = [tuple(limit.split()) for limit in _cgroup_limits("cpu", "cpu.max")]
+    quotas += zip(_cgroup_limits("cpu", "cpu.cfs_quota_us"), _cgroup_limits("cpu", "cpu.cfs_period_us"), strict=True)
+    limits = [int(quota) / int(period) for quota, period in quotas if quota not in ("max", "-1")]
+    return max(1, min([allowed, *map(math.ceil, limits)]))
+
+
 def memory_bytes() -> int:
-    """Memory of this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Memory that this process may use: the machine's, or what its container may have of it."""
+    limits = [*_cgroup_limits("memory", "memory.max"), *_cgroup_limits("memory", "memory.limit_in_bytes")]
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([machine, *(int(limit) for limit in limits if limit != "max")])
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has had so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def _cgroup_limits(controller: str, file: str) -> list[str]:
+    """What a limit's file says in each control group that this process is in, with those above, if it is there.
+
+    A container may see its own group as the topmost, although its path begins further up.
+    """
+    found = []
+    for line in OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.exists() else []:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = CGROUPS / controller if controllers else CGROUPS  # without controllers: version 2, which has one tree
+        group = PurePosixPath(path)
+        paths = (root / str(one).lstrip("/") / file for one in (group, *group.parents))
+        found += [path.read_text().strip() for path in paths if path.is_file()]
+    return found
 
 
 @contextmanager
@@ -115,13 +164,16 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a local machine is not preempted
         for name, value in PATIENT.items():  # for the workers; they inherit it
             os.environ.setdefault(name, value)
-        start_local_ray(
-            num_cpus=max(LOCAL_LOGICAL_CPUS, os.cpu_count() or 1),
-            include_dashboard=False,
-            object_store_memory=config.object_store_mb * 1024**2,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        try:
+            start_local_ray(
+                num_cpus=max(LOCAL_LOGICAL_CPUS, usable_cpus()),
+                include_dashboard=False,
+                object_store_memory=config.object_store_mb * 1024**2,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:  # Ray's own, of no class: a full disk, a machine so busy that it takes too long, …
+            raise ValueError(f"no local Ray starts here: {one_line(error)}") from error
     try:
         yield
     finally:

@@ -7,7 +7,6 @@ A game's errors are distinguished from others: a `GameError` concerns the game, 
 from __future__ import annotations
 
 import dataclasses
-import resource
 from collections.abc import Iterator
 from typing import Literal
 
@@ -20,6 +19,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from genie_ray.base.errors import GameError, one_line
 from genie_ray.base.frames import fit_frame
 from genie_ray.base.seeding import seed_of
+from genie_ray.base.session import peak_memory_bytes
 from genie_ray.collecting.env_runner import CollectionEnvRunner
 from genie_ray.collecting.plan import Collection
 from genie_ray.collecting.shards import Shard
@@ -53,7 +53,7 @@ class RolloutWorker:
         assert self._runner is not None
         self._steps_before, self._episodes_played = self._runner.steps_played, 0
         writer.write_shard(self._collection.output, shard.game, shard.name, self._episodes(shard))
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts in KiB
+        peak_mb = peak_memory_bytes() // 2**20
         return self._runner.steps_played - self._steps_before, peak_mb
 
     @ray.method(concurrency_group="watch")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genie_ray.base.session import usable_cpus
 from genie_ray.commands.options import ConfigFile, Games, Overrides, choose_games, load_settings
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def influence(
         states=states,
         steps=steps,
         seed=seed,
-        workers=(os.cpu_count() or 1) if workers is None else workers,
+        workers=usable_cpus() if workers is None else workers,
     ):
         found.append(measured)
         if csv is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from genie_ray.base.session import usable_cpus
 from genie_ray.commands.options import Integrations
 
 
@@ -43,9 +43,7 @@ def probe(
         integrations=tuple(map(str, integrations or [])),
     )
     table = csv or out / "games.csv"
-    for game, proposals in probe_games(
-        games, out, config, workers=(os.cpu_count() or 1) if workers is None else workers
-    ):
+    for game, proposals in probe_games(games, out, config, workers=usable_cpus() if workers is None else workers):
         kept = write_labels(table, {game: {p.action: p.label for p in proposals}}, overwrite=overwrite)
         typer.echo(f"{game}{' (confirmed by a person: its row in the CSV file stays)' if kept else ''}")
         for proposal in proposals:

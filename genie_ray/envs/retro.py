@@ -28,7 +28,7 @@ class RetroState(NamedTuple):
     """Where an episode stands; another emulator or ROM cannot go on from it."""
 
     console: bytes
-    steps: int
+    actions: tuple[int, ...]  # since the episode began
 
 
 class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
@@ -61,7 +61,7 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
         self._memory = memory_of(self.game)
         self._native_frame_every = native_frame_every
         self._emulator: stable_retro.RetroEnv | None = None
-        self._steps = 0
+        self._actions: list[int] = []  # since the episode began
         self._pooled = 2 if self.config.pool == "max2" else 1
         size = self.config.frame_size
         self.observation_space = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
@@ -88,7 +88,7 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
                 self._emulator.em.step()
                 self._emulator.data.update_ram()
             screen = self._emulator.get_screen(apply_rotation=True)
-        self._steps = 0
+        self._actions = []
         return self._observe(screen, self._emulator.data.lookup_all())
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
@@ -106,29 +106,37 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
                 screens.append(emulator.get_screen(apply_rotation=True))
             if terminated:
                 break
-        self._steps += 1
-        truncated = not terminated and self._steps >= self.config.max_episode_steps
+        self._actions.append(int(action))
+        truncated = not terminated and len(self._actions) >= self.config.max_episode_steps
         frame, info = self._observe(screens[0] if len(screens) == 1 else np.maximum(*screens), variables.lookup_all())
         return frame, reward, terminated, truncated, info
 
     def get_state(self) -> RetroState:
         """Where the episode stands, for `set_state`; the game goes on undisturbed."""
         emulator = self._running("get_state")
-        return RetroState(emulator.em.get_state(), self._steps)
+        return RetroState(emulator.em.get_state(), tuple(self._actions))
 
     def set_state(self, state: RetroState) -> None:
         """Go back to where an episode of this environment stood: the same actions then give the same steps.
 
-        What a scenario's Lua script remembers from one emulator frame to the next is not part of the state.
+        A few games are played again from the episode's start instead, because what their emulator saves is not all
+        that there is (`partial_state` in memory.yaml). What a scenario's Lua script remembers from one emulator frame
+        to the next is not part of the state.
 
         Raises:
             RuntimeError: the emulator refuses the state.
         """
         emulator = self._running("set_state")
+        if self._memory.partial_state:
+            self.reset()
+            for action in state.actions:
+                self.step(action)
+            return
         if not emulator.em.set_state(state.console):
-            raise RuntimeError(f"{self.game} cannot go back to step {state.steps}: its emulator refuses the state")
+            step = len(state.actions)
+            raise RuntimeError(f"{self.game} cannot go back to step {step}: its emulator refuses the state")
         emulator.data.update_ram()  # rewards and ends may depend on how the memory changes in the next frame
-        self._steps = state.steps
+        self._actions = list(state.actions)
 
     def _running(self, method: str) -> Any:
         """The emulator.
@@ -160,7 +168,7 @@ class RetroEnv(gym.Env[NDArray[np.uint8], np.int64]):
         info: dict[str, Any] = dict(variables)
         for name, pixels in self._pixels.items():
             info[name] *= pixels
-        if self._native_frame_every and self._steps % self._native_frame_every == 0:
+        if self._native_frame_every and len(self._actions) % self._native_frame_every == 0:
             info["native_frame"] = screen.copy()
         return fit_frame(screen, self.config.frame_size, self.config.fit), info
 
@@ -183,6 +191,7 @@ def _build_emulator(env: RetroEnv) -> stable_retro.RetroEnv:
     if emulator.initial_state is None:  # without a start state, an episode begins at power-on
         emulator.initial_state = emulator.em.get_state()
     elif not emulator.em.set_state(emulator.initial_state):  # which Stable-Retro would ignore
+        emulator.close()  # or this process could start no other
         raise RuntimeError(f"start state {emulator.statename} of {env.game} is damaged, or of another emulator or ROM")
     _holder = weakref.ref(env)
     return emulator

@@ -1,4 +1,4 @@
-"""Where a game keeps its player in memory, and how long it does not listen at first: the table `memory.yaml`."""
+"""What is known of a game's memory: where its player is, how long it does not listen, …: the table `memory.yaml`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ class GameMemory:
     addresses: dict[str, int] = field(default_factory=dict)  # variable → address of its byte
     pixels: dict[str, int] = field(default_factory=dict)  # variable → pixels of a unit, where that is not 1
     dead_start: int = 0  # emulator frames of an episode, at first, in which no action shows
+    partial_state: bool = False  # what the emulator saves is not all that there is
 
 
 def memory_of(game: str) -> GameMemory:
@@ -21,12 +22,13 @@ def memory_of(game: str) -> GameMemory:
     return GAMES.get(game.removesuffix("-v0"), GameMemory())
 
 
-def _row(position: dict[str, Any] | None = None, dead_start: int = 0) -> GameMemory:
+def _row(position: dict[str, Any] | None = None, dead_start: int = 0, partial_state: bool = False) -> GameMemory:
     units = {name: value if isinstance(value, list) else [value, 1] for name, value in (position or {}).items()}
     return GameMemory(
         addresses={name: address for name, (address, _) in units.items()},
         pixels={name: pixels for name, (_, pixels) in units.items() if pixels != 1},
         dead_start=dead_start,
+        partial_state=partial_state,
     )
 
 

@@ -71,24 +71,27 @@ def check_against_chance(
 
     Args:
         output: as for `train_player`.
+
+    Raises:
+        ValueError: it was checked with other settings before.
     """
     file, collection = output / CHECK_FILE, CollectionConfig()
+    players = {
+        "agent": Policy(name="agent", directory=output.parent, epsilon=config.check_epsilon),
+        "chance": Policy(name="random"),
+    }
+    for name, policy in players.items():
+        collect(
+            output / "check" / name,
+            policy,
+            [game],
+            config.check_episodes,
+            collection,
+            env,
+            unit="episodes",
+            seed=seed + 1_000 * (name == "chance"),
+        )
     if not file.exists():
-        players = {
-            "agent": Policy(name="agent", directory=output.parent, epsilon=config.check_epsilon),
-            "chance": Policy(name="random"),
-        }
-        for name, policy in players.items():
-            collect(
-                output / "check" / name,
-                policy,
-                [game],
-                config.check_episodes,
-                collection,
-                env,
-                unit="episodes",
-                seed=seed + 1_000 * (name == "chance"),
-            )
         played = {name: outcome(output / "check" / name, env.max_episode_steps) for name in players}
         found = depth(played["agent"], played["chance"])
         text = json.dumps(found, indent=1)

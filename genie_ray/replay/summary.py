@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from rich import box
 from rich.table import Table
 
 from genie_ray.base.progress import console, notices, progress_bar
+from genie_ray.base.session import usable_cpus
 from genie_ray.replay.coverage import place_of
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from genie_ray.replay.metadata import METADATA_FILE
@@ -53,7 +53,7 @@ def summarize(dataset: ReplayDataset) -> dict[str, Any]:
         by_file[ref.path].append(ref)
     groups: dict[tuple[str, str], list[EpisodeFigures]] = defaultdict(list)
     names = dataset.metadata.action_names
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("info", len(by_file), to=notices) as bar:
+    with ThreadPoolExecutor(usable_cpus()) as pool, progress_bar("info", len(by_file), to=notices) as bar:
         figures = pool.map(lambda refs: _figures_of_file(refs, len(names)), by_file.values())
         for done, episodes in enumerate(figures, start=1):
             for episode in episodes:

@@ -1,7 +1,6 @@
 """Checking a replay dataset file by file, down to every frame."""
 
 import hashlib
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genie_ray.base.progress import notices, progress_bar
+from genie_ray.base.session import usable_cpus
 from genie_ray.replay.card import CARD_FILE
 from genie_ray.replay.dataset import (
     EpisodeRef,
@@ -54,7 +54,7 @@ def verify(root: Location) -> list[Problem]:
     for name in sorted((metadata.files or {}).keys() - set(map(shard_name, shards))):
         problems.append(Problem(path=directory / name, message="is lost"))
     episodes: dict[str, EpisodeRef] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("verify", len(shards), to=notices) as bar:
+    with ThreadPoolExecutor(usable_cpus()) as pool, progress_bar("verify", len(shards), to=notices) as bar:
         checks = pool.map(lambda path: _check_shard(path, metadata), shards)
         for done, (path, (refs, messages)) in enumerate(zip(shards, checks, strict=True), start=1):
             for ref in refs:

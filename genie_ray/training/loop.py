@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import resource
 import tempfile
 import time
 from collections import defaultdict
@@ -27,6 +26,7 @@ from genie_ray.base import precision
 from genie_ray.base.metrics_log import MetricsLog
 from genie_ray.base.psnr import psnr
 from genie_ray.base.seeding import seed_of, seeded_generator
+from genie_ray.base.session import peak_memory_bytes
 from genie_ray.replay.loading.mixture import ReplayMix, open_mix
 from genie_ray.training.batches import Loader, Pieces
 from genie_ray.training.best import Best
@@ -257,7 +257,7 @@ def peak_memory_gb(device: torch.device) -> float:
     """This process's peak memory use so far: GPU memory if it trains on a GPU, else main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts in KiB
+    return peak_memory_bytes() / 1e9
 
 
 def _to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ray.tune import register_env
 from policies.ppo.algorithm import ExplorerPPO, ExplorerPPOConfig
 from policies.ppo.config import ExplorerPPOSettings
 from policies.ppo.env_runner import HeldEnvRunner
+from policies.ppo.module import PPOModule
 from policies.ray_internals import end_remote_runner
 from tests.policies.toys import NUM_ACTIONS, OneWindow, Outage, Ready, held
 
@@ -203,3 +204,41 @@ def test_frames_are_those_of_the_policy_that_acted(trained: Any) -> None:
             taken = np.take_along_axis(inputs, episode.get_actions()[:, None], 1)[:, 0]
             np.testing.assert_allclose(episode.get_extra_model_outputs(Columns.ACTION_LOGP), taken, rtol=1e-6)
             assert torch.isfinite(torch.as_tensor(inputs)).all()
+
+
+def test_an_explorer_that_is_killed_again_and_again_goes_on_with_its_epsilon_scale_and_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    acted_after: list[int] = []  # steps that the schedule of ε goes by
+    act = PPOModule._forward_exploration
+
+    def watched(self: PPOModule, batch: dict[str, Any], t: int = 0, **more: Any) -> dict[str, Any]:
+        acted_after.append(int(t))
+        return act(self, batch, t=t, **more)
+
+    monkeypatch.setattr(PPOModule, "_forward_exploration", watched)
+    settings = dataclasses.replace(SETTINGS, evaluation_every=100, epsilon_start=0.9, epsilon_steps=600)
+    first_of_life: list[int] = []
+    states: list[dict[str, Any]] = []
+    weights: dict[str, Any] = {}
+    for life in range(5):
+        algorithm = config(settings=settings, length=31).build_algo()
+        if life:
+            algorithm.restore_from_path(tmp_path / str(life - 1))
+            assert algorithm.get_state()["scale"] == states[-1]["scale"]
+            assert (algorithm.env_steps, algorithm.updates) == (states[-1]["env_steps"], life)
+            for name, weight in algorithm.learner_group.get_weights()[DEFAULT_MODULE_ID].items():
+                np.testing.assert_array_equal(weight, weights[name], err_msg=name)
+        acted_after.clear()
+        algorithm.train()
+        first_of_life.append(acted_after[0])
+        weights = algorithm.learner_group.get_weights()[DEFAULT_MODULE_ID]
+        states.append({key: algorithm.get_state()[key] for key in ("env_steps", "scale")})
+        algorithm.save_to_path(tmp_path / str(life))
+        algorithm.stop()
+    assert first_of_life == [0, *(state["env_steps"] for state in states[:-1])]
+    epsilons = [settings.epsilon_after(steps) for steps in first_of_life]
+    assert epsilons == sorted(epsilons, reverse=True)
+    assert epsilons[0] == 0.9 > epsilons[-1]
+    counts = [state["scale"]["rewards"]["count"] for state in states]
+    assert counts == sorted(set(counts))  # what was learned of the rewards before is still counted
