@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 CHANNELS = 3
+MOST_PARTS = 1000  # blocks, heads: more would take minutes to build, long before any memory is short
 
 
 def check_positive(config: object, *names: str) -> None:
@@ -15,6 +16,14 @@ def check_positive(config: object, *names: str) -> None:
         value = getattr(config, name)
         if value < 1:
             raise ValueError(f"{type(config).__name__}: {name} is {value}, allowed: 1 or more")
+
+
+def check_few(config: object, *names: str) -> None:
+    """Raises ValueError unless each of the named fields of a config is in 1..1000."""
+    for name in names:
+        if not 1 <= getattr(config, name) <= MOST_PARTS:
+            value = getattr(config, name)
+            raise ValueError(f"{type(config).__name__}: {name} is {value}, allowed: 1 to {MOST_PARTS}")
 
 
 def check_not_negative(config: object, *names: str) -> None:
