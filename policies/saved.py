@@ -22,7 +22,6 @@ from policies.agent57.config import Agent57Settings
 from policies.agent57.module import Agent57Module
 from policies.autoexplore.config import AutoExploreModuleConfig
 from policies.autoexplore.module import AutoExploreModule
-from policies.errors import last_line
 from policies.exploration import Explorer
 from policies.ppo.config import ExplorerPPOSettings, PPOSettings
 from policies.ppo.module import PPOModule
@@ -143,8 +142,10 @@ def load_policy(directory: str | Path, **exploration: Any) -> RLModule:
             model_config={kind.key: settings},
         )
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError, AssertionError) as error:
-        cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else last_line(error)
-        raise ValueError(f"{path / POLICY_FILE} does not describe a policy: {cause[:LONGEST]}") from error
+        cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else " ".join(str(error).split())
+        raise ValueError(
+            f"{path / POLICY_FILE} does not describe a policy: {cause[:LONGEST] or type(error).__name__}"
+        ) from error
     _load_weights(module, path / WEIGHTS_FILE, policy.get("weights_sha256"))
     if exploration:
         assert isinstance(module, Explorer)

@@ -88,7 +88,7 @@ def read_labels(path: Path) -> LabelFile:
     Raises:
         ValueError: one line that names the file, the line and what is wrong with it.
     """
-    rows = _rows(path)
+    rows = read_rows(path)
     first = next(rows, None)
     if first is None:
         raise ValueError(f"{path} is empty: a CSV file of game labels is needed")
@@ -148,8 +148,12 @@ def control(action: str, value: str) -> str:
     return value
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines that are not blank, split into fields, with their line numbers."""
+def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a CSV file that are not blank, split into fields, with their line numbers.
+
+    Raises:
+        ValueError: one line; the file is missing, or not CSV in UTF-8.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:

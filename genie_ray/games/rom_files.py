@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from genie_ray.base.errors import one_line
+from genie_ray.base.reading import shortened
 from genie_ray.games.labels import fold
 
 LARGEST_ROM = 1 << 25  # bytes; the largest that Stable-Retro imports
@@ -95,7 +96,7 @@ def _read_archive(path: Path, size: int, targets: Mapping[str, tuple[RomTarget, 
     try:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # on a damaged directory, zipfile raises all kinds of errors
-        yield RomFile(name=name, reason=f"damaged archive: {one_line(error)}")
+        yield RomFile(name=name, reason=f"damaged archive: {shortened(one_line(error))}")
         return
     with archive:
         members = [member for member in archive.infolist() if not member.is_dir()]
@@ -119,7 +120,7 @@ def _read_member(
     try:
         content = archive.read(member) if member.file_size <= LARGEST_ROM else b""
     except Exception as error:  # on damaged files, zipfile and its decompressors raise all kinds of errors
-        return RomFile(name=name, reason=f"damaged in its archive: {one_line(error)}")
+        return RomFile(name=name, reason=f"damaged in its archive: {shortened(one_line(error))}")
     return identify(name, content, member.file_size, targets)
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz.judging import judge
 from tests.fuzz.targets import TARGETS
 
-FOUND: dict[str, tuple[int, ...]] = {}
+FOUND: dict[str, tuple[int, ...]] = {"labels": (1049, 2227)}
 """Seeds whose input was once not refused, or not in one clear line."""
 
 

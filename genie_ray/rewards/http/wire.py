@@ -108,7 +108,7 @@ def _unpack(body: bytes, max_bytes: int) -> dict[str, np.ndarray]:
             with np.load(io.BytesIO(body), allow_pickle=False) as file:
                 arrays = dict(file)
     except Exception as error:  # on damaged files, zipfile, its decompressors and numpy raise all kinds of errors
-        raise ValueError(f"the body is not an .npz file: {one_line(error)}") from error
+        raise ValueError(f"the body is not an .npz file: {shortened(one_line(error))}") from error
     if unpacked > max_bytes:
         raise ValueError(f"the file unpacks to {unpacked} bytes; allowed: {max_bytes}")
     if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:

@@ -44,6 +44,20 @@ def damaged_archives() -> Iterator[bytes]:
     yield file.getvalue()
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_archives_that_numpy_does_not_write_are_refused() -> None:
+    for kind, names, reason in (
+        (zipfile.ZIP_BZIP2, ("frames_0.npy", "actions_0.npy"), "packed in another way"),  # unpacks without a limit
+        (zipfile.ZIP_STORED, ("frames_0.npy", "frames_0.npy"), "two arrays have the same name"),
+    ):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", kind) as archive:
+            for name in names:
+                archive.writestr(name, b"")
+        with pytest.raises(ValueError, match=reason):
+            wire.unpack_question(file.getvalue(), max_bytes=1_000_000)
+
+
 @pytest.mark.parametrize("body", damaged_archives())
 def test_damaged_archives_are_refused_in_one_line(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"the body is not an \.npz file: ") as told:
