@@ -170,14 +170,15 @@ def _load_weights(module: Any, file: Path, sha256: str | None) -> None:
         if sha256 not in (None, _file_hash(file)):
             raise OSError(f"it does not match {POLICY_FILE}")
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{file} is missing or damaged: {error}") from error
+        reason = " ".join(str(error).split())[:LONGEST]
+        raise ValueError(f"{file} is missing or damaged: {reason}") from error
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     if given != expected:
         wrong = sorted(name for name in given.keys() | expected.keys() if given.get(name) != expected.get(name))
         name = wrong[0]
         raise ValueError(
-            f"{file} does not fit its {POLICY_FILE}: {name} is {given.get(name, 'missing')}, expected "
+            f"{file} does not fit its {POLICY_FILE}: {ascii(name)[1:-1][:LONGEST]} is {given.get(name, 'missing')}, expected "
             f"{expected.get(name, 'none')} ({len(wrong)} such)"
         )
     module.load_state_dict(weights)

@@ -281,4 +281,4 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], *, source:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).split())[: 2 * LONGEST]

@@ -118,7 +118,8 @@ def _read_member(
         kind = f"zip's method {member.compress_type}"
         return RomFile(name=name, reason=f"compressed in a way that cannot be read ({kind}): compress it again")
     try:
-        content = archive.read(member) if member.file_size <= LARGEST_ROM else b""
+        with archive.open(member) as file:  # `archive.read` would unpack whatever there is, not what it says
+            content = file.read(member.file_size) if member.file_size <= LARGEST_ROM else b""
     except Exception as error:  # on damaged files, zipfile and its decompressors raise all kinds of errors
         return RomFile(name=name, reason=f"damaged in its archive: {shortened(one_line(error))}")
     return identify(name, content, member.file_size, targets)

@@ -131,5 +131,5 @@ def _many(rng: Generator) -> bytes:
 BODIES: tuple[Callable[[Generator], bytes], ...] = (
     *(_damaged, _damaged, _damaged, _damaged, _other_arrays, _other_arrays, _other_arrays, _other_headers),
     lambda rng: rng.bytes(int(rng.integers(300))),
-    lambda rng: _bomb(rng) if rng.random() < 0.02 else _many(rng) if rng.random() < 0.1 else _damaged(rng),
+    lambda rng: _bomb(rng) if rng.random() < 0.2 else _many(rng) if rng.random() < 0.1 else _damaged(rng),
 )
