@@ -4,7 +4,9 @@
 <directory>/policy.json          its kind, its settings, the frames and actions that it is for
 """
 
+import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from policies.ppo.config import ExplorerPPOSettings, PPOSettings
 from policies.ppo.module import PPOModule
 
 POLICY_FILE, WEIGHTS_FILE = "policy.json", "weights.safetensors"
+LONGEST = 200  # characters of what a file holds, in a message
 PICKLED = "module_state.pkl"  # of an RLlib checkpoint
 
 
@@ -67,8 +70,22 @@ def save_policy(module: Any, directory: Path, about: dict[str, Any] | None = Non
         "num_actions": int(module.action_space.n),
         "settings": asdict(module.settings),
         **(about or {}),
+        "weights_sha256": _file_hash(directory / WEIGHTS_FILE),
     }
+    policy["sha256"] = _hash(policy)
     (directory / POLICY_FILE).write_text(json.dumps(policy, indent=1))
+
+
+def _file_hash(file: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _hash(policy: dict[str, Any]) -> str:
+    """SHA-256 (hex) of what a policy's JSON says, but for this hash."""
+    rest = {name: value for name, value in policy.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read_policy(directory: str | Path) -> dict[str, Any]:
@@ -86,12 +103,16 @@ def read_policy(directory: str | Path) -> dict[str, Any]:
             )
         raise ValueError(f"no policy in {path}: it has no {POLICY_FILE}")
     try:
-        policy = json.loads((path / POLICY_FILE).read_text())
-        assert isinstance(policy, dict)
-    except (ValueError, AssertionError) as error:
+        policy = json.loads((path / POLICY_FILE).read_bytes())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path / POLICY_FILE} is damaged: it is not a JSON object") from error
-    if policy.get("kind") not in KINDS:
-        raise ValueError(f"{path}: the kind of policy is {policy.get('kind')!r}; known: {', '.join(KINDS)}")
+    if not isinstance(policy, dict):
+        raise ValueError(f"{path / POLICY_FILE} is damaged: it is not a JSON object")
+    if policy.get("kind") not in list(KINDS):
+        kind = repr(policy.get("kind"))[:LONGEST]
+        raise ValueError(f"{path}: the kind of policy is {kind}; known: {', '.join(KINDS)}")
+    if policy.get("sha256") not in (None, _hash(policy)):  # None: as once written
+        raise ValueError(f"{path / POLICY_FILE} is damaged: it was changed after it was written")
     return policy
 
 
@@ -108,39 +129,56 @@ def load_policy(directory: str | Path, **exploration: Any) -> RLModule:
     path, policy = Path(directory), read_policy(directory)
     kind = KINDS[policy["kind"]]
     try:
-        shape, actions = tuple(map(int, policy["frame_shape"])), int(policy["num_actions"])
+        shape: Any = TypeAdapter(tuple[int, int, int]).validate_python(policy["frame_shape"])
+        actions: int = TypeAdapter(int).validate_python(policy["num_actions"], strict=True)
         settings: Any = TypeAdapter(kind.settings).validate_python(policy["settings"])
-        unknown = set(policy["settings"]) - set(asdict(settings))
-        if unknown or len(shape) != 3 or min(*shape, actions) < 1:
-            raise ValueError(f"unknown settings {sorted(unknown)}" if unknown else f"frames {shape}, {actions} actions")
+        unknown = list(_unknown(policy["settings"], asdict(settings)))
+        if unknown or min(*shape, actions) < 1:
+            raise ValueError(f"unknown settings {unknown}" if unknown else f"frames {shape}, {actions} actions")
         module = kind.module(
             observation_space=gym.spaces.Box(0, 255, shape, np.uint8),
             action_space=gym.spaces.Discrete(actions),
             inference_only=True,
             model_config={kind.key: settings},
         )
-    except (KeyError, TypeError, ValueError, ValidationError, OverflowError) as error:
-        cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise ValueError(f"{path / POLICY_FILE} does not describe a policy: {cause}") from error
-    _load_weights(module, path / WEIGHTS_FILE)
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError, AssertionError) as error:
+        cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else " ".join(str(error).split())
+        raise ValueError(
+            f"{path / POLICY_FILE} does not describe a policy: {cause[:LONGEST] or type(error).__name__}"
+        ) from error
+    _load_weights(module, path / WEIGHTS_FILE, policy.get("weights_sha256"))
     if exploration:
         assert isinstance(module, Explorer)
         module.set_exploration(**exploration)
     return module
 
 
-def _load_weights(module: Any, file: Path) -> None:
+def _unknown(given: Any, known: Any) -> Iterator[str]:
+    """The names, at any depth, that the settings do not have."""
+    if isinstance(given, dict) and isinstance(known, dict):
+        for name, value in given.items():
+            if name not in known:
+                yield name
+            else:
+                yield from _unknown(value, known[name])
+
+
+def _load_weights(module: Any, file: Path, sha256: str | None) -> None:
+    """Loads a file of weights; `sha256` is the file's, None if it is not known."""
     try:
         weights = load_file(file)
+        if sha256 not in (None, _file_hash(file)):
+            raise OSError(f"it does not match {POLICY_FILE}")
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{file} is missing or damaged: {error}") from error
+        reason = " ".join(str(error).split())[:LONGEST]
+        raise ValueError(f"{file} is missing or damaged: {reason}") from error
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     if given != expected:
         wrong = sorted(name for name in given.keys() | expected.keys() if given.get(name) != expected.get(name))
         name = wrong[0]
         raise ValueError(
-            f"{file} does not fit its {POLICY_FILE}: {name} is {given.get(name, 'missing')}, expected "
-            f"{expected.get(name, 'none')} ({len(wrong)} such)"
+            f"{file} does not fit its {POLICY_FILE}: {ascii(name)[1:-1][:LONGEST]} is {given.get(name, 'missing')}, "
+            f"expected {expected.get(name, 'none')} ({len(wrong)} such)"
         )
     module.load_state_dict(weights)

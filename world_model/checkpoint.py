@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
+from world_model.layers.plain_config import LONGEST, config_from_dict
 from world_model.tokenizer import Tokenizer, TokenizerConfig
 from world_model.upscaler import Upscaler, UpscalerConfig
 
@@ -55,6 +56,12 @@ def _state_hash(state: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _description_hash(description: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of what config.json says, but for this hash."""
+    rest = {name: value for name, value in description.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def tokens_hash(tokenizer: Tokenizer) -> str:
@@ -94,6 +101,7 @@ def save(model: Model, directory: str | Path, *, provenance: Mapping[str, Any], 
         "tokenizer_sha256": _tokenizer_hash(model),
         "provenance": dict(provenance),
     }
+    description["sha256"] = _description_hash(description)
     staging = directory.with_name(f".{directory.name}.saving")
     new, old = staging / "new", staging / "old"
     _settle(directory, staging)
@@ -127,14 +135,19 @@ def load(directory: str | Path, device: str | torch.device = "cpu") -> Model:
     description = read_description(directory)
     model_class, config_class = KINDS[description["kind"]]
     try:
-        config = _from_dict(config_class, description["config"])
+        config = config_from_dict(config_class, description["config"])
         state = load_file(directory / WEIGHTS_FILE)
-    except (FileNotFoundError, SafetensorError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise ValueError(f"checkpoint {directory} is damaged: {_one_line(error)}") from error
     if _state_hash(state) != description["weights_sha256"]:
         raise ValueError(f"checkpoint {directory} is damaged: {WEIGHTS_FILE} does not match {CONFIG_FILE}")
-    with torch.random.fork_rng(devices=[]):
-        model: Model = model_class(config)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model: Model = model_class(config)
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        raise ValueError(
+            f"checkpoint {directory} describes a model that cannot be built: {_one_line(error)}"
+        ) from error
     load_weights(model, state, source=str(directory))
     if _tokenizer_hash(model) != description["tokenizer_sha256"]:
         raise ValueError(f"checkpoint {directory} does not hold the tokenizer that it was trained with")
@@ -208,8 +221,8 @@ def read_config(model_class: type[nn.Module] | UnionType, directory: str | Path)
     description = require_kind(model_class, directory)
     _, config_class = KINDS[description["kind"]]
     try:
-        return _from_dict(config_class, description["config"])
-    except (TypeError, ValueError) as error:
+        return config_from_dict(config_class, description["config"])
+    except ValueError as error:
         raise ValueError(f"checkpoint {directory} is damaged: {_one_line(error)}") from error
 
 
@@ -234,21 +247,21 @@ def read_description(directory: str | Path) -> dict[str, Any]:
     """The content of config.json: format, kind, config, hashes, provenance. ValueError if it is not a checkpoint's."""
     path = Path(directory) / CONFIG_FILE
     try:
-        description = json.loads(path.read_text())
+        description = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         near = [place for place in NEAR if (Path(directory) / place / CONFIG_FILE).is_file()]
         hint = f"; there is one in {Path(directory) / near[0]}" if near else ""
         raise ValueError(f"{directory} is not a checkpoint: it has no {CONFIG_FILE}{hint}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a JSON file: {_one_line(error)}") from error
     required = {"format", "kind", "config", "weights_sha256", "tokenizer_sha256", "provenance"}
     if not isinstance(description, dict) or not required <= description.keys():
         raise ValueError(f"{path} does not describe a checkpoint, needed: {', '.join(sorted(required))}")
-    if description["format"] != FORMAT or description["kind"] not in KINDS:
-        raise ValueError(
-            f"{path} has format {description['format']!r} and kind {description['kind']!r}, "
-            f"allowed: {FORMAT} and {', '.join(KINDS)}"
-        )
+    if description["format"] != FORMAT or description["kind"] not in list(KINDS):
+        given = f"format {description['format']!r} and kind {description['kind']!r}"
+        raise ValueError(f"{path} has {given[:LONGEST]}, allowed: {FORMAT} and {', '.join(KINDS)}")
+    if description.get("sha256") not in (None, _description_hash(description)):  # None: as once written
+        raise ValueError(f"{path} is damaged: it was changed after it was written")
     return description
 
 
@@ -267,17 +280,5 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], *, source:
     model.load_state_dict(state)
 
 
-def _from_dict(config_class: type, values: Mapping[str, Any]) -> Any:
-    """Rebuilds a config dataclass, including nested ones and tuples, from its JSON form."""
-    types = typing.get_type_hints(config_class)
-
-    def rebuild(name: str, value: Any) -> Any:
-        if dataclasses.is_dataclass(types.get(name)):
-            return _from_dict(types[name], value)
-        return tuple(value) if isinstance(value, list) else value
-
-    return config_class(**{name: rebuild(name, value) for name, value in values.items()})
-
-
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).split())[: 2 * LONGEST]

@@ -17,7 +17,8 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from genie_ray.base.files import write_atomically
+from genie_ray.base.errors import one_line
+from genie_ray.base.files import parse_json, parse_yaml, shown, write_atomically
 
 SETTINGS_FILE = "config.yaml"
 """The file in which a directory keeps the settings it was created with."""
@@ -48,22 +49,22 @@ def load_values(files: Files, overrides: Sequence[str] = ()) -> dict[str, Any]:
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
-            raise ValueError(f"override {override!r}: expected key=value, as in dynamics.blocks=4")
+            raise ValueError(f"override {shown(override)}: expected key=value, as in dynamics.blocks=4")
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
-            raise ValueError(f"override {override!r} is not valid YAML: {' '.join(str(error).split())}") from error
+            value = parse_yaml(text)
+        except ValueError as error:
+            raise ValueError(f"override {shown(override)} is {error}") from error
         _assign(values, key, value)
     return values
 
 
 def _read(path: str | Path) -> dict[str, Any]:
     try:
-        loaded = yaml.safe_load(Path(path).read_text())
+        loaded = parse_yaml(Path(path).read_bytes())
     except FileNotFoundError as error:
         raise ValueError(f"no such config file: {path}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is {error}") from error
     if not isinstance(loaded or {}, dict):
         raise ValueError(f"{path} holds a {type(loaded).__name__}: must hold a mapping of settings")
     return loaded or {}
@@ -79,27 +80,30 @@ def build(cls: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
     defaults = {f.name: f for f in dataclasses.fields(cls)}
     arguments: dict[str, Any] = {}
     for key, value in values.items():
-        name = f"{prefix}{key}"
         if key not in hints:
-            raise ValueError(f"unknown key {name!r}{_nearest(str(key), prefix, list(hints))}")
+            written = key if isinstance(key, str) else shown(key)
+            raise ValueError(f"unknown key {shown(prefix + written)}{_nearest(written, prefix, list(hints))}")
+        name = f"{prefix}{key}"
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
                 allowed = ", ".join(f.name for f in dataclasses.fields(hints[key]))
-                raise ValueError(f"{name} = {value!r}: expected settings of its own ({allowed})")
+                raise ValueError(f"{name} = {shown(value)}: expected settings of its own ({allowed})")
             start = _default(defaults[key])
             value = {**_explicit(start, hints[key]), **value}
             arguments[key] = build(hints[key], value, f"{name}.")
         else:
             if isinstance(value, bool) and hints[key] in (int, float):
-                raise ValueError(f"{name} = {value!r}: expected a number")
+                raise ValueError(f"{name} = {value}: expected a number")
             try:
                 arguments[key] = _adapter(hints[key], may_be_infinite=key in LIMITS).validate_python(value)
             except ValidationError as error:
-                raise ValueError(f"{name} = {value!r}: {error.errors()[0]['msg'].lower()}") from None
+                raise ValueError(f"{name} = {shown(value)}: {error.errors()[0]['msg'].lower()}") from None
+            if _too_large(arguments[key]):
+                raise ValueError(f"{name} = {shown(value)}: integers must be below 2**63")
     try:
         return cls(**arguments)
     except ValueError as error:
-        raise ValueError(f"{prefix}{error}") from None
+        raise ValueError(f"{prefix}{one_line(error)}") from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -116,13 +120,18 @@ def to_dict(config: Any) -> dict[str, Any]:
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
     """`key: ours → theirs` for every leaf in which two plain configs differ."""
     lines: list[str] = []
-    for key in sorted({*ours, *theirs}):
+    for key in sorted({*ours, *theirs}, key=str):
         left, right = ours.get(key), theirs.get(key)
         if isinstance(left, Mapping) and isinstance(right, Mapping):
-            lines += differences(left, right, f"{prefix}{key}.")
+            lines += differences(left, right, f"{_plain(prefix, key)}.")
         elif left != right:
-            lines.append(f"{prefix}{key}: {left!r} → {right!r}")
+            lines.append(f"{_plain(prefix, key)}: {shown(left)} → {shown(right)}")
     return lines
+
+
+def _plain(prefix: str, key: Any) -> str:
+    """A key for a message."""
+    return prefix + (key if isinstance(key, str) and key.isprintable() and len(key) < 100 else shown(key))
 
 
 def describe_changes(lines: Sequence[str]) -> str:
@@ -154,8 +163,12 @@ def check_unchanged(
     saved = directory / file
     if not saved.exists():
         return
-    text = saved.read_text()
-    before = json.loads(text) if saved.suffix == ".json" else yaml.safe_load(text)
+    try:
+        before = (parse_json if saved.suffix == ".json" else parse_yaml)(saved.read_bytes())
+        if not isinstance(before, dict):
+            raise ValueError(f"not a mapping of settings but {shown(before)}")
+    except ValueError as error:
+        raise ValueError(f"{saved} is damaged: it is {error}") from error
     changed = [line for line in differences(before, settings) if not line.startswith(tuple(free))]
     if changed:
         raise ValueError(f"{directory} holds {what} with other settings ({describe_changes(changed)}): {advice}")
@@ -182,13 +195,20 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise ValueError(f"override {key!r}: {parent!r} has no settings of its own")
+            raise ValueError(f"override {shown(key)}: {shown(parent)} has no settings of its own")
     values[leaf] = value
 
 
 @cache
 def _adapter(hint: Any, *, may_be_infinite: bool) -> TypeAdapter[Any]:
     return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=may_be_infinite))
+
+
+def _too_large(value: Any) -> bool:
+    """Whether it is, or holds, an integer that no array can hold."""
+    if isinstance(value, tuple):
+        return any(map(_too_large, value))
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 def _default(f: dataclasses.Field[Any]) -> Any:

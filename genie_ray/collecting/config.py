@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from genie_ray.replay.schema import LargeFrameLayout
+    from genie_ray.replay.layout import LargeFrameLayout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class CollectionConfig:
     @property
     def large_frames(self) -> LargeFrameLayout | None:
         """Which large frames are stored, if any."""
-        from genie_ray.replay.schema import LargeFrameLayout
+        from genie_ray.replay.layout import LargeFrameLayout
 
         if not self.large_frame_every:
             return None

@@ -24,7 +24,8 @@ from genie_ray.collecting.env_runner import CollectionEnvRunner
 from genie_ray.collecting.plan import Collection
 from genie_ray.collecting.shards import Shard
 from genie_ray.replay import writer
-from genie_ray.replay.schema import Episode, LargeFrameLayout, LargeFrames, episode_id
+from genie_ray.replay.layout import LargeFrameLayout
+from genie_ray.replay.schema import Episode, LargeFrames, episode_id
 
 
 class RolloutWorker:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from genie_ray.base.files import shown
+
 Layout = Literal["retroact_tags", "retroact_controls", "ours"]
 
 OWN_FILE = Path(__file__).with_name("games.csv")
@@ -88,7 +90,7 @@ def read_labels(path: Path) -> LabelFile:
     Raises:
         ValueError: one line that names the file, the line and what is wrong with it.
     """
-    rows = _rows(path)
+    rows = read_rows(path)
     first = next(rows, None)
     if first is None:
         raise ValueError(f"{path} is empty: a CSV file of game labels is needed")
@@ -100,7 +102,9 @@ def read_labels(path: Path) -> LabelFile:
         ("has a repeated column", [name for name in columns if header.count(name) > 1]),
     ):
         if names:
-            raise ValueError(f"{path}, line {first[0]}: {fault} {names[0]!r}: the columns must be {','.join(columns)}")
+            raise ValueError(
+                f"{path}, line {first[0]}: {fault} {shown(names[0])}: the columns must be {','.join(columns)}"
+            )
     entries: list[Entry] = []
     line_of: dict[str, int] = {}
     for line, cells in rows:
@@ -111,7 +115,7 @@ def read_labels(path: Path) -> LabelFile:
             if not entry.game:
                 raise ValueError("no game")
             if (earlier := line_of.setdefault(fold(entry.game), line)) != line:
-                raise ValueError(f"{entry.game} is labelled twice, first in line {earlier}")
+                raise ValueError(f"{shown(entry.game)[1:-1]} is labelled twice, first in line {earlier}")
         except ValueError as error:
             raise ValueError(f"{path}, line {line}: {error}") from None
         entries.append(entry)
@@ -134,7 +138,7 @@ def label(kind: str, value: str) -> str:
         if value in (word, tag):
             return word
     allowed = ", ".join(word if word == tag else f"{word} ({tag})" for word, tag in words.items())
-    raise ValueError(f"unknown {kind} {value!r}: allowed are {allowed}")
+    raise ValueError(f"unknown {kind} {shown(value)}: allowed are {allowed}")
 
 
 def control(action: str, value: str) -> str:
@@ -144,12 +148,16 @@ def control(action: str, value: str) -> str:
         ValueError: there is no such label; the message lists all.
     """
     if value not in CONTROLS:
-        raise ValueError(f"unknown control {action}={value!r}: allowed are {', '.join(CONTROLS)}")
+        raise ValueError(f"unknown control {action}={shown(value)}: allowed are {', '.join(CONTROLS)}")
     return value
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines that are not blank, split into fields, with their line numbers."""
+def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a CSV file that are not blank, split into fields, with their line numbers.
+
+    Raises:
+        ValueError: one line; the file is missing, or not CSV in UTF-8.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -186,7 +194,7 @@ def _layout(header: list[str]) -> tuple[Layout, tuple[str, ...], Callable[[dict[
 def _from_tags(row: dict[str, str]) -> Entry:
     tags = row["tags"].split()
     if len(tags) != len(LABELS):
-        raise ValueError(f"tags {row['tags']!r}: must be three: view, motion and genre, as in 'side h pl'")
+        raise ValueError(f"tags {shown(row['tags'])}: must be three: view, motion and genre, as in 'side h pl'")
     view, motion, genre = (label(kind, tag) for kind, tag in zip(LABELS, tags, strict=True))
     return Entry(game=row["game"], view=view, motion=motion, genre=genre)
 
@@ -204,7 +212,7 @@ def _from_controls(row: dict[str, str]) -> Entry:
 def _from_own(row: dict[str, str]) -> Entry:
     controls = {action: control(action, row[action]) for action in CONTROL_ACTIONS if row[action]}
     if row["source"] and row["source"] not in SOURCES:
-        raise ValueError(f"unknown source {row['source']!r}: allowed are {', '.join(SOURCES)}, or none")
+        raise ValueError(f"unknown source {shown(row['source'])}: allowed are {', '.join(SOURCES)}, or none")
     if bool(controls) != bool(row["source"]):
         raise ValueError("controls and their source are given together or not at all")
     view, motion, genre = (label(kind, row[kind]) if row[kind] else None for kind in LABELS)
@@ -213,5 +221,5 @@ def _from_own(row: dict[str, str]) -> Entry:
 
 def _flag(column: str, value: str) -> bool:
     if value not in ("YES", "NO"):
-        raise ValueError(f"{column} is {value!r}: allowed are YES and NO")
+        raise ValueError(f"{column} is {shown(value)}: allowed are YES and NO")
     return value == "YES"

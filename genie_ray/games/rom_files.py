@@ -10,13 +10,14 @@ import hashlib
 import os
 import re
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from genie_ray.base.errors import one_line
+from genie_ray.base.files import shortened
 from genie_ray.games.labels import fold
 
 LARGEST_ROM = 1 << 25  # bytes; the largest that Stable-Retro imports
@@ -62,35 +63,50 @@ def read_rom_files(
         path = Path(given)
         if not path.exists():
             raise ValueError(f"no such file or directory: {path}")
-        for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        unread: list[OSError] = []  # folders
+        below = ((folder, name) for folder, _, names in os.walk(path, onerror=unread.append) for name in names)
+        files = sorted(file for parts in below if os.path.isfile(file := Path(*parts)))
+        for file in files if path.is_dir() else [path]:
             yield from _read_file(file, targets)
+        for error in unread:
+            yield RomFile(name=_printable(error.filename), reason=f"cannot be read: {error.strerror}")
 
 
 def _read_file(path: Path, targets: Mapping[str, tuple[RomTarget, ...]]) -> Iterator[RomFile]:
+    name = _printable(path)
     try:
+        if not path.is_file():  # reading a pipe or a device might never end
+            yield RomFile(name=name, reason="not a file: a broken link, a pipe or a device")
+            return
         size = path.stat().st_size
         content = path.read_bytes() if size <= LARGEST_ROM else b""
         is_archive = zipfile.is_zipfile(path)
     except OSError as error:
-        yield RomFile(name=str(path), reason=f"cannot be read: {error.strerror}")
+        yield RomFile(name=name, reason=f"cannot be read: {error.strerror}")
         return
-    as_a_whole = identify(str(path), content, size, targets)  # an arcade game's ROM is itself an archive
+    as_a_whole = identify(name, content, size, targets)  # an arcade game's ROM is itself an archive
     if as_a_whole.targets or not is_archive:
         yield as_a_whole
     else:
-        yield from _read_archive(path, targets)
+        yield from _read_archive(path, size, targets)
 
 
-def _read_archive(path: Path, targets: Mapping[str, tuple[RomTarget, ...]]) -> Iterator[RomFile]:
+def _read_archive(path: Path, size: int, targets: Mapping[str, tuple[RomTarget, ...]]) -> Iterator[RomFile]:
+    name = _printable(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-            if not members:
-                yield RomFile(name=str(path), reason="an empty archive")
-            for member in members:
-                yield _read_member(archive, member, f"{path}:{member.filename}", targets)
-    except (OSError, zipfile.BadZipFile) as error:
-        yield RomFile(name=str(path), reason=f"damaged archive: {error}")
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # on a damaged directory, zipfile raises all kinds of errors
+        yield RomFile(name=name, reason=f"damaged archive: {shortened(one_line(error))}")
+        return
+    with archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        if not members:
+            yield RomFile(name=name, reason="an empty archive")
+        if sum(member.compress_size for member in members) > size:  # a small file could unpack to any size
+            yield RomFile(name=name, reason="damaged archive: its members overlap")
+            return
+        for member in members:
+            yield _read_member(archive, member, f"{name}:{_printable(member.filename)}", targets)
 
 
 def _read_member(
@@ -98,12 +114,14 @@ def _read_member(
 ) -> RomFile:
     if member.flag_bits & 1:
         return RomFile(name=name, reason="encrypted: unpack the archive with its password")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a limit
+        kind = f"zip's method {member.compress_type}"
+        return RomFile(name=name, reason=f"compressed in a way that cannot be read ({kind}): compress it again")
     try:
-        content = archive.read(member) if member.file_size <= LARGEST_ROM else b""
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        return RomFile(name=name, reason=f"damaged in its archive: {error}")
-    except NotImplementedError as error:
-        return RomFile(name=name, reason=f"compressed in a way that cannot be read ({error}): compress it again")
+        with archive.open(member) as file:  # `archive.read` would unpack whatever there is, not what it says
+            content = file.read(member.file_size) if member.file_size <= LARGEST_ROM else b""
+    except Exception as error:  # on damaged files, zipfile and its decompressors raise all kinds of errors
+        return RomFile(name=name, reason=f"damaged in its archive: {shortened(one_line(error))}")
     return identify(name, content, member.file_size, targets)
 
 
@@ -172,6 +190,12 @@ def _why_unknown(name: str, content: bytes, targets: Mapping[str, tuple[RomTarge
     same = sorted(game for game in games if _plain(fold(game).rsplit("-", 1)[0]) == title)
     others = f"; {', '.join(same)} is another dump or revision" if same else ""
     return f"unknown: no game has a ROM with SHA-1 {hashlib.sha1(content).hexdigest()} ({len(content):,} bytes){others}"
+
+
+def _printable(path: str | os.PathLike[str]) -> str:
+    """A path for people: bytes that are not text, and line breaks, as escapes."""
+    text = os.fspath(path).encode(errors="backslashreplace").decode()
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _plain(title: str) -> str:

@@ -9,8 +9,8 @@ where Stable-Retro's own importer (`python -m stable_retro.import`) puts them, b
 
 import difflib
 import importlib.resources
-import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Literal
 
 from stable_retro import data as retro_data
 
+from genie_ray.base.files import parse_json_object, shown
 from genie_ray.games.labels import fold
 from genie_ray.games.procgen import has_procgen
 from genie_ray.games.rom_files import RomTarget, read_rom_files
@@ -185,7 +186,7 @@ def _targets() -> dict[str, tuple[RomTarget, ...]]:
             platform = game.removesuffix("-v0").rsplit("-", 1)[-1]
             if platform in extensions:
                 target = RomTarget(game=game, extension=extensions[platform], directory=path.parent)
-                for sha1 in path.read_text().split():
+                for sha1 in path.read_text(errors="replace").split():
                     others = [other for other in targets.get(sha1, ()) if other.game != game]
                     targets[sha1] = (*others, target)
     return targets
@@ -202,9 +203,16 @@ def _has_rom(game: str) -> bool:
 def _install(content: bytes, directory: Path, extension: str) -> None:
     """Store a ROM under the names that Stable-Retro looks for, each file atomically."""
     names = [f"rom{extension}"]
-    metadata = json.loads((directory / "metadata.json").read_text())
+    path = directory / "metadata.json"
+    try:
+        metadata = parse_json_object(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is {error}") from error
     if "original_rom_name" in metadata:  # FBNeo tells arcade games apart by file name
-        names.append(metadata["original_rom_name"])
+        name = metadata["original_rom_name"]
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*", name):
+            raise ValueError(f"original_rom_name in {path} is {shown(name)}: must be a file's name")
+        names.append(name)
     for name in names:
         temporary = directory / f".{name}.{os.getpid()}"
         temporary.write_bytes(content)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from genie_ray.base.files import write_atomically
-from genie_ray.games.labels import CONTROL_ACTIONS, OWN_COLUMNS, fold, read_labels
+from genie_ray.games.labels import CONTROL_ACTIONS, OWN_COLUMNS, fold, read_labels, read_rows
 
 PROPOSED, CONFIRMED = "probe", "viewed"  # values of the column `source`
 
@@ -33,8 +33,10 @@ def write_labels(path: Path, controls: Mapping[str, Mapping[str, str]], *, overw
     if path.exists():
         if (layout := read_labels(path).layout) != "ours":
             raise ValueError(f"{path} is RetroAct's ({layout}): must have the columns {','.join(OWN_COLUMNS)}")
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = {fold(row["game"]): row for row in csv.DictReader(file)}
+        header, *lines = (cells for _, cells in read_rows(path))
+        for cells in lines:
+            row = dict(zip(header, map(str.strip, cells), strict=True))
+            rows[fold(row["game"])] = row
     kept = []
     for game, labels in controls.items():
         row = rows.setdefault(fold(game), dict.fromkeys(OWN_COLUMNS, "") | {"game": game.removesuffix("-v0")})

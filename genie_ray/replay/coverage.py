@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from genie_ray.base.files import shown
 from genie_ray.replay.schema import Episode
 
 SIDE = 16  # pixels of a cell's picture, height and width
@@ -40,8 +41,19 @@ def cells(frames_NHWC: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def place_of(info: Mapping[str, Any]) -> tuple[int, ...]:
-    """The player's position from a game's variables; () if they do not have it."""
-    return tuple(int(info[name]) // (PLACE_SIZE if name in ("x", "y") else 1) for name in PLACES if name in info)
+    """The player's position from a game's variables; () if they do not have it.
+
+    Raises:
+        ValueError: one of the coordinates is not a number.
+    """
+    return tuple(_whole(info, name) // (PLACE_SIZE if name in ("x", "y") else 1) for name in PLACES if name in info)
+
+
+def _whole(info: Mapping[str, Any], name: str) -> int:
+    try:
+        return int(info[name])
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} in info is {shown(info[name])}: must be a number") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +69,9 @@ def seen(episodes: Iterable[Episode], steps: int) -> Seen:
     """What the first `steps` steps of these episodes have shown; they may have fewer."""
     left, found_cells, found_places = steps, set[int](), set[tuple[int, ...]]()
     for episode in episodes:
-        shown = slice(0, left + 1)
-        found_cells.update(cells(episode.frames[shown]).tolist())
-        found_places.update(place for info in episode.infos[shown] if (place := place_of(info)))
+        rows = slice(0, left + 1)
+        found_cells.update(cells(episode.frames[rows]).tolist())
+        found_places.update(place for info in episode.infos[rows] if (place := place_of(info)))
         left -= min(len(episode.actions), left)
         if not left:
             break

@@ -13,15 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from genie_ray.base.errors import one_line
+from genie_ray.replay.layout import frame_shape_of, large_frame_layout_of
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata, GameCounts
-from genie_ray.replay.schema import (
-    Episode,
-    frame_shape_of,
-    frames_of,
-    large_frame_layout_of,
-    large_frames_of,
-    table_to_episode,
-)
+from genie_ray.replay.schema import Episode, frames_of, large_frames_of, table_to_episode
 from genie_ray.replay.storage import DatasetPath, Location, file_size, open_parquet, read_footer_bytes, resolve
 from genie_ray.replay.writer import footer_digest, read_metadata, shard_name, shard_paths
 
@@ -93,7 +88,11 @@ class ReplayDataset:
         Raises:
             ValueError: the file is damaged; the message names it.
         """
-        return table_to_episode(read_row_group(ref.path, ref.row_group), game=ref.game)
+        table = read_row_group(ref.path, ref.row_group)
+        try:
+            return table_to_episode(table, game=ref.game)
+        except ValueError as error:
+            raise ValueError(f"damaged file {ref.path}, row group {ref.row_group}: {error}") from error
 
     def read_frames_and_actions(self, ref: EpisodeRef) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
         """The frames uint8 [T+1, H, W, 3] of an episode and the actions int8 [T+1], the last of them −1.
@@ -179,8 +178,10 @@ def index_shard(path: DatasetPath, metadata: DatasetMetadata | None = None) -> l
 def _only_episode(row_group: pq.RowGroupMetaData) -> str:
     """The id shared by all rows of a row group, from its statistics."""
     ids = row_group.column(0).statistics
-    if ids is None or not ids.has_min_max or ids.min != ids.max:
+    if ids is None or not ids.has_min_max or ids.min != ids.max or not ids.min.isprintable():
         raise ValueError("no statistics, or those of several episodes")
+    if row_group.num_rows < 2:
+        raise ValueError("no action")
     return ids.min
 
 
@@ -205,7 +206,7 @@ def read_footer(path: DatasetPath, metadata: DatasetMetadata | None = None) -> p
             raise ValueError("its footer contradicts itself")
         return footer
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ValueError(f"damaged or foreign file {path}: {error}") from error
+        raise ValueError(f"damaged or foreign file {path}: {one_line(error)}") from error
 
 
 def layout_differences(footer: pq.FileMetaData, metadata: DatasetMetadata) -> Iterator[str]:
@@ -249,7 +250,7 @@ def read_row_group(path: DatasetPath, row_group: int, columns: list[str] | None 
         with open_parquet(path) as file:
             return file.read_row_group(row_group, columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"damaged file {path}, row group {row_group}: {error}") from error
+        raise ValueError(f"damaged file {path}, row group {row_group}: {one_line(error)}") from error
 
 
 def _unit_hash(episode_id: str) -> float:

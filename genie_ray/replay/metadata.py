@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from genie_ray.replay.schema import SCHEMA_VERSION, LargeFrameLayout
+from genie_ray.replay.layout import SCHEMA_VERSION, LargeFrameLayout
 
 METADATA_FILE = "_dataset.json"
 

@@ -13,34 +13,18 @@ Axis letters: T actions of an episode, H, W and C=3 of its frames; M large frame
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+from genie_ray.base.files import parse_json_object
+from genie_ray.replay.layout import LargeFrameLayout, arrow_schema, large_frame_layout_of
+
 NO_ACTION = -1
 PIXEL_COLUMNS = ("frame", "large_frame")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LargeFrameLayout:
-    """Which large frames an episode holds: those of steps 0, every, 2·every, … up to the final observation."""
-
-    size: int  # L, pixels
-    every: int  # steps
-
-    def __post_init__(self) -> None:
-        for name in ("size", "every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} of large frames is {getattr(self, name)}: must be at least 1")
-
-    def count(self, actions: int) -> int:
-        """M, for an episode with this many actions."""
-        return actions // self.every + 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,59 +96,12 @@ def policy_of(episode: str) -> str:
     return episode.split("/")[1]
 
 
-def arrow_schema(frame_shape: tuple[int, int, int], large_frames: LargeFrameLayout | None = None) -> pa.Schema:
-    """The columns of a dataset with frames of shape (H, W, 3), optionally with large frames."""
-    height, width, channels = frame_shape
-    fields = [
-        pa.field("episode_id", pa.string(), nullable=False),
-        pa.field("step", pa.int32(), nullable=False),
-        pa.field("frame", pa.binary(height * width * channels), nullable=False),
-        pa.field("action", pa.int8(), nullable=False),
-        pa.field("action_logp", pa.float32()),
-        pa.field("reward_env", pa.float32()),
-        pa.field("reward_uncertainty", pa.float32()),
-        pa.field("terminated", pa.bool_(), nullable=False),
-        pa.field("truncated", pa.bool_(), nullable=False),
-        pa.field("info", pa.string(), nullable=False),
-    ]
-    metadata = {"schema_version": str(SCHEMA_VERSION), "frame_shape": json.dumps(list(frame_shape))}
-    if large_frames is not None:
-        fields.append(pa.field("large_frame", pa.large_binary()))  # variable length, because a null then takes no space
-        metadata["large_frames"] = json.dumps(asdict(large_frames))
-    return pa.schema(fields, metadata=metadata)
-
-
 def schema_of(episode: Episode) -> pa.Schema:
     """The columns of a dataset that holds this kind of episode."""
     height, width, channels = episode.frames.shape[1:]
     return arrow_schema(
         (height, width, channels), None if episode.large_frames is None else episode.large_frames.layout
     )
-
-
-def frame_shape_of(schema: pa.Schema) -> tuple[int, int, int]:
-    """The shape (H, W, 3) of the frames of a file with this schema.
-
-    Raises:
-        ValueError: the schema is not a replay dataset's, or has another version.
-    """
-    metadata = cast(Mapping[bytes, bytes], schema.metadata or {})
-    if not {b"schema_version", b"frame_shape"} <= metadata.keys():
-        raise ValueError("not a file of a replay dataset: its schema has no schema_version and frame_shape")
-    version = metadata[b"schema_version"].decode()
-    if version != str(SCHEMA_VERSION):
-        raise ValueError(f"schema version is {version}: must be {SCHEMA_VERSION}")
-    height, width, channels = json.loads(metadata[b"frame_shape"])
-    expected = arrow_schema((height, width, channels), large_frame_layout_of(schema))
-    if not schema.equals(expected):
-        raise ValueError(f"columns are {schema.names}: expected {expected.names} with the types of a replay dataset")
-    return height, width, channels
-
-
-def large_frame_layout_of(schema: pa.Schema) -> LargeFrameLayout | None:
-    """The large frames in a file with this schema, if any."""
-    layout = (schema.metadata or {}).get(b"large_frames")
-    return layout and LargeFrameLayout(**json.loads(layout))
 
 
 def episode_to_table(episode: Episode) -> pa.Table:
@@ -206,9 +143,18 @@ def table_to_episode(table: pa.Table, *, game: str) -> Episode:
         reward_uncertainty=_optional(table["reward_uncertainty"]),
         terminated=table["terminated"][-1].as_py(),
         truncated=table["truncated"][-1].as_py(),
-        infos=[json.loads(info) for info in table["info"].to_pylist()],
+        infos=infos_of(table),
         large_frames=large_frames_of(table),
     )
+
+
+def infos_of(table: pa.Table) -> list[dict[str, Any]]:
+    """The emulator's variables with each frame.
+
+    Raises:
+        ValueError: one of them is not a JSON object.
+    """
+    return [parse_json_object(info) for info in table["info"].to_pylist()]
 
 
 def frames_of(table: pa.Table) -> NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +14,13 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
+from genie_ray.base.errors import one_line
 from genie_ray.base.progress import console, notices, progress_bar
 from genie_ray.base.session import usable_cpus
 from genie_ray.replay.coverage import place_of
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from genie_ray.replay.metadata import METADATA_FILE
-from genie_ray.replay.schema import policy_of
+from genie_ray.replay.schema import infos_of, policy_of
 from genie_ray.replay.storage import DatasetPath, file_size, open_parquet
 
 COLUMNS = ["action", "reward_env", "terminated", "info"]
@@ -140,20 +140,22 @@ def _figures_of_file(refs: Sequence[EpisodeRef], action_count: int) -> list[Epis
                 )
                 for ref in refs
             ]
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"damaged file {path}: {error}") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"damaged file {path}: {one_line(error)}") from error
 
 
 def _figures(ref: EpisodeRef, table: pa.Table, frame_chunk: Any, action_count: int) -> EpisodeFigures:
-    rewards = table["reward_env"].to_numpy()[:-1]
+    rewards, actions = table["reward_env"].to_numpy()[:-1], table["action"].to_numpy()[:-1]
+    if actions.min() < 0 or actions.max() >= action_count:
+        raise ValueError(f"actions of {ref.episode_id} are not all from 0 to {action_count - 1}")
     return EpisodeFigures(
         game=ref.game,
         policy=policy_of(ref.episode_id),
-        actions=np.bincount(table["action"].to_numpy()[:-1], minlength=action_count),
+        actions=np.bincount(actions, minlength=action_count),
         game_return=float(np.nansum(rewards)),
         rewarded_steps=int(np.count_nonzero(np.nan_to_num(rewards))),
         terminated=table["terminated"][-1].as_py(),
-        places=frozenset(place for info in table["info"].to_pylist() if (place := place_of(json.loads(info)))),
+        places=frozenset(place for info in infos_of(table) if (place := place_of(info))),
         frame_bytes=frame_chunk.total_compressed_size,
     )
 

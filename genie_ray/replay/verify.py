@@ -21,7 +21,7 @@ from genie_ray.replay.dataset import (
     read_row_group,
 )
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata
-from genie_ray.replay.schema import NO_ACTION, update_digest
+from genie_ray.replay.schema import NO_ACTION, infos_of, update_digest
 from genie_ray.replay.storage import DatasetPath, Location, resolve
 from genie_ray.replay.writer import CONTENT_KEY, TEMPORARY_PREFIX, read_metadata, shard_name, shard_paths
 
@@ -116,3 +116,7 @@ def _episode_problems(table: pa.Table, action_count: int) -> Iterator[str]:
     for name in ("terminated", "truncated"):
         if table[name].to_numpy()[:-1].any():
             yield f"{name} before its last row"
+    try:
+        infos_of(table)
+    except ValueError as error:
+        yield f"info is {error}"

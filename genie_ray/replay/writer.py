@@ -25,16 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
+from genie_ray.base.files import parse_json_object, shortened, shown
 from genie_ray.replay.card import CARD_FILE, GENERATED, dataset_card
+from genie_ray.replay.layout import SCHEMA_VERSION
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata
-from genie_ray.replay.schema import (
-    PIXEL_COLUMNS,
-    SCHEMA_VERSION,
-    Episode,
-    episode_to_table,
-    schema_of,
-    update_digest,
-)
+from genie_ray.replay.schema import PIXEL_COLUMNS, Episode, episode_to_table, schema_of, update_digest
 from genie_ray.replay.storage import DatasetPath, Location, RemotePath, read_footer_bytes, resolve
 
 TEMPORARY_PREFIX = ".tmp-"
@@ -98,15 +93,16 @@ def read_metadata(root: Location) -> DatasetMetadata:
         raise ValueError(f"no replay dataset in {root}: {path} is missing")
     try:
         text = path.read_text()
-        version = json.loads(text)["schema_version"]
+        version = parse_json_object(text).get("schema_version")
         if version != SCHEMA_VERSION:
-            raise ValueError(f"schema version is {version}: must be {SCHEMA_VERSION}")
+            raise ValueError(f"schema version is {shown(version)}: must be {SCHEMA_VERSION}")
         return TypeAdapter(DatasetMetadata).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"damaged {path}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"damaged {path}: {error!r}") from error
+        place = shortened(" ".join(".".join(map(str, first["loc"])).split()))
+        raise ValueError(f"damaged {path}: {place}: {first['msg'].lower()}") from error
+    except ValueError as error:
+        raise ValueError(f"damaged {path}: {error}") from error
 
 
 def shard_paths(root: Location) -> list[DatasetPath]:

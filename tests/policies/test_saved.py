@@ -69,6 +69,7 @@ def saved(directory: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     save_policy(module_of("agent57"), directory)
     policy = json.loads((directory / POLICY_FILE).read_text())
     change(policy)
+    del policy["sha256"]  # as in policies that have none
     (directory / POLICY_FILE).write_text(json.dumps(policy))
     return directory
 
@@ -91,6 +92,18 @@ def saved(directory: Path, change: Callable[[dict[str, Any]], None]) -> Path:
 def test_a_policy_that_is_none_is_refused(change: Callable[[dict[str, Any]], None], said: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=said):
         load_policy(saved(tmp_path / "policy", change))
+
+
+def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
+    save_policy(module_of("ppo"), tmp_path)
+    weights, text = (tmp_path / WEIGHTS_FILE).read_bytes(), (tmp_path / POLICY_FILE).read_text()
+    (tmp_path / WEIGHTS_FILE).write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(ValueError, match="is missing or damaged: it does not match"):
+        load_policy(tmp_path)
+    (tmp_path / WEIGHTS_FILE).write_bytes(weights)
+    (tmp_path / POLICY_FILE).write_text(text.replace('"hold": 3', '"hold": 2'))
+    with pytest.raises(ValueError, match="was changed after it was written"):
+        load_policy(tmp_path)
 
 
 def test_files_that_are_damaged_or_missing(tmp_path: Path) -> None:

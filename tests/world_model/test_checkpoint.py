@@ -18,8 +18,11 @@ KINDS = ["cosine", "ema", "fsq"]
 
 
 def edit_description(directory: Path, **changes: object) -> None:
+    """Changes a description and leaves out its hash, as in checkpoints that have none."""
     path = directory / checkpoint.CONFIG_FILE
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    description = {**json.loads(path.read_text()), **changes}
+    description.pop("sha256", None)
+    path.write_text(json.dumps(description))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -186,6 +189,34 @@ def test_damaged_and_foreign_directories_are_refused_in_one_line(tmp_path: Path)
     refused("kind 'diffusion'")
     edit_description(directory, kind="tokenizer", format=99)
     refused("format 99")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"token_input_scale": 10.0', '"token_input_scale": 11.0', "was changed after it was written"),
+        ('"sha256": "', '"sha256": "0', "was changed after it was written"),
+        ('"genie_redux_g"', "[1]", r"kind \[1\], allowed"),
+        ('"steps": 7', '"steps": ' + "[" * 20_000, "is not a JSON file"),
+    ],
+)
+def test_a_description_that_was_changed_is_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
+    checkpoint.save(guided_model(), tmp_path, provenance={"steps": 7})
+    path = tmp_path / checkpoint.CONFIG_FILE
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        checkpoint.load(tmp_path)
+
+
+def test_a_config_of_other_types_or_impossible_sizes_is_refused(tmp_path: Path) -> None:
+    model = Tokenizer(tokenizer_config())
+    for name, value in {"mean_frame": "no", "dim": 32.5, "blocks": 10**9, "quantizer": 3, "head_dim": 2**40}.items():
+        checkpoint.save(model, tmp_path / "tokenizer", provenance={})
+        config = checkpoint.read_description(tmp_path / "tokenizer")["config"]
+        edit_description(tmp_path / "tokenizer", config={**config, name: value})
+        with pytest.raises(ValueError, match=str(tmp_path)):
+            checkpoint.load(tmp_path / "tokenizer")
 
 
 def tuned_to(frames_BTHWC: Tensor, tokenizer: Tokenizer) -> Tokenizer:

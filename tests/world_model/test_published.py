@@ -57,3 +57,26 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
         assert 'it holds no weights under "model"' in refused(path)
     torch.save({"model": {"w": torch.zeros(3)}}, path)
     assert "holds w, which is not a parameter of this model" in refused(path)
+
+
+def test_a_wrong_byte_among_the_weights_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.pt"
+    torch.save({"model": {"w": torch.full((99,), 1.5)}}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(np.full(3, 1.5, np.float32).tobytes())] ^= 1
+    path.write_bytes(content)
+    assert "it is truncated or not a .pt file" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [
+        ({1: torch.zeros(3)}, "holds 1, which is not a parameter of this model"),
+        ({"a\nb": torch.zeros(3)}, r"holds a\nb, which"),
+        ({"vq._codebook.embed": torch.zeros(1, dtype=torch.int64)}, "is torch.int64, allowed: floating point"),
+        ({"vq._codebook.embed": torch.zeros(1).expand(10**9)}, "but not as many values"),
+    ],
+)
+def test_weights_that_no_model_has_are_refused(weights: dict[Any, Any], reason: str, tmp_path: Path) -> None:
+    torch.save({"model": weights}, tmp_path / "tokenizer.pt")
+    assert reason in refused(tmp_path / "tokenizer.pt")

@@ -1,5 +1,6 @@
 """Checks of a caller's inputs: configuration values, frames, actions, tokens. Each raises a one-line ValueError."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -7,14 +8,16 @@ import torch
 from torch import Tensor
 
 CHANNELS = 3
+MOST_PARTS = 1000  # blocks, heads: more would take minutes to build, long before any memory is short
 
 
 def check_positive(config: object, *names: str) -> None:
-    """Raises ValueError when one of the named fields of a config is below 1."""
+    """Raises ValueError unless each of the named fields of a config is 1 or more; `blocks` and `heads` up to 1000."""
     for name in names:
-        value = getattr(config, name)
-        if value < 1:
-            raise ValueError(f"{type(config).__name__}: {name} is {value}, allowed: 1 or more")
+        value, most = getattr(config, name), MOST_PARTS if name in ("blocks", "heads") else math.inf
+        if not 1 <= value <= most:
+            allowed = "1 or more" if most == math.inf else f"1 to {most}"
+            raise ValueError(f"{type(config).__name__}: {name} is {value}, allowed: {allowed}")
 
 
 def check_not_negative(config: object, *names: str) -> None:

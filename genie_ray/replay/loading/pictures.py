@@ -11,11 +11,11 @@ from typing import TypedDict, Unpack
 from torch import Tensor
 
 from genie_ray.replay.dataset import ReplayDataset, Split
+from genie_ray.replay.layout import LargeFrameLayout
 from genie_ray.replay.loading.batches import Examples
 from genie_ray.replay.loading.mixture import ReplayMix, mix_of
 from genie_ray.replay.loading.order import Supply
 from genie_ray.replay.loading.shuffled import LoaderOptions, ShuffledLoader, ordered_batches
-from genie_ray.replay.schema import LargeFrameLayout
 
 
 class PictureBatch(TypedDict):

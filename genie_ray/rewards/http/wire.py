@@ -15,13 +15,14 @@ from __future__ import annotations
 import io
 import zipfile
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from genie_ray.base.errors import one_line
+from genie_ray.base.files import shortened
 from policies.rewards import RewardAnswer
 
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # by numpy
 MEDIA_TYPE = "application/x-npz"
 
 
@@ -54,7 +55,8 @@ def unpack_question(body: bytes, *, max_bytes: int) -> Question:
     count = sum(name.startswith("frames_") for name in arrays)
     wanted = {f"{kind}_{number}" for kind in ("frames", "actions") for number in range(count)}
     if not count or wanted != arrays.keys() - {"episodes"}:
-        raise ValueError(f"the file holds {', '.join(sorted(arrays)) or 'nothing'}; allowed: frames_0, actions_0, …")
+        given = shortened(", ".join(sorted(map(ascii, arrays)))).replace("'", "") or "nothing"
+        raise ValueError(f"the file holds {given}; allowed: frames_0, actions_0, …")
     named = arrays.get("episodes")
     if named is not None and (named.ndim != 1 or named.dtype.kind != "U"):
         raise ValueError(f"episodes have shape {list(named.shape)} and type {named.dtype}; allowed: [fragments], text")
@@ -92,17 +94,21 @@ def _pack(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def _unpack(body: bytes, max_bytes: int) -> dict[str, np.ndarray]:
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, np.ndarray] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked <= max_bytes:
-            with np.load(io.BytesIO(body), allow_pickle=False) as file:
-                arrays = dict(file)
+            entries = archive.infolist()
+            if len({entry.filename for entry in entries}) < len(entries):
+                raise ValueError("two arrays have the same name")
+            if any(entry.compress_type not in PACKED for entry in entries):  # others unpack without a limit
+                raise ValueError("it is packed in another way than numpy does")
+            unpacked = sum(entry.file_size for entry in entries)
+            for entry in entries if unpacked <= max_bytes else ():
+                with archive.open(entry) as file:  # numpy's loader would unpack whatever there is, not what it says
+                    content = io.BytesIO(file.read(entry.file_size))
+                arrays[entry.filename.removesuffix(".npy")] = np.lib.format.read_array(content, allow_pickle=False)
     except Exception as error:  # on damaged files, zipfile, its decompressors and numpy raise all kinds of errors
-        raise ValueError(f"the body is not an .npz file: {one_line(error)}") from error
+        raise ValueError(f"the body is not an .npz file: {shortened(one_line(error))}") from error
     if unpacked > max_bytes:
         raise ValueError(f"the file unpacks to {unpacked} bytes; allowed: {max_bytes}")
-    if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-        raise ValueError(f"the body is not an .npz file: {', '.join(others)} in it are not arrays")
     return arrays

@@ -22,8 +22,8 @@ from genie_ray.envs.config import EnvConfig
 from genie_ray.envs.retro import RetroEnv
 from genie_ray.games.roms import INTEGRATIONS
 from genie_ray.replay.dataset import ReplayDataset, read_row_group
+from genie_ray.replay.layout import LargeFrameLayout
 from genie_ray.replay.metadata import GameCounts
-from genie_ray.replay.schema import LargeFrameLayout
 from genie_ray.replay.verify import verify
 from tests.genie_ray.children import children_named
 

@@ -52,3 +52,11 @@ def test_every_game_that_runs_out_of_the_box_was_looked_at(roms: list[str]) -> N
     assert all(len(entry.controls) == 5 for entry in entries)
     sources = [line.split(",")[9] for line in OWN_FILE.read_text().splitlines()[1:]]
     assert set(sources) == {"viewed"}
+
+
+def test_blank_lines_and_blanks_in_a_file_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "games.csv"
+    path.write_text("\n\n" + HEADER + "\n  Hero-Atari2600 ,side,,,,,,,,,\n")
+    write_labels(path, {"Hero-Atari2600-v0": FIVE})
+    (hero,) = read_labels(path).entries
+    assert (hero.view, hero.controls["UP"]) == ("side", "jump")

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from genie_ray.replay.card import CARD_FILE, GENERATED
+from genie_ray.replay.layout import arrow_schema
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata, GameCounts, MissingPlay
-from genie_ray.replay.schema import Episode, arrow_schema, episode_id, episode_to_table, table_to_episode
+from genie_ray.replay.schema import Episode, episode_id, episode_to_table, table_to_episode
 from genie_ray.replay.writer import read_metadata, write_metadata, write_shard
 
 HERO = "Hero-Atari2600-v0"

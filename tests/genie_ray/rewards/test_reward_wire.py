@@ -1,6 +1,7 @@
 """An invalid request body is refused in one line, however it is damaged."""
 
 import io
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -42,6 +43,33 @@ def damaged_archives() -> Iterator[bytes]:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("frames_0.npy", header.getvalue())  # more than any memory
     yield file.getvalue()
+
+
+def test_no_more_is_unpacked_than_a_file_says() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("frames_0.npy", bytes(1 << 26))
+    content = bytearray(file.getvalue())
+    content[(at := content.rindex(b"PK\x01\x02") + 24) : at + 4] = (100).to_bytes(4, "little")
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"is not an \.npz file"):
+        wire.unpack_question(bytes(content), max_bytes=1_000_000)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_archives_that_numpy_does_not_write_are_refused() -> None:
+    for kind, names, reason in (
+        (zipfile.ZIP_BZIP2, ("frames_0.npy", "actions_0.npy"), "packed in another way"),  # unpacks without a limit
+        (zipfile.ZIP_STORED, ("frames_0.npy", "frames_0.npy"), "two arrays have the same name"),
+    ):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", kind) as archive:
+            for name in names:
+                archive.writestr(name, b"")
+        with pytest.raises(ValueError, match=reason):
+            wire.unpack_question(file.getvalue(), max_bytes=1_000_000)
 
 
 @pytest.mark.parametrize("body", damaged_archives())

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
+from genie_ray.replay.layout import LargeFrameLayout
 from genie_ray.replay.loading.pictures import PictureBatch, PictureLoader, iter_pictures
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata
-from genie_ray.replay.schema import Episode, LargeFrameLayout, LargeFrames, episode_to_table, table_to_episode
+from genie_ray.replay.schema import Episode, LargeFrames, episode_to_table, table_to_episode
 from genie_ray.replay.verify import verify
 from genie_ray.replay.writer import read_metadata, write_metadata, write_shard
 

@@ -9,9 +9,7 @@ code, P values of a patch.
 """
 
 import math
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +23,9 @@ from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
 from world_model.latent_actions import LatentActionConfig
 from world_model.layers.checks import CHANNELS
+from world_model.layers.plain_config import LONGEST
 from world_model.layers.quantizer import QuantizerConfig
+from world_model.published.file import read_published
 from world_model.tokenizer import Tokenizer, TokenizerConfig
 
 FRAME_SIZE, MAX_FRAMES = 64, 16  # of the published models; GenieRedux, Sec. 4
@@ -141,15 +141,30 @@ def import_published(
         ValueError: a file is unreadable, holds anything but the tensors of this model, or does not fit the other file
             or the arguments.
     """
-    tokenizer = _part(_read(tokenizer_pt), AUTOENCODER, tokenizer_pt)
+    try:
+        return _import(tokenizer_pt, model_pt, frame_size, max_frames, token_input_scale)
+    except (RuntimeError, MemoryError, OverflowError) as error:  # of PyTorch, for sizes that no model has
+        files = " and ".join(str(path) for path in (tokenizer_pt, model_pt) if path)
+        raise ValueError(f"{files}: no model has such sizes ({' '.join(str(error).split())[:LONGEST]})") from error
+
+
+def _import(
+    tokenizer_pt: str | Path,
+    model_pt: str | Path | None,
+    frame_size: int | None,
+    max_frames: int | None,
+    token_input_scale: float | None,
+) -> Tokenizer | GenieReduxG | GenieRedux:
+    tokenizer = _part(read_published(tokenizer_pt), AUTOENCODER, tokenizer_pt)
     if model_pt is None:
         alone = Tokenizer(_tokenizer_config(tokenizer, frame_size or FRAME_SIZE, max_frames or MAX_FRAMES))
         tokenizer.load_into(alone)
         return alone.eval()
-    published = _read(model_pt)
-    unknown = sorted(published.keys() - {"dynamics", "latent_action_model"})
+    published = read_published(model_pt)
+    unknown = sorted(map(str, published.keys() - {"dynamics", "latent_action_model"}))
     if unknown or "dynamics" not in published:
-        raise ValueError(f"{model_pt} holds {', '.join(unknown) or 'nothing'}, needed: dynamics, latent_action_model")
+        given = ascii(", ".join(unknown))[1:-1][:LONGEST] or "nothing"
+        raise ValueError(f"{model_pt} holds {given}, needed: dynamics, latent_action_model")
     dynamics = _part(published["dynamics"], DYNAMICS, model_pt)
     if "latent_action_model" not in published:
         guided = GenieReduxG(_guided_config(tokenizer, dynamics, frame_size, max_frames, token_input_scale))
@@ -193,6 +208,8 @@ def _unguided_config(
 ) -> GenieReduxConfig:
     latent_sizes = _autoencoder_sizes(latent)
     dim, inputs = latent.shape("to_action.0.weight", 2)
+    if not dim:
+        raise ValueError(f"{latent.source} does not fit: to_action.0.weight has shape {[dim, inputs]}")
     told = math.isqrt(inputs // dim) * latent_sizes["patch_size"]
     _agree("frame_size", frame_size, told, latent.source)
     tokenizer_config, sizes = _sizes(tokenizer, dynamics, told, max_frames)
@@ -262,34 +279,22 @@ def _agree(name: str, given: int | None, told: int, source: str) -> None:
         raise ValueError(f"{name} is {given}, allowed: {told}, from the shapes in {source}")
 
 
-def _read(path: str | Path) -> dict[str, Any]:
-    """The weights of a published file; nothing in it is executed, and its optimiser's moments are not read."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} is not a published checkpoint: it holds more than tensors and plain values"
-        ) from error
-    except Exception as error:  # bytes that are not a pickle can fail in any way
-        raise ValueError(f"{path} is not a published checkpoint: it is truncated or not a .pt file") from error
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise ValueError(f'{path} is not a published checkpoint: it holds no weights under "model"')
-    return content["model"]
-
-
 def _part(published: Any, table: Mapping[str, str], source: str | Path) -> Part:
     """A part's weights, with the published names replaced by ours."""
     if not isinstance(published, dict):
         raise ValueError(f"{source} holds a {type(published).__name__} where the weights of a part should be")
     state = {}
-    for name, tensor in published.items():
+    for given, tensor in published.items():
+        name = str(given)
         if UNUSED.fullmatch(name):
             continue
         matches = [match.expand(ours) for theirs, ours in table.items() if (match := re.fullmatch(theirs, name))]
         if len(matches) != 1 or not isinstance(tensor, Tensor):
-            raise ValueError(f"{source} holds {name}, which is not a parameter of this model")
+            raise ValueError(f"{source} holds {ascii(name)[1:-1][:LONGEST]}, which is not a parameter of this model")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{source} does not fit: {name} is {tensor.dtype}, allowed: floating point")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():  # a few bytes, repeated
+            raise ValueError(f"{source} does not fit: {name} has shape {list(tensor.shape)}, but not as many values")
         # The library that the published code uses has an axis for several codebooks; there is only one.
         state[matches[0]] = tensor.squeeze(0) if name == "vq._codebook.embed" else tensor
     return Part(state, str(source))
