@@ -16,7 +16,7 @@ def check_positive(config: object, *names: str) -> None:
     for name in names:
         value, most = getattr(config, name), MOST_PARTS if name in ("blocks", "heads") else math.inf
         if not 1 <= value <= most:
-            allowed = "1 or more" if most == math.inf else f"1 to {most}"
+            allowed = "1 or more" if value < 1 else f"1 to {most}"
             raise ValueError(f"{type(config).__name__}: {name} is {value}, allowed: {allowed}")
 
 
