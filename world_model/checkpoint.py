@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
-from world_model.plain_config import LONGEST, config_from_dict
+from world_model.layers.plain_config import LONGEST, config_from_dict
 from world_model.tokenizer import Tokenizer, TokenizerConfig
 from world_model.upscaler import Upscaler, UpscalerConfig
 

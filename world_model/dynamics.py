@@ -20,14 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from world_model.layers.action_head import ActionHead
-from world_model.layers.checks import (
-    check_choices,
-    check_few,
-    check_length,
-    check_not_negative,
-    check_positive,
-    check_shares,
-)
+from world_model.layers.checks import check_choices, check_length, check_not_negative, check_positive, check_shares
 from world_model.layers.conditioning import Conditioning, condition
 from world_model.layers.embedding import scaled_embedding
 from world_model.layers.head import HeadLinear, LevelsHead
@@ -74,8 +67,7 @@ class DynamicsConfig:
     tdce_weight: float = 0.0  # λ of the token distance cross-entropy; published: 3
 
     def __post_init__(self) -> None:
-        check_positive(self, "dim", "head_dim", "max_frames", "num_actions")
-        check_few(self, "blocks", "heads")
+        check_positive(self, "dim", "blocks", "heads", "head_dim", "max_frames", "num_actions")
         check_choices(self)
         if self.masking == "auto":
             object.__setattr__(self, "masking", "paired" if self.alignment == "aligned" else "clip")

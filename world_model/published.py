@@ -23,8 +23,8 @@ from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
 from world_model.latent_actions import LatentActionConfig
 from world_model.layers.checks import CHANNELS
+from world_model.layers.plain_config import LONGEST
 from world_model.layers.quantizer import QuantizerConfig
-from world_model.plain_config import LONGEST
 from world_model.published_file import read_published
 from world_model.tokenizer import Tokenizer, TokenizerConfig
 

@@ -18,8 +18,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from genie_ray.base.errors import one_line
-from genie_ray.base.files import write_atomically
-from genie_ray.base.reading import parse_json, parse_yaml, shown
+from genie_ray.base.files import parse_json, parse_yaml, shown, write_atomically
 
 SETTINGS_FILE = "config.yaml"
 """The file in which a directory keeps the settings it was created with."""

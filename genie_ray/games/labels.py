@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from genie_ray.base.reading import shown
+from genie_ray.base.files import shown
 
 Layout = Literal["retroact_tags", "retroact_controls", "ours"]
 

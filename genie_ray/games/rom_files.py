@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from genie_ray.base.errors import one_line
-from genie_ray.base.reading import shortened
+from genie_ray.base.files import shortened
 from genie_ray.games.labels import fold
 
 LARGEST_ROM = 1 << 25  # bytes; the largest that Stable-Retro imports
@@ -63,11 +63,14 @@ def read_rom_files(
         path = Path(given)
         if not path.exists():
             raise ValueError(f"no such file or directory: {path}")
+        if not path.is_dir():
+            yield from _read_file(path, targets)
+            continue
         unread: list[OSError] = []  # folders
         below = ((folder, name) for folder, _, names in os.walk(path, onerror=unread.append) for name in names)
-        files = sorted(file for parts in below if os.path.isfile(file := Path(*parts)))
-        for file in files if path.is_dir() else [path]:
-            yield from _read_file(file, targets)
+        for file in sorted(Path(*parts) for parts in below):
+            if os.path.isfile(file):
+                yield from _read_file(file, targets)
         for error in unread:
             yield RomFile(name=_printable(error.filename), reason=f"cannot be read: {error.strerror}")
 

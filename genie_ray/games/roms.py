@@ -18,7 +18,7 @@ from typing import Literal
 
 from stable_retro import data as retro_data
 
-from genie_ray.base.reading import parse_json_object, shown
+from genie_ray.base.files import parse_json_object, shown
 from genie_ray.games.labels import fold
 from genie_ray.games.procgen import has_procgen
 from genie_ray.games.rom_files import RomTarget, read_rom_files

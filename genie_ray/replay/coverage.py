@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_ray.base.reading import shown
+from genie_ray.base.files import shown
 from genie_ray.replay.schema import Episode
 
 SIDE = 16  # pixels of a cell's picture, height and width

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
-from genie_ray.base.reading import shown
+from genie_ray.base.files import shown
 
 SCHEMA_VERSION = 1
 

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from genie_ray.base.reading import parse_json_object
+from genie_ray.base.files import parse_json_object
 from genie_ray.replay.layout import LargeFrameLayout, arrow_schema, large_frame_layout_of
 
 NO_ACTION = -1

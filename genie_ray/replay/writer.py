@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from genie_ray.base.reading import parse_json_object, shortened, shown
+from genie_ray.base.files import parse_json_object, shortened, shown
 from genie_ray.replay.card import CARD_FILE, GENERATED, dataset_card
 from genie_ray.replay.layout import SCHEMA_VERSION
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata

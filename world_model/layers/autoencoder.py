@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world_model.layers.checks import CHANNELS, check_few, check_frames, check_positive
+from world_model.layers.checks import CHANNELS, check_frames, check_positive
 from world_model.layers.patches import PatchEmbedding, PixelHead, from_patches, to_patches
 from world_model.layers.position_bias import ContinuousPositionBias
 from world_model.layers.quantizer import Quantized
@@ -30,8 +30,7 @@ class AutoencoderConfig:
     head_dim: int = 64
 
     def __post_init__(self) -> None:
-        check_positive(self, "frame_size", "patch_size", "max_frames", "dim", "head_dim")
-        check_few(self, "blocks", "heads")
+        check_positive(self, "frame_size", "patch_size", "max_frames", "dim", "blocks", "heads", "head_dim")
         if self.frame_size % self.patch_size:
             raise ValueError(
                 f"{type(self).__name__}: frame_size is {self.frame_size}, "

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from genie_ray.base.errors import one_line
-from genie_ray.base.reading import shortened
+from genie_ray.base.files import shortened
 from policies.rewards import RewardAnswer
 
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # by numpy

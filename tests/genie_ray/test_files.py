@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from genie_ray.base.reading import LONGEST, parse_json, parse_yaml, shown
+from genie_ray.base.files import LONGEST, parse_json, parse_yaml, shown
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
 MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12))
