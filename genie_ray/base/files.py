@@ -76,7 +76,11 @@ def shown(value: object) -> str:
     try:
         return shortened(repr(value))
     except ValueError:  # Python writes no integers of many thousand digits
-        return f"a {type(value).__name__} with a number of thousands of digits"
+        return (
+            "a number of thousands of digits"
+            if isinstance(value, int)
+            else "values with numbers of thousands of digits"
+        )
 
 
 def shortened(text: str) -> str:

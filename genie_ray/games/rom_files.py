@@ -102,7 +102,7 @@ def _read_archive(path: Path, size: int, targets: Mapping[str, tuple[RomTarget, 
         yield RomFile(name=name, reason=f"damaged archive: {shortened(one_line(error))}")
         return
     with archive:
-        members = [member for member in archive.infolist() if not member.is_dir()]
+        members = [member for member in archive.infolist() if not member.filename.endswith("/")]
         if not members:
             yield RomFile(name=name, reason="an empty archive")
         if sum(member.compress_size for member in members) > size:  # a small file could unpack to any size
