@@ -178,7 +178,7 @@ def _load_weights(module: Any, file: Path, sha256: str | None) -> None:
         wrong = sorted(name for name in given.keys() | expected.keys() if given.get(name) != expected.get(name))
         name = wrong[0]
         raise ValueError(
-            f"{file} does not fit its {POLICY_FILE}: {ascii(name)[1:-1][:LONGEST]} is {given.get(name, 'missing')}, "
-            f"expected {expected.get(name, 'none')} ({len(wrong)} such)"
+            f"{file} does not fit its {POLICY_FILE}: {ascii(name)[1:-1][:LONGEST]} is "
+            f"{given.get(name, 'missing')}, expected {expected.get(name, 'none')} ({len(wrong)} such)"
         )
     module.load_state_dict(weights)

@@ -1,7 +1,7 @@
-"""Files: whole or not at all when written; when YAML or JSON is read, one ValueError says in one line what is wrong.
+"""Files: atomic writes, and reading YAML and JSON so that whatever is wrong with a text is told in one line.
 
-The parsers alone do not: deep nesting exhausts Python's stack, odd tags raise any exception, a key given twice counts
-once without a word, and a few lines of YAML aliases unfold to billions of values.
+The parsers alone do not tell: deep nesting exhausts Python's stack, odd tags raise any exception, a key given twice
+counts once without a word, and a few lines of YAML aliases unfold to billions of values.
 """
 
 from __future__ import annotations
@@ -76,7 +76,11 @@ def shown(value: object) -> str:
     try:
         return shortened(repr(value))
     except ValueError:  # Python writes no integers of many thousand digits
-        return f"a {type(value).__name__} with a number of thousands of digits"
+        return (
+            "a number of thousands of digits"
+            if isinstance(value, int)
+            else "values with numbers of thousands of digits"
+        )
 
 
 def shortened(text: str) -> str:

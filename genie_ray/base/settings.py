@@ -92,8 +92,8 @@ def build(cls: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
             value = {**_explicit(start, hints[key]), **value}
             arguments[key] = build(hints[key], value, f"{name}.")
         else:
-            if isinstance(value, bool) and hints[key] in (int, float):
-                raise ValueError(f"{name} = {value}: expected a number")
+            if hints[key] is not bool and _holds_bool(value):  # which Python, and so pydantic, takes for a number
+                raise ValueError(f"{name} = {shown(value)}: expected {_named(hints[key])}")
             try:
                 arguments[key] = _adapter(hints[key], may_be_infinite=key in LIMITS).validate_python(value)
             except ValidationError as error:
@@ -202,6 +202,15 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
 @cache
 def _adapter(hint: Any, *, may_be_infinite: bool) -> TypeAdapter[Any]:
     return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=may_be_infinite))
+
+
+def _holds_bool(value: Any) -> bool:
+    return any(map(_holds_bool, value)) if isinstance(value, list) else isinstance(value, bool)
+
+
+def _named(hint: Any) -> str:
+    """A type for a message."""
+    return "a number" if hint in (int, float) else str(getattr(hint, "__name__", hint))
 
 
 def _too_large(value: Any) -> bool:

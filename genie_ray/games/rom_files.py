@@ -63,11 +63,14 @@ def read_rom_files(
         path = Path(given)
         if not path.exists():
             raise ValueError(f"no such file or directory: {path}")
+        if not path.is_dir():
+            yield from _read_file(path, targets)
+            continue
         unread: list[OSError] = []  # folders
         below = ((folder, name) for folder, _, names in os.walk(path, onerror=unread.append) for name in names)
-        files = sorted(file for parts in below if os.path.isfile(file := Path(*parts)))
-        for file in files if path.is_dir() else [path]:
-            yield from _read_file(file, targets)
+        for file in sorted(Path(*parts) for parts in below):
+            if os.path.isfile(file):
+                yield from _read_file(file, targets)
         for error in unread:
             yield RomFile(name=_printable(error.filename), reason=f"cannot be read: {error.strerror}")
 
@@ -99,7 +102,7 @@ def _read_archive(path: Path, size: int, targets: Mapping[str, tuple[RomTarget, 
         yield RomFile(name=name, reason=f"damaged archive: {shortened(one_line(error))}")
         return
     with archive:
-        members = [member for member in archive.infolist() if not member.is_dir()]
+        members = [member for member in archive.infolist() if not member.filename.endswith("/")]
         if not members:
             yield RomFile(name=name, reason="an empty archive")
         if sum(member.compress_size for member in members) > size:  # a small file could unpack to any size

@@ -86,7 +86,7 @@ def _other_arrays(rng: Generator) -> bytes:
         elif kind == 1:
             shape = tuple(int(rng.choice([0, 1, 2, 5, 8, 9])) for _ in range(int(rng.integers(0, 6))))
             arrays[name] = np.zeros(shape, pick(rng, TYPES))
-        elif kind == 2 and arrays[name].dtype.kind != "U":
+        elif kind == 2 and arrays[name].dtype.kind in "iufb":
             arrays[name] = arrays[name].astype(
                 "U9" if rng.random() < 0.3 else pick(rng, ("f4", "u8", "i1", "?", ">i8"))
             )

@@ -8,16 +8,18 @@ import torch
 from torch import Tensor
 
 CHANNELS = 3
-MOST_PARTS = 1000  # blocks, heads: more would take minutes to build, long before any memory is short
+MOST = {"blocks": 1000, "heads": 1000}
+"""Fields that count parts built one by one: more would take minutes, long before any memory is short."""
 
 
 def check_positive(config: object, *names: str) -> None:
-    """Raises ValueError unless each of the named fields of a config is 1 or more; `blocks` and `heads` up to 1000."""
+    """Raises ValueError when one of the named fields of a config is below 1, or above what it may be at most."""
     for name in names:
-        value, most = getattr(config, name), MOST_PARTS if name in ("blocks", "heads") else math.inf
-        if not 1 <= value <= most:
-            allowed = "1 or more" if value < 1 else f"1 to {most}"
-            raise ValueError(f"{type(config).__name__}: {name} is {value}, allowed: {allowed}")
+        value = getattr(config, name)
+        if value < 1:
+            raise ValueError(f"{type(config).__name__}: {name} is {value}, allowed: 1 or more")
+        if value > MOST.get(name, value):
+            raise ValueError(f"{type(config).__name__}: {name} is {value}, allowed: 1 to {MOST[name]}")
 
 
 def check_not_negative(config: object, *names: str) -> None:

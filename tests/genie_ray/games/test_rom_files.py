@@ -1,8 +1,10 @@
 """ROM files that are recognised: real ones zipped, renamed, behind headers, interleaved, cut short, damaged."""
 
 import hashlib
+import os
 import shutil
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -208,3 +210,33 @@ def test_a_folder_is_read_whole_and_a_missing_one_is_told(tmp_path: Path) -> Non
     assert [Path(found.name).name for found in diagnose([tmp_path])] == ["b.bin", "k.bin"]
     with pytest.raises(ValueError, match=r"no such file or directory: .*nowhere"):
         list(diagnose([tmp_path / "nowhere"]))
+
+
+def test_pipes_bombs_and_odd_names_do_not_stop_a_folder(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.bin")
+    assert told(tmp_path / "pipe.bin")[2] == "not a file: a broken link, a pipe or a device"
+    for name, kind in (("bzip2.zip", zipfile.ZIP_BZIP2), ("twice.zip", zipfile.ZIP_DEFLATED)):
+        with zipfile.ZipFile(tmp_path / name, "w", kind) as archive:
+            archive.writestr("rom.bin", np.random.default_rng(0).bytes(100_000))
+            archive.filelist *= 2 if name == "twice.zip" else 1
+    (tmp_path / "small.zip").write_bytes(shrunk(tmp_path / "plain.zip"))
+    with open(os.fsencode(tmp_path) + b"/\xff.bin", "wb") as file:
+        file.write(rom_of(KANGAROO))
+    tracemalloc.start()
+    reasons = {Path(found.name).name: found.reason for found in diagnose([tmp_path])}
+    assert tracemalloc.get_traced_memory()[1] < 1 << 25
+    tracemalloc.stop()
+    assert reasons["bzip2.zip:rom.bin"].startswith("compressed in a way that cannot be read")
+    assert reasons["twice.zip"] == "damaged archive: its members overlap"
+    assert reasons["small.zip:rom.bin"].startswith("damaged in its archive")
+    assert reasons["\\udcff.bin"] == ""
+
+
+def shrunk(path: Path) -> bytes:
+    """An archive whose member unpacks to 64 MiB and says that it has 100 bytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("rom.bin", bytes(1 << 26))
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    content[(at := content.rindex(b"PK\x01\x02") + 24) : at + 4] = (100).to_bytes(4, "little")
+    return bytes(content)
