@@ -1,6 +1,5 @@
 """Checks of a caller's inputs: configuration values, frames, actions, tokens. Each raises a one-line ValueError."""
 
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args, get_origin, get_type_hints
 

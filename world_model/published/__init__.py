@@ -25,7 +25,7 @@ from world_model.latent_actions import LatentActionConfig
 from world_model.layers.checks import CHANNELS
 from world_model.layers.plain_config import LONGEST
 from world_model.layers.quantizer import QuantizerConfig
-from world_model.published_file import read_published
+from world_model.published.file import read_published
 from world_model.tokenizer import Tokenizer, TokenizerConfig
 
 FRAME_SIZE, MAX_FRAMES = 64, 16  # of the published models; GenieRedux, Sec. 4
