@@ -64,15 +64,17 @@ def frame_shape_of(schema: pa.Schema) -> tuple[int, int, int]:
     metadata = cast(Mapping[bytes, bytes], schema.metadata or {})
     if not {b"schema_version", b"frame_shape"} <= metadata.keys():
         raise ValueError("not a file of a replay dataset: its schema has no schema_version and frame_shape")
-    version = metadata[b"schema_version"].decode()
-    if version != str(SCHEMA_VERSION):
-        raise ValueError(f"schema version is {version}: must be {SCHEMA_VERSION}")
+    version = metadata[b"schema_version"]
+    if version != str(SCHEMA_VERSION).encode():
+        raise ValueError(f"schema version is {shown(version.decode(errors='replace'))}: must be {SCHEMA_VERSION}")
     height, width, channels = _described(tuple[int, int, int], metadata, b"frame_shape")
     if min(height, width) < 1 or channels != 3 or height * width * channels >= 2**31:
         raise ValueError(f"frame_shape is {[height, width, channels]}: must be [H, W, 3]")
     expected = arrow_schema((height, width, channels), large_frame_layout_of(schema))
     if not schema.equals(expected):
-        raise ValueError(f"columns are {schema.names}: expected {expected.names} with the types of a replay dataset")
+        raise ValueError(
+            f"columns are {shown(schema.names)}: expected {expected.names} with the types of a replay dataset"
+        )
     return height, width, channels
 
 

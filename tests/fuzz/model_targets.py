@@ -58,7 +58,9 @@ def checkpoint_configs(directory: Path) -> Check:
             is_old = rng.random() < 0.4
             if is_old:  # without a hash, as it once was written
                 del values["sha256"]
-            (path / checkpoint.CONFIG_FILE).write_bytes(damaged_json(rng, values))
+            damaged = damaged_json(rng, values)
+            (path / checkpoint.CONFIG_FILE).write_bytes(damaged)
+            is_old |= b'"sha256"' not in damaged  # the hash itself is lost
             accepted(lambda: checkpoint.read_config(type(model), path))
             if loaded := accepted(lambda: checkpoint.load(path)):
                 assert type(loaded[0]) is type(model)
@@ -216,7 +218,9 @@ def policies(directory: Path) -> Check:
         whole = file.read_bytes()
         is_old = file.name == POLICY_FILE and rng.random() < 0.4
         try:
-            file.write_bytes(_damaged_policy(rng, file.name, whole, is_old))
+            damaged = _damaged_policy(rng, file.name, whole, is_old)
+            file.write_bytes(damaged)
+            is_old |= file.name == POLICY_FILE and b'"sha256"' not in damaged  # the hash itself is lost
             accepted(lambda: read_policy(path))
             if loaded := accepted(lambda: load_policy(path)):
                 assert is_old or loaded[0].settings == module.settings, f"accepted other settings: {loaded[0].settings}"

@@ -10,9 +10,10 @@ from tests.fuzz.targets import TARGETS
 FOUND: dict[str, tuple[int, ...]] = {
     "labels": (1049, 2227, 7501),
     "overrides": (8544,),
+    "parquet_tables": (215,),
     "policies": (771, 910),
     "reward_requests": (259, 371, 1209, 3900),
-    "rom_folders": (15, 66, 67, 712),
+    "rom_folders": (15, 66, 67, 628, 712),
 }
 """Seeds whose input was once not refused, or not in one clear line."""
 
