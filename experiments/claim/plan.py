@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from genie_ray.base.files import parse_yaml, shown
 from genie_ray.base.settings import build, check_unchanged, describe_changes, differences, keep_settings, merge, to_dict
 from genie_ray.config import RunConfig
 from genie_ray.envs.config import EnvConfig
@@ -144,10 +143,20 @@ def read_plan(path: Path, *, tiny: bool = False, seeds: Sequence[int] = ()) -> P
     Raises:
         ValueError: one line; what is missing or unknown, or makes the comparison unfair.
     """
-    described: dict[str, Any] = yaml.safe_load(path.read_text())
+    described: dict[str, Any] = parse_yaml(path.read_bytes())
+    if not isinstance(described, dict):
+        raise ValueError(f"{path} is {shown(described)}; needed: a mapping")
     needed = ("seeds", "claim", "compared_with", "fixed", "base", "games", "arms", "tiny")
     if missing := [key for key in needed if key not in described]:
         raise ValueError(f"{path} has no {missing[0]!r}; needed: {', '.join(needed)}")
+    for key in ("base", "games", "arms", "tiny"):
+        if not isinstance(described[key], dict):
+            raise ValueError(f"{key} in {path} is {shown(described[key])}; needed: a mapping")
+    for name, arm in described["arms"].items():
+        if not isinstance(arm, dict) or not {"source", "play_of"} & arm.keys():
+            raise ValueError(f"arm {name!r} in {path} is {shown(arm)}; needed: a mapping with source or play_of")
+    if not isinstance(described["seeds"], list) or not all(isinstance(seed, int) for seed in described["seeds"]):
+        raise ValueError(f"seeds in {path} are {shown(described['seeds'])}; needed: a list of integers")
     if tiny:
         small = described["tiny"]
         described |= {"seeds": small["seeds"], "base": merge(described["base"], small["base"])}
