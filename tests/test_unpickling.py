@@ -19,6 +19,7 @@ ALLOWED = {
         "genie_ray/evaluating/networks.py",
         "torch.jit.load",
     ): "TorchScript, which holds no Python; users bring weights so",
+    ("genie_ray/base/files.py", "yaml.load"): "with a loader that is PyYAML's SafeLoader, made stricter",
 }
 
 UNPICKLERS = ("pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle")
