@@ -181,17 +181,22 @@ class Agent57Module(TorchRLModule, InferenceOnlyAPI):
 
     def of_arm(self, values: dict[str, Tensor], arms_BT: Tensor) -> Tensor:
         """Q_j [B, T, A] of one arm per step."""
-        if self.online.told:
-            return self.combined(values, self.betas_N[arms_BT.long()].unsqueeze(-1)).squeeze(-2)
-        q_BTNA = self.combined(values, self.betas_N)
-        index = arms_BT.long()[..., None, None].expand(*arms_BT.shape, 1, q_BTNA.shape[-1])
-        return q_BTNA.gather(-2, index).squeeze(-2)
+        return self.combined(self.heads_of(values, arms_BT), self.betas_N[arms_BT.long()])
+
+    def heads_of(self, values: dict[str, Tensor], arms_BT: Tensor) -> dict[str, Tensor]:
+        """Q [B, T, A] of each stream, of one arm per step."""
+        heads_BT = torch.zeros_like(arms_BT.long()) if self.online.told else arms_BT.long()
+        return {
+            name: q_BTNA.gather(-2, heads_BT[..., None, None].expand(*heads_BT.shape, 1, q_BTNA.shape[-1])).squeeze(-2)
+            for name, q_BTNA in values.items()
+        }
 
     @torch.no_grad()
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Acts ε-greedily by each environment's arm; returns exact log-probabilities, and the state before the step."""
         values, state = self.online(batch, batch[Columns.STATE_IN])
-        own_BTA = self.of_arm(values, batch[ARM])
+        streams = self.heads_of(values, batch[ARM])
+        own_BTA = self.combined(streams, self.betas_N[batch[ARM].long()])
         actions_BT, log_probs_BT = sample_actions(greedy_mixture(own_BTA, batch[EPSILON].float()).log())
         return {
             Columns.ACTIONS: actions_BT,
@@ -199,16 +204,14 @@ class Agent57Module(TorchRLModule, InferenceOnlyAPI):
             Columns.STATE_OUT: state,
             ARM: batch[ARM],
             MEMORY: self.pack(batch[Columns.STATE_IN])[:, None].half(),
-            ESTIMATES: self._estimates(values, own_BTA, batch[ARM], actions_BT),
+            ESTIMATES: self._estimates(streams, own_BTA, actions_BT),
         }
 
-    def _estimates(self, values: dict[str, Tensor], own_BTA: Tensor, arms_BT: Tensor, actions_BT: Tensor) -> Tensor:
+    def _estimates(self, streams: dict[str, Tensor], own_BTA: Tensor, actions_BT: Tensor) -> Tensor:
         learning = self.settings.learning
         policy_BTA = greedy_mixture(own_BTA, learning.target_epsilon)
         columns = []
-        for q_BTNA in values.values():
-            index_BT = torch.zeros_like(arms_BT.long()) if self.online.told else arms_BT.long()
-            q_BTA = q_BTNA.gather(-2, index_BT[..., None, None].expand(*index_BT.shape, 1, q_BTNA.shape[-1]))[..., 0, :]
+        for q_BTA in streams.values():
             columns.append(q_BTA.gather(-1, actions_BT[..., None])[..., 0])
             columns.append((policy_BTA * inverse_transform(q_BTA, learning.transform_epsilon)).sum(-1))
         return torch.stack(columns, dim=-1)

@@ -77,3 +77,13 @@ def test_the_reward_service_is_measured(roms: list[str], tmp_path: Path) -> None
     assert measured["play"]["steps_per_second"] > 0
     # Of eight episodes' first 25 steps, the first three have no window; later steps may still be in flight.
     assert measured["play"]["windows_judged"] >= 8 * 22
+
+
+@pytest.mark.long
+def test_scaling_is_measured(roms: list[str], tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    arguments = ["--smoke", "--json", str(figures)]
+    subprocess.run([sys.executable, str(BENCHMARKS / "scaling.py"), *arguments], check=True, capture_output=True)
+    measured = json.loads(figures.read_text())
+    assert set(measured["share_of_linear"]) == {"1", "2", "4"}
+    assert all(shards > 0 and cpu > 0 for cpu, shards, _ in measured["rows"])
