@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genie_ray.commands import influence, probe
+from genie_ray.commands import probing
 from genie_ray.commands.options import Integrations
 
 if TYPE_CHECKING:
@@ -112,5 +112,5 @@ def _table(entries: list[Entry], present: set[str]) -> Table:
     return table
 
 
-games_app.command()(probe.probe)
-games_app.command()(influence.influence)
+games_app.command()(probing.probe)
+games_app.command()(probing.influence)

@@ -1,4 +1,4 @@
-"""`genie-ray run`, `report` and `submit`: the whole loop, its report, and jobs. Thin: parse, call, print."""
+"""`genie-ray run`, `report`, `sweep` and `submit`: the whole loop, its report, sweeps, and jobs. Thin: parse, call, print."""
 
 from __future__ import annotations
 
@@ -48,6 +48,26 @@ def report(
     path = write_report(directory)
     print_table(directory)
     typer.echo(f"report: {path}")
+
+
+def sweep(
+    config: Annotated[Path, typer.Argument(help="YAML file, e.g. experiments/sweeps/topk_epsilon.yaml.")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Output directory; default: runs/<file name>.")] = None,
+    address: Address = None,
+) -> None:
+    """Train explorers under different settings side by side and compare what they find. Settings: run.*, samples, …"""
+    from genie_ray.games.roms import add_integrations
+    from genie_ray.sweeping.plan import load_sweep
+    from genie_ray.sweeping.run import run_sweep
+
+    more = [*(overrides or []), *([f"run.ray.address={address}"] if address else [])]
+    settings = load_sweep(config, more)
+    add_integrations(settings.run.env.integrations)
+    run = dataclasses.replace(settings.run, games=choose_games(settings.run))
+    table = run_sweep(dataclasses.replace(settings, run=run), out or Path("runs") / config.stem)
+    typer.echo(table.read_text())
+    typer.echo(f"table and plots: {table.parent}")
 
 
 def submit(
