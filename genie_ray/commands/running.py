@@ -1,4 +1,4 @@
-"""`genie-ray run`, `report`, `sweep` and `submit`: the whole loop, its report, sweeps, and jobs. Thin: parse, call, print."""
+"""`genie-ray run`, `report`, `sweep`, `submit`: the whole loop, its report, sweeps, jobs. Thin: parse, call, print."""
 
 from __future__ import annotations
 
