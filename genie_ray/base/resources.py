@@ -11,6 +11,8 @@ from genie_ray.base.progress import console
 from genie_ray.base.session import RayConfig
 
 POLL_S, TELL_EVERY_S = 1.0, 15.0
+GRACE_S = 5.0
+"""What the processes of the stage before may take to give back their resources."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +36,10 @@ def learner_role(ray_config: RayConfig) -> Role:
 
 
 def require_room(what: str, roles: Sequence[Role], ray_config: RayConfig) -> None:
-    """Refuses what the cluster can never run. Needs a running Ray.
+    """Refuses what the cluster can never run, and tells what it cannot run yet. Needs a running Ray.
 
-    With `ray.wait_for_nodes_s`, an autoscaler is asked for what is missing, and given that long.
+    Ray waits without a word, as long as it takes, for what others use now; so a line says so. With
+    `ray.wait_for_nodes_s`, an autoscaler is asked for what is missing, and given that long.
 
     Args:
         what: needs it, e.g. "training".
@@ -48,11 +51,12 @@ def require_room(what: str, roles: Sequence[Role], ray_config: RayConfig) -> Non
     if not missing:
         if _on_a_cluster(ray_config):
             console.print(f"{what}: {placement(roles)}", soft_wrap=True, markup=False)
-        return
-    if ray_config.wait_for_nodes_s:
+    elif ray_config.wait_for_nodes_s:
         missing = _wait(what, roles, missing, ray_config.wait_for_nodes_s)
     if missing:
         raise ValueError(missing)
+    if busy := _busy(what, roles):
+        console.print(busy, soft_wrap=True, markup=False)
 
 
 def lacking(what: str, roles: Sequence[Role], nodes: Sequence[Mapping[str, float]]) -> str:
@@ -88,6 +92,29 @@ def node_resources() -> list[dict[str, float]]:
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def free_resources() -> dict[str, float]:
+    """What nobody uses now, on all nodes together."""
+    import ray
+
+    return ray.available_resources()
+
+
+def _busy(what: str, roles: Sequence[Role]) -> str:
+    """What is in use by others, in one line, if it still is when the grace is over; else empty."""
+    end = time.monotonic() + GRACE_S
+    while True:
+        free = free_resources()
+        lines = [
+            f"{what} needs {wanted:g} {resource}s, of which {free.get(resource, 0):g} are free now: it begins when "
+            "others give theirs back (`ray status` shows what is in use)"
+            for resource in ("CPU", "GPU")
+            if (wanted := sum(role.count * role.resources[resource] for role in roles)) > free.get(resource, 0) + 1e-6
+        ]
+        if not lines or time.monotonic() > end:
+            return lines[0] if lines else ""
+        time.sleep(POLL_S / 4)
 
 
 def _wait(what: str, roles: Sequence[Role], missing: str, limit_s: float) -> str:

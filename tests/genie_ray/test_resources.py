@@ -43,11 +43,35 @@ def test_it_is_refused_on_a_real_cluster(ray_session: None) -> None:
     assert time.monotonic() - begin < 5
 
 
+def test_what_others_hold_is_told(ray_session: None, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    import ray
+
+    @ray.remote(num_cpus=2)
+    class Other:
+        def ready(self) -> None:
+            """It holds its CPUs from now on."""
+
+    total = int(ray.cluster_resources()["CPU"])
+    role = Role(name="train workers", count=total - 1)
+    monkeypatch.setattr(resources, "GRACE_S", 0.0)
+    other = Other.remote()
+    ray.get(other.ready.remote())
+    require_room("training", [role], RayConfig())
+    told = capsys.readouterr().out
+    assert told.startswith(f"training needs {total - 1} CPUs, of which {total - 2} are free now: it begins when")
+    assert told.count("\n") == 1
+    ray.kill(other)  # as a stage's processes end: within the grace, nothing is said
+    monkeypatch.setattr(resources, "GRACE_S", 60.0)
+    require_room("training", [role], RayConfig())
+    assert capsys.readouterr().out == ""
+
+
 def test_an_autoscaler_is_asked_and_given_time(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     asked: list[Any] = []
     nodes = [[{"CPU": 1.0}], [{"CPU": 1.0}], [{"CPU": 1.0}, {"CPU": 4.0}]]
     monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda bundles: asked.append(bundles))
     monkeypatch.setattr(resources, "node_resources", lambda: nodes.pop(0) if len(nodes) > 1 else nodes[0])
+    monkeypatch.setattr(resources, "free_resources", lambda: {"CPU": 4.0})
     monkeypatch.setattr(resources, "POLL_S", 0.01)
     require_room("training", [Role(name="train workers", count=2, cpus=2)], RayConfig(wait_for_nodes_s=60))
     assert asked == [[{"CPU": 2}, {"CPU": 2}], []]  # the request does not stay behind
