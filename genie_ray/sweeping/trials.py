@@ -3,8 +3,9 @@
 A trial needs CPUs for itself and its learner (1), for each rollout worker (1, with all its emulators), and for its
 replicas of the reward service (reward.cpus each); with rounds, also for their training workers. The first two are in
 Tune's placement group; the others belong to Serve and Ray Train, and the number of trials at once is limited to leave
-room for them. A killed trial resumes from its explorer's last state and keeps what it has finished. Nothing is restored
-from Tune: each run gives it the trials that neither have a result nor were stopped early.
+room for them, among all sweeps of the cluster (sharing.py). A killed trial resumes from its explorer's last state and
+keeps what it has finished. Nothing is restored from Tune: each run gives it the trials that neither have a result nor
+were stopped early.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +39,7 @@ from genie_ray.sweeping.config import SweepConfig, TrialConfig
 from genie_ray.sweeping.measure import measure, measure_gain
 from genie_ray.sweeping.plan import Trial
 from genie_ray.sweeping.report import MEASURES, RANDOM, RESULT_FILE, STOPPED_FILE, TrialResult, trial_directory
+from genie_ray.sweeping.sharing import Claim, InTurn, Turns
 
 EPOCH, CELLS = "epoch", "cells"  # of a trial, over its games: the basis of early stopping
 TRIFLE = 0.001  # CPUs; a bundle cannot be empty
@@ -48,27 +51,37 @@ def run_trials(config: SweepConfig, results: Sequence[TrialResult], directory: P
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # errors are returned below, and kept in error.txt files
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output cannot be silenced
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # it would make an interrupted sweep look like a finished one
-    at_once = trials_at_once(config, [result.trial for result in results if not result.ended])
+    left = [result.trial for result in results if not result.ended]
+    needs = trial_needs(config, left)
+    at_once = trials_at_once(config, left, needs)
     with start_serve():
         remove_services(service_name(directory))  # of a run that was killed
         try:
             measure_random_play(config, directory)
-            errors = _tuner(config, results, directory, at_once).fit().errors
+            turns = Turns(Claim(begun=time.time(), needs=needs, left=len(left)))
+            try:
+                errors = _tuner(config, results, directory, at_once, turns).fit().errors
+            finally:
+                turns.close()
         finally:
             remove_services(service_name(directory))
     # An error that cannot be pickled arrives as the text of its traceback.
     return [error.splitlines()[-1] if isinstance(error, str) else one_line(cause_of(error)) for error in errors]
 
 
-def trials_at_once(config: SweepConfig, trials: Sequence[Trial]) -> int:
+def trial_needs(config: SweepConfig, trials: Sequence[Trial]) -> dict[str, float]:
+    """What the largest of these trials takes, by resource."""
+    own = {"CPU": 1, "GPU": int(config.run.ray.use_gpu)}
+    return {name: own[name] + max(_needs(trial.run, config)[name] for trial in trials) for name in own}
+
+
+def trials_at_once(config: SweepConfig, trials: Sequence[Trial], needs: Mapping[str, float]) -> int:
     """How many trials the cluster has room for; prints what one needs.
 
     Raises:
         ValueError: it has room for none.
     """
     runners = rollout_workers(trials)
-    own = {"CPU": 1, "GPU": int(config.run.ray.use_gpu)}
-    needs = {name: own[name] + max(_needs(trial.run, config)[name] for trial in trials) for name in own}
     there = ray.cluster_resources()
     room = {name: int(there.get(name, 0) // wanted) for name, wanted in needs.items() if wanted}
     at_once = min(*room.values(), len(trials), config.max_concurrent or len(trials))
@@ -220,7 +233,9 @@ class Announce(tune.Callback):
         console.print(f"trial {number} ended: {figures} ({self._ended} of {len(self._trials)})")
 
 
-def _tuner(config: SweepConfig, results: Sequence[TrialResult], directory: Path, at_once: int) -> tune.Tuner:
+def _tuner(
+    config: SweepConfig, results: Sequence[TrialResult], directory: Path, at_once: int, turns: Turns
+) -> tune.Tuner:
     """The trials that have not ended, for Tune to run."""
     trials = {result.trial.number: result.trial for result in results if not result.ended}
     own = {"CPU": 1 - TRIFLE, "GPU": int(config.run.ray.use_gpu)}
@@ -232,8 +247,12 @@ def _tuner(config: SweepConfig, results: Sequence[TrialResult], directory: Path,
     shutil.rmtree(files, ignore_errors=True)
     return tune.Tuner(
         tune.with_resources(trainable, tune.PlacementGroupFactory(bundles)),
-        param_space={"trial": tune.grid_search(list(trials))},
-        tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=at_once),
+        tune_config=tune.TuneConfig(
+            search_alg=InTurn(list(trials), turns),
+            num_samples=len(trials),
+            scheduler=scheduler,
+            max_concurrent_trials=at_once,
+        ),
         run_config=tune.RunConfig(
             name=files.name,
             storage_path=str(directory),
