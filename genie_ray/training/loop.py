@@ -35,6 +35,7 @@ from genie_ray.training.config import TrainingConfig
 from genie_ray.training.job import TrainingJob
 from genie_ray.training.ranking import Ranking
 from genie_ray.training.tasks import TASKS, Task
+from policies.memory import keep_freed_memory
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
 from world_model.layers.transformer import transformers
@@ -77,6 +78,8 @@ def train_loop(setup: Mapping[str, Any]) -> None:
     rank, world_size = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(setup["ray"].torch_threads(context.get_local_world_size()))
     device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        keep_freed_memory()
     autocast = precision.autocast(config.precision, device)
 
     replay = open_mix(job.dataset)

@@ -25,7 +25,7 @@ def test_attention_against_its_definition() -> None:
     attention = Attention(dim=12, heads=2, head_dim=4)
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter)
-    x, bias = torch.randn(3, 5, 12), torch.randn(2, 5, 5)
+    x, bias = torch.randn(3, 5, 12, requires_grad=True), torch.randn(2, 5, 5, requires_grad=True)
     q = attention.to_q(F.layer_norm(x, (12,)) * attention.norm.weight)
     k, v = attention.to_kv(x).chunk(2, dim=-1)
     heads = []
@@ -34,7 +34,13 @@ def test_attention_against_its_definition() -> None:
         q_h = F.normalize(q[..., part], dim=-1) * attention.q_scale
         k_h = F.normalize(k[..., part], dim=-1) * attention.k_scale
         heads.append((8 * q_h @ k_h.transpose(1, 2) + bias[head]).softmax(dim=-1) @ v[..., part])
-    torch.testing.assert_close(attention(x, bias), attention.to_out(torch.cat(heads, dim=-1)), rtol=1e-4, atol=1e-4)
+    wanted, given = attention.to_out(torch.cat(heads, dim=-1)), attention(x, bias)
+    torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(attention(x, bias), wanted, rtol=1e-4, atol=1e-4)
+    weights, leaves = torch.randn_like(given), [x, bias, *attention.parameters()]
+    wanted_grads, grads = (torch.autograd.grad((y * weights).sum(), leaves) for y in (wanted, given))
+    torch.testing.assert_close(grads, wanted_grads, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("order", ["st", "ts"])

@@ -5,12 +5,15 @@ Sources: as in transformer.py; attention of frames to a complete past: MAGI (Zho
 Axes: M sequences, S positions, D width, h heads, C dimensions of a head; B batch, T frames, H W token grid.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 ATTENTION_SCALE = 8.0  # cosine similarities lie in [−1, 1]; the fixed factor lets the softmax become sharp
+SMALLEST_NORM = 1e-6
 PACKED_LENGTH = 32  # up to this, short sequences are packed into one attention problem on a CPU
 
 
@@ -95,7 +98,30 @@ def attend_paired(q_MhSC: Tensor, k_MhSC: Tensor, v_MhSC: Tensor, bias_hTT: Tens
 
 def _unit(x: Tensor) -> Tensor:
     """x / |x| over the last axis."""
-    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-6)
+    return _Unit.apply(x) if torch.is_grad_enabled() else x * _reciprocal_norm(x)
+
+
+def _reciprocal_norm(x: Tensor) -> Tensor:
+    precise = torch.promote_types(x.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=precise)
+    return norm.clamp_(min=SMALLEST_NORM).reciprocal_().to(x.dtype)
+
+
+class _Unit(torch.autograd.Function):
+    """With the gradient (g − y (y·g)) / |x|: half the time of what autograd makes of the division."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        reciprocal = _reciprocal_norm(x)
+        y = x * reciprocal
+        ctx.save_for_backward(y, reciprocal)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        y, reciprocal = ctx.saved_tensors
+        along = (gradient * y).sum(dim=-1, keepdim=True)
+        return torch.addcmul(gradient, y, along, value=-1).mul_(reciprocal)
 
 
 class HalfBlockCache:
