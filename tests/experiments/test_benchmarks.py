@@ -87,3 +87,14 @@ def test_scaling_is_measured(roms: list[str], tmp_path: Path) -> None:
     measured = json.loads(figures.read_text())
     assert set(measured["share_of_linear"]) == {"1", "2", "4"}
     assert all(shards > 0 and cpu > 0 for cpu, shards, _ in measured["rows"])
+
+
+@pytest.mark.long
+def test_two_checkouts_are_compared(roms: list[str], tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    arguments = ["--against", str(BENCHMARKS.parents[1]), "--game", roms[0], "--turns", "1", "--json", str(figures)]
+    sizes = ["--iterations", "8", "--epochs", "2", "--steps", "400"]
+    subprocess.run([sys.executable, str(BENCHMARKS / "checkouts.py"), *arguments, *sizes], check=True)
+    measured = json.loads(figures.read_text())
+    assert len(measured) == 2
+    assert all(case["ratio"] == case["ours"][0] / case["other"][0] > 0 for case in measured.values())
