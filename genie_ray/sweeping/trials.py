@@ -3,7 +3,7 @@
 A trial needs CPUs for itself and its learner (1), for each rollout worker (1, with all its emulators), and for its
 replicas of the reward service (reward.cpus each); with rounds, also for their training workers. The first two are in
 Tune's placement group; the others belong to Serve and Ray Train, and the number of trials at once is limited to leave
-room for them, among all sweeps of the cluster (sharing.py). A killed trial resumes from its explorer's last state and
+room for them, among all sweeps of the cluster (turns.py). A killed trial resumes from its explorer's last state and
 keeps what it has finished. Nothing is restored from Tune: each run gives it the trials that neither have a result nor
 were stopped early.
 """
@@ -39,7 +39,7 @@ from genie_ray.sweeping.config import SweepConfig, TrialConfig
 from genie_ray.sweeping.measure import measure, measure_gain
 from genie_ray.sweeping.plan import Trial
 from genie_ray.sweeping.report import MEASURES, RANDOM, RESULT_FILE, STOPPED_FILE, TrialResult, trial_directory
-from genie_ray.sweeping.sharing import Claim, InTurn, Turns
+from genie_ray.sweeping.turns import Claim, InTurn, Turns
 
 EPOCH, CELLS = "epoch", "cells"  # of a trial, over its games: the basis of early stopping
 TRIFLE = 0.001  # CPUs; a bundle cannot be empty

@@ -7,8 +7,8 @@ import pytest
 import ray
 from ray.tune.search import Searcher
 
-from genie_ray.sweeping import sharing
-from genie_ray.sweeping.sharing import Claim, InTurn, Turns, may_start
+from genie_ray.sweeping import turns
+from genie_ray.sweeping.turns import Claim, InTurn, Turns, may_start
 
 THERE = {"CPU": 12.0, "GPU": 2.0}
 
@@ -68,8 +68,8 @@ def _seen(own: int, running: list[int], left: list[int]) -> tuple[Claim, list[Cl
 
 
 def test_sweeps_on_a_real_cluster(ray_session: None, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(sharing, "POLL_S", 0.01)
-    monkeypatch.setattr(sharing, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(turns, "POLL_S", 0.01)
+    monkeypatch.setattr(turns, "TELL_EVERY_S", 0.0)
     third = ray.cluster_resources()["CPU"] / 3
     first = Turns(Claim(begun=0, needs={"CPU": third}, left=9))
     searcher = InTurn(list(range(9)), first)
