@@ -22,6 +22,8 @@ setup(
             "games/*.yaml",
             "*/templates/*.jinja",
             "web/*.html",
+            "web/*.css",
+            "web/*.js",
             "web/coinrun/**/*",
         ],
         "policies": ["py.typed"],

@@ -3,17 +3,15 @@
 import base64
 import json
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
+from fastapi import FastAPI
 from PIL import Image
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -21,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.web.server import make_app
 from genie_ray.web.session import PlaySession
+from tests.genie_ray.web.live import running
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
 
@@ -33,25 +32,14 @@ def model(world_model: Path) -> GenieReduxG:
     return checkpoint.load_as(GenieReduxG, world_model)
 
 
-@contextmanager
-def running(model: GenieReduxG, replay: ReplayDataset, token: str | None = None) -> Iterator[str]:
-    """The address of a server, without scheme."""
+def play_app(model: GenieReduxG, replay: ReplayDataset, token: str | None = None) -> FastAPI:
     lock, about = threading.Lock(), {"title": "test", "actions": list(replay.metadata.action_names), "episodes": []}
-    app = make_app(lambda: PlaySession(model, replay, None, lock), about=about, token=token)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    host, port = server.servers[0].sockets[0].getsockname()
-    yield f"{host}:{port}"
-    server.should_exit = True
-    thread.join(30)
+    return make_app(lambda: PlaySession(model, replay, None, lock), about=about, token=token)
 
 
 @pytest.fixture(scope="module")
 def server(model: GenieReduxG, replay: ReplayDataset) -> Iterator[str]:
-    with running(model, replay) as address:
+    with running(play_app(model, replay)) as address:
         yield address
 
 
@@ -173,7 +161,7 @@ def test_decoding_can_be_changed_while_playing(server: str) -> None:
 
 
 def test_other_sites_and_people_without_the_token_are_kept_out(model: GenieReduxG, replay: ReplayDataset) -> None:
-    with running(model, replay, token="secret") as server:
+    with running(play_app(model, replay, token="secret")) as server:
         for path in ("", "about", "clip.gif?session=a"):
             with pytest.raises(urllib.error.HTTPError, match="403"):
                 urllib.request.urlopen(f"http://{server}/{path}")
