@@ -59,6 +59,13 @@ def play(
         typer.Option("--data", metavar="DIR", help="Replay dataset that play starts from."),
     ] = None,
     game: Annotated[str | None, typer.Option(help="Game of the episodes to start from; default: any.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Directory of trained agents (<directory>/<game>/module) that can take over.")
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(metavar="OUT", help="Replay dataset to record the game's frames to, new or recorded before."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; not loopback: with a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65_535)] = 8420,
 ) -> None:
@@ -67,7 +74,16 @@ def play(
 
     if (world_model is None) != (data is None):
         raise ValueError("give CHECKPOINT and --data both, or neither: a model starts from frames of its own games")
-    serve(world_model or SHIPPED / "model", data or SHIPPED / "play", game, host=host, port=port, tell=typer.echo)
+    serve(
+        world_model or SHIPPED / "model",
+        data or SHIPPED / "play",
+        game,
+        policy=policy,
+        record=record,
+        host=host,
+        port=port,
+        tell=typer.echo,
+    )
 
 
 def browse(

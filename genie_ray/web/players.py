@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastapi import WebSocket
@@ -40,6 +42,8 @@ class Player:
                 names = message[key]
                 if not isinstance(names, list) or not all(isinstance(name, str) and name in known for name in names):
                     raise ValueError(f"{key} is {names!r}; allowed: a list of {', '.join(sorted(known))}")
+        if message.get("buttons") or message.get("taps"):
+            self.play.drive(None)
         self.buttons = list(message.get("buttons", self.buttons))
         self.taps += message.get("taps", [])
         self.waiting = bool(message.get("waiting", self.waiting))
@@ -53,14 +57,21 @@ class Player:
             self.fps = float(fps)
             if settings:
                 self.play.change(**settings)
+        if "drive" in message:
+            self.play.drive(message["drive"])
+        if "record" in message:
+            self.play.record(bool(message["record"]))
 
-    def next_action(self) -> int | None:
-        """The action that is due: of the buttons held and those tapped since the last one."""
+    def due(self) -> Callable[[], Shown] | None:
+        """What takes the next step: the policy in control, or the buttons held and those tapped since the last one."""
+        if self.play.driver is not None:
+            return self.play.act_by_policy
         pressed = [*self.buttons, *(name for name in self.taps if name not in self.buttons)]
         self.taps.clear()
         if self.waiting and not pressed:
             return None
-        return self.play.action_of(pressed)
+        action = self.play.action_of(pressed)
+        return None if action is None else partial(self.play.act, action)
 
 
 class Players:

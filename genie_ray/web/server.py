@@ -8,10 +8,14 @@ A message of the page is a JSON object with any of
     restart    {"episode": id or null, "step": number}
     set        {"steps": …, "temperature": …, "guidance": …, "fps": …}
     waiting    true: time stands still until a button is pressed
+    drive      "game", "model": a policy plays, and sees the frames of this; null, or any button: the person plays again
+    record     whether the game's frames are recorded
 
 and an answer is {"error": one line} or a frame: `step`, `model`, `game` (raw RGB, base64) or null and `without_game`,
-`uncertainty` (rows) or null, `ended`, `fps`, `stamp`, `size`. A page that loses its connection finds its play again by
-the session's name. Nothing is served to pages of other sites, and beyond loopback only with the token.
+`uncertainty` (rows) or null, `ended`, `driver`, `recorded` ({"on", "episodes", "steps", "error"}) or null, `fps`,
+`stamp`, `size`. A page that loses its connection finds its play again by the session's name; an episode that is being
+recorded is written when the page leaves. Nothing is served to pages of other sites, and beyond loopback only with the
+token.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import AsyncIterator
@@ -97,10 +102,13 @@ def make_app(make: Any, *, about: dict[str, Any], token: str | None) -> FastAPI:
         except (WebSocketDisconnect, RuntimeError):
             pass
         finally:
-            if ticking is not None:
-                ticking.cancel()
             if player.socket is socket:
                 player.socket, player.left_at, player.buttons = None, time.monotonic(), []
+            if ticking is not None:
+                await asyncio.wait([ticking])  # a step under way is finished
+            if player.socket is None:
+                async with player.lock:
+                    await asyncio.to_thread(player.play.save)
 
     return app
 
@@ -120,7 +128,7 @@ async def _receive(socket: WebSocket, player: Player, text: str) -> None:
                 if not isinstance(where, dict) or not isinstance(where.get("step", 0), int):
                     raise ValueError(f"restart is {where!r}; allowed: an object of episode and step")
                 player.shown = await asyncio.to_thread(player.play.start, where.get("episode"), where.get("step", 0))
-        if "restart" in message:
+        if message.keys() & {"restart", "drive", "record"}:
             await _show(socket, player)
     except (ValueError, TypeError, RecursionError) as error:
         await socket.send_json({"error": one_line(error)})
@@ -130,13 +138,13 @@ async def _tick(socket: WebSocket, player: Player) -> None:
     """Plays on at the wished pace, or as fast as the model can."""
     last = time.monotonic()
     try:
-        while True:
+        while player.socket is socket:
             begin = time.monotonic()
             async with player.lock:
-                action, stamp = player.next_action(), player.stamp
-                if action is not None:
-                    player.shown, player.stamp = await asyncio.to_thread(player.play.act, action), None
-            if action is not None:
+                step, stamp = player.due(), player.stamp
+                if step is not None:
+                    player.shown, player.stamp = await asyncio.to_thread(step), None
+            if step is not None:
                 now = time.monotonic()
                 player.rate = 0.8 * player.rate + 0.2 / max(now - last, 1e-3)
                 last = now
@@ -149,6 +157,7 @@ async def _tick(socket: WebSocket, player: Player) -> None:
 async def _show(socket: WebSocket, player: Player, stamp: float | None = None) -> None:
     shown = player.shown
     assert shown is not None
+    recorded = player.play.recorded
     await socket.send_json(
         {
             "step": shown.step,
@@ -158,6 +167,8 @@ async def _show(socket: WebSocket, player: Player, stamp: float | None = None) -
             "without_game": shown.without_game,
             "uncertainty": None if shown.uncertainty_hw is None else shown.uncertainty_hw.round(3).tolist(),
             "ended": shown.ended,
+            "driver": player.play.driver,
+            "recorded": None if recorded is None else dataclasses.asdict(recorded),
             "fps": round(player.rate, 1),
             "stamp": stamp,
         }

@@ -8,9 +8,12 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
+from genie_ray.envs.world_model_games import episodes_of
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.storage import Location
 from genie_ray.web.pages import listen
+from genie_ray.web.pilot import Pilots
+from genie_ray.web.recording import Recorder
 from genie_ray.web.server import make_app
 from genie_ray.web.session import PlaySession
 from world_model import checkpoint
@@ -22,7 +25,15 @@ MOST_EPISODES = 500  # in the page's list
 
 
 def serve(
-    world_model: Path, data: Location, game: str | None, *, host: str, port: int, tell: Callable[[str], None]
+    world_model: Path,
+    data: Location,
+    game: str | None,
+    *,
+    policy: Path | None = None,
+    record: str | None = None,
+    host: str,
+    port: int,
+    tell: Callable[[str], None],
 ) -> None:
     """Serves the page to play on until it is interrupted.
 
@@ -30,13 +41,18 @@ def serve(
         world_model: checkpoint of a GenieRedux-G.
         data: replay dataset that play starts from.
         game: of its episodes; None: any.
+        policy: directory of trained agents that can take over.
+        record: replay dataset to record the game's frames to.
         host, port, tell: as `listen` takes them.
 
     Raises:
-        ValueError: model, dataset or game do not fit, or the port is in use.
+        ValueError: model, dataset, game, policy or what was recorded before do not fit, or the port is in use.
     """
-    model, dataset = _load(world_model), ReplayDataset(data)
-    listen(_play_app(model, dataset, game, threading.Lock()), host=host, port=port, tell=tell)
+    dataset = ReplayDataset(data)
+    pilots = None if policy is None else Pilots(policy, dataset, (ref.game for ref in episodes_of(dataset, game)))
+    recorder = None if record is None else Recorder(record, dataset)
+    app = _play_app(_load(world_model), dataset, game, threading.Lock(), pilots=pilots, recorder=recorder)
+    listen(app, host=host, port=port, tell=tell)
 
 
 def browse(
@@ -76,7 +92,13 @@ def _load(world_model: Path) -> GenieReduxG:
 
 
 def _play_app(
-    model: GenieReduxG, dataset: ReplayDataset, game: str | None, lock: threading.Lock
+    model: GenieReduxG,
+    dataset: ReplayDataset,
+    game: str | None,
+    lock: threading.Lock,
+    *,
+    pilots: Pilots | None = None,
+    recorder: Recorder | None = None,
 ) -> Callable[[str | None], FastAPI]:
     """What makes the application for the page to play on, with a token.
 
@@ -85,12 +107,14 @@ def _play_app(
     """
 
     def make() -> PlaySession:
-        return PlaySession(model, dataset, game, lock)
+        return PlaySession(model, dataset, game, lock, pilots=pilots, recorder=recorder)
 
     episodes = make().episodes  # refuses at once what does not fit
     about = {
         "title": f"GenieRay: {', '.join(sorted({ref.game for ref in episodes}))}",
         "actions": list(dataset.metadata.action_names),
+        "policy": None if pilots is None else pilots.name,
+        "record": None if recorder is None else str(recorder.root),
         "episodes": [
             {"id": ref.episode_id, "game": ref.game, "length": ref.length} for ref in episodes[:MOST_EPISODES]
         ],
