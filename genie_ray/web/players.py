@@ -14,6 +14,7 @@ from genie_ray.web.session import PlaySession, Shown
 
 FPS = (1.0, 60.0)
 MOST_SESSIONS = 8
+MOST_TAPS = 50  # that wait
 KEPT_S = 120.0  # a session without a page
 
 
@@ -46,6 +47,9 @@ class Player:
             self.play.drive(None)
         self.buttons = list(message.get("buttons", self.buttons))
         self.taps += message.get("taps", [])
+        if len(self.taps) > MOST_TAPS:
+            del self.taps[MOST_TAPS:]
+            raise ValueError(f"{MOST_TAPS} pressed buttons wait already; allowed: that many")
         self.waiting = bool(message.get("waiting", self.waiting))
         if isinstance(message.get("stamp"), (int, float)):
             self.stamp = message["stamp"]
@@ -63,11 +67,17 @@ class Player:
             self.play.record(bool(message["record"]))
 
     def due(self) -> Callable[[], Shown] | None:
-        """What takes the next step: the policy in control, or the buttons held and those tapped since the last one."""
+        """What takes the next step: the policy in control, or the buttons held and those tapped.
+
+        Taps that came while the model was busy are taken in turn, as many at a time as make one action.
+        """
         if self.play.driver is not None:
             return self.play.act_by_policy
-        pressed = [*self.buttons, *(name for name in self.taps if name not in self.buttons)]
-        self.taps.clear()
+        tapped = self.taps[:1]
+        while (more := self.taps[: len(tapped) + 1]) != tapped and len({*more}) == len(more) and self.play.makes(more):
+            tapped = more
+        del self.taps[: len(tapped)]
+        pressed = [*(name for name in self.buttons if name not in tapped), *tapped]
         if self.waiting and not pressed:
             return None
         action = self.play.action_of(pressed)

@@ -127,6 +127,7 @@ async def _receive(socket: WebSocket, player: Player, text: str) -> None:
                 where = message["restart"]
                 if not isinstance(where, dict) or not isinstance(where.get("step", 0), int):
                     raise ValueError(f"restart is {where!r}; allowed: an object of episode and step")
+                player.taps.clear()
                 player.shown = await asyncio.to_thread(player.play.start, where.get("episode"), where.get("step", 0))
         if message.keys() & {"restart", "drive", "record"}:
             await _show(socket, player)

@@ -51,7 +51,7 @@ def serve(
     dataset = ReplayDataset(data)
     pilots = None if policy is None else Pilots(policy, dataset, (ref.game for ref in episodes_of(dataset, game)))
     recorder = None if record is None else Recorder(record, dataset)
-    app = _play_app(_load(world_model), dataset, game, threading.Lock(), pilots=pilots, recorder=recorder)
+    app = play_app(_load(world_model), dataset, game, threading.Lock(), pilots=pilots, recorder=recorder)
     listen(app, host=host, port=port, tell=tell)
 
 
@@ -77,7 +77,7 @@ def browse(
     if world_model is not None:
         model, lock = _load(world_model), threading.Lock()
         unsure = Unsure(model, lock)
-        makers = [_play_app(model, dataset, None, lock) for dataset in datasets]
+        makers = [play_app(model, dataset, None, lock) for dataset in datasets]
 
     def make(token: str | None) -> FastAPI:
         return browsing.make_app(browsed, unsure=unsure, plays=[each(token) for each in makers], token=token)
@@ -91,7 +91,7 @@ def _load(world_model: Path) -> GenieReduxG:
     return checkpoint.load_as(GenieReduxG, world_model, "cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _play_app(
+def play_app(
     model: GenieReduxG,
     dataset: ReplayDataset,
     game: str | None,

@@ -183,6 +183,10 @@ class PlaySession:
             self._imagine()
             raise
 
+    def makes(self, buttons: Sequence[str]) -> bool:
+        """Whether there is an action of exactly these buttons."""
+        return any(set(name.split("+")) == {*buttons} for name in self.actions)
+
     def action_of(self, buttons: Sequence[str]) -> int | None:
         """The action that most of the pressed buttons make; None if that is to wait for one.
 

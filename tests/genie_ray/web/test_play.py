@@ -16,6 +16,8 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.retro import RetroEnv
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.web.server import make_app
 from genie_ray.web.session import PlaySession
@@ -103,6 +105,24 @@ def test_a_tap_is_not_lost_and_buttons_are_held(server: str) -> None:
     socket.send(json.dumps({"buttons": []}))
     restarted(socket)
     assert ask(socket, {"taps": ["LEFT"]})["step"] == 1  # time stood still
+    socket.close()
+
+
+def test_taps_that_wait_are_taken_in_turn(server: str, replay: ReplayDataset) -> None:
+    """No two of these go together, and the last is tapped twice: four actions, as in the game alone."""
+    socket, _ = opened(server, "in-turn")
+    restarted(socket)
+    taps = ["RIGHT", "UP", "LEFT", "LEFT"]
+    shown = [ask(socket, {"taps": taps}), *(json.loads(socket.recv(60)) for _ in taps[1:])]
+    assert [frame["step"] for frame in shown] == [1, 2, 3, 4]
+    env = RetroEnv(replay.episodes[0].game, EnvConfig(max_episode_steps=100))
+    env.reset()
+    names = replay.metadata.action_names
+    frames = [env.step(a)[0] for a in (replay.read(replay.episodes[0]).actions[0], *map(names.index, taps))]
+    env.close()
+    for frame, expected in zip(shown, frames[1:], strict=True):
+        np.testing.assert_array_equal(picture(frame["game"]), expected)
+    assert "50 pressed buttons wait already" in ask(socket, {"taps": ["UP"] * 60})["error"]
     socket.close()
 
 
