@@ -12,7 +12,7 @@ from genie_ray.web.browsing.data import BrowsedDataset, Unsure
 from genie_ray.web.pages import page, token_check
 
 Count = Annotated[int, Query(ge=0)]
-KEEP = {"Cache-Control": "private, max-age=3600"}  # pictures: a dataset does not change
+KEEP = {"Cache-Control": "private, max-age=3600"}  # pictures; their addresses name the dataset's version
 
 
 def make_app(

@@ -5,6 +5,7 @@ Axis letters: T actions of an episode, N frames, H W C pixels, M windows.
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ class BrowsedDataset:
 
     def __init__(self, name: str, dataset: ReplayDataset) -> None:
         self.name, self.dataset = name, dataset
+        self._version = secrets.token_hex(4)  # so that a browser keeps no pictures of another dataset
         self._by_id = {ref.episode_id: ref for ref in dataset.episodes}
         self._frames = lru_cache(maxsize=DECODED)(lambda ref: dataset.read_frames_and_actions(ref)[0])
         self._coverage: dict[str, Counting] = {}
@@ -55,6 +57,7 @@ class BrowsedDataset:
         metadata = self.dataset.metadata
         return {
             "name": self.name,
+            "version": self._version,
             "actions": list(metadata.action_names),
             "frame_shape": list(metadata.frame_shape),
             "games": {

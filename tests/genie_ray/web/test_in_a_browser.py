@@ -55,11 +55,12 @@ def playing(shipped: GenieReduxG, coinrun_play: ReplayDataset, busy: threading.L
 
 @pytest.fixture(scope="module")
 def browsing(shipped: GenieReduxG, coinrun_play: ReplayDataset) -> Iterator[str]:
+    """With a token, as beyond loopback: the pages have to pass it on."""
     lock = threading.Lock()
-    play = play_app(shipped, coinrun_play, None, lock)(None)
+    play = play_app(shipped, coinrun_play, None, lock)("secret")
     datasets = [BrowsedDataset(name, coinrun_play) for name in ("here", "there")]
-    with running(make_app(datasets, unsure=Unsure(shipped, lock), plays=[play, play], token=None)) as address:
-        yield f"http://{address}/"
+    with running(make_app(datasets, unsure=Unsure(shipped, lock), plays=[play, play], token="secret")) as address:
+        yield f"http://{address}/?token=secret"
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,15 @@ def wait_for_more(page: Any, steps: int) -> None:
     page.wait_for_function(f"parseInt(document.getElementById('live').textContent.slice(6)) >= {steps}")
 
 
+def settled(page: Any) -> int:
+    """The step that is shown once nothing more arrives."""
+    before = -1
+    while (step := step_of(page)) != before:
+        before = step
+        page.wait_for_timeout(1_000)
+    return step
+
+
 def picture(page: Any, canvas: str) -> NDArray[np.uint8]:
     """What a canvas shows, [H, W, 3]."""
     read = "c => [c.height, c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
@@ -155,8 +165,7 @@ def test_keys_move_the_picture_and_the_models_follows(
         page.keyboard.down(key)
         wait_for_more(page, 4)
         page.keyboard.up(key)
-        page.wait_for_timeout(1_000)  # what was under way has arrived
-        steps = step_of(page)
+        steps = settled(page)
         np.testing.assert_array_equal(picture(page, "#game"), alone(coinrun_play, [action] * steps))
         model = WorldModelEnv(shipped, None, WorldModelEnvConfig(decoding=INTERACTIVE))
         model.reset(seed=0, options={"prime_frames": begin.frames[:2], "prime_actions": begin.actions[:1]})
@@ -173,17 +182,15 @@ def test_buttons_on_a_phone_move_it_too(play: Open, coinrun_play: ReplayDataset)
     for steps in (1, 2):
         page.tap("[data-button=RIGHT]")
         wait_for_more(page, steps)
-    page.wait_for_timeout(1_000)
-    np.testing.assert_array_equal(picture(page, "#game"), alone(coinrun_play, [RIGHT] * step_of(page)))
+    np.testing.assert_array_equal(picture(page, "#game"), alone(coinrun_play, [RIGHT] * settled(page)))
     assert picture(page, "#map").any()
 
 
 def test_a_lost_connection_comes_back_to_the_same_play(play: Open) -> None:
     page = play()
     page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(1_000)
-    before, shown = step_of(page), picture(page, "#model")
-    assert before >= 1
+    wait_for_more(page, 1)
+    before, shown = settled(page), picture(page, "#model")
     page.evaluate("socket.close()")
     page.wait_for_function("document.getElementById('live').textContent.startsWith('connection lost')")
     wait_for_step(page, before)
