@@ -4,6 +4,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.schema import Episode
 from genie_ray.web.browsing.app import make_app
 from genie_ray.web.browsing.data import BrowsedDataset, Unsure
+from genie_ray.web.pilot import Pilots
+from genie_ray.web.recording import Recorder
 from genie_ray.web.serving import SHIPPED, play_app
 from tests.genie_ray.web.live import running
 from world_model import checkpoint
@@ -235,6 +238,28 @@ def test_a_hundred_bad_messages_do_no_harm(play: Open) -> None:
         each.keyboard.press("ArrowRight")
         wait_for_more(each, 1)
         assert each.inner_text("#error") == ""
+
+
+def test_a_policy_takes_over_and_play_is_recorded(
+    visit: Open, coinrun_model: GenieReduxG, coinrun_play: ReplayDataset, agents: Path, tmp_path: Path
+) -> None:
+    pilots, recorder = Pilots(agents, coinrun_play, ["CoinRun"]), Recorder(tmp_path, coinrun_play)
+    lock = threading.Lock()
+    with running(play_app(coinrun_model, coinrun_play, None, lock, pilots=pilots, recorder=recorder)(None)) as address:
+        page = visit(f"http://{address}/")
+        wait_for_more(page, 0)
+        page.check("#waiting")
+        restart(page)
+        page.select_option("#driver", "model")
+        wait_for_more(page, 3)
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("document.getElementById('driver').value === ''")
+        steps, before = settled(page), recorder.episodes  # one, if time went on before it stood still
+        page.uncheck("#record")
+        page.wait_for_function(f"document.getElementById('recorded').textContent.startsWith('{before + 1} episodes')")
+    dataset = ReplayDataset(tmp_path)
+    assert dataset.episodes[-1].length == steps
+    assert [info["by"] for info in dataset.read(dataset.episodes[-1]).infos[1:]][:3] == [pilots.name] * 3
 
 
 def test_browse_shows_an_episode(visit: Open, browsing: str, coinrun_play: ReplayDataset) -> None:

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -21,6 +20,7 @@ from genie_ray.replay.writer import METADATA_FILE
 from genie_ray.web.pilot import Pilots
 from genie_ray.web.recording import Recorder
 from genie_ray.web.session import PlaySession
+from tests.genie_ray.web.agents import save_agent
 from world_model.genie import GenieReduxG
 
 RIGHT, LEFT, JUMP = 1, 2, 3
@@ -29,31 +29,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def agents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An agent with random weights that are large enough for its choice to depend on the frame."""
-    directory = tmp_path_factory.mktemp("agents")
-    save_agent(directory / "CoinRun" / "module")
-    return directory
-
-
-@pytest.fixture(scope="module")
 def pilots(agents: Path, coinrun_play: ReplayDataset) -> Pilots:
     return Pilots(agents, coinrun_play, ["CoinRun"])
-
-
-def save_agent(directory: Path, actions: int = 7, size: int = 64) -> None:
-    from policies.ppo.config import PPOSettings
-    from policies.ppo.module import PPOModule
-    from policies.saved import save_policy
-
-    torch.manual_seed(0)
-    module = PPOModule(
-        observation_space=gym.spaces.Box(0, 255, (size, size, 6), np.uint8),
-        action_space=gym.spaces.Discrete(actions),
-        model_config={"settings": PPOSettings(hold=2, hidden=16)},
-    )
-    torch.nn.init.normal_(module.policy.weight, std=3)
-    save_policy(module, directory)
 
 
 @pytest.fixture
