@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 ATARI = ["ale-py>=0.12"]
 FID: list[str] = []  # torchmetrics computes it; the field's weights are one TorchScript file (see docs/results.md)
 VIDEO = ["av>=14"]  # PyAV: reads and writes mp4
-TEST = ["duckdb>=1.2", "moto[server]>=5.1", "psutil>=6", "pytest>=8", "pytest-xdist>=3.6"]
+TEST = ["duckdb>=1.2", "moto[server]>=5.1", "playwright>=1.50", "psutil>=6", "pytest>=8", "pytest-xdist>=3.6"]
 DEV = ["mypy>=1.15", "ruff>=0.11", "types-PyYAML", *TEST, *ATARI, *VIDEO]
 
 setup(
@@ -22,6 +22,8 @@ setup(
             "games/*.yaml",
             "*/templates/*.jinja",
             "web/*.html",
+            "web/*.css",
+            "web/*.js",
             "web/coinrun/**/*",
         ],
         "policies": ["py.typed"],

@@ -38,7 +38,8 @@ for command in (
     scoring.evaluate,
     scoring.evaluate_upscaler,
     scoring.rollout,
-    scoring.play,
+    serving.play,
+    serving.browse,
     running.report,
     running.submit,
 ):

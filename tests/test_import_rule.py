@@ -28,9 +28,9 @@ ROOMS = """
     playing                     agents as a stage
     evaluating                  scores, predictors, rollouts
     training                    jobs, tasks, the one loop
+    web                         pages in the browser
     collecting                  plan, pool, worker, shards
     rewards                     the service and its clients
-    web                         pages in the browser
     probing                     what a game's actions do
     envs                        gymnasium environments
     replay                      datasets

@@ -136,6 +136,12 @@ def _cgroup_limits(controller: str, file: str) -> list[str]:
     return found
 
 
+def quiet_libraries() -> None:
+    """Lets Ray's libraries log errors only."""
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 @contextmanager
 def ray_session(config: RayConfig | None = None) -> Iterator[None]:
     """Connects to Ray, or starts a local one that listens on loopback only; stops it afterwards if it was started here.
@@ -150,8 +156,7 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    for name in QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet_libraries()
     address = config.address or os.environ.get("RAY_ADDRESS")
     if address:
         try:

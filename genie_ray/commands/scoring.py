@@ -1,4 +1,4 @@
-"""Commands that show what a model predicts: `evaluate`, `evaluate-upscaler`, `rollout`, `play`."""
+"""Commands that show what a model predicts: `evaluate`, `evaluate-upscaler`, `rollout`."""
 
 from __future__ import annotations
 
@@ -105,24 +105,3 @@ def rollout(
     )
     rollouts.print_rollout(rollouts.play(output, world_model, data, config, upscaler=upscaler))
     typer.echo(output)
-
-
-def play(
-    world_model: Annotated[
-        Path | None,
-        typer.Argument(metavar="CHECKPOINT", help="A GenieRedux-G; default: one of CoinRun that comes along."),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="DIR", help="Replay dataset that play starts from."),
-    ] = None,
-    game: Annotated[str | None, typer.Option(help="Game of the episodes to start from; default: any.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; not loopback: with a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8420,
-) -> None:
-    """Play in a world model in the browser, beside the game itself under the same buttons."""
-    from genie_ray.web.serving import SHIPPED, serve
-
-    if (world_model is None) != (data is None):
-        raise ValueError("give CHECKPOINT and --data both, or neither: a model starts from frames of its own games")
-    serve(world_model or SHIPPED / "model", data or SHIPPED / "play", game, host=host, port=port, tell=typer.echo)

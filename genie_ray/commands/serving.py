@@ -1,4 +1,4 @@
-"""`genie-ray serve-rewards`: the reward service for any client, until interrupted."""
+"""`genie-ray serve-rewards`, `play` and `browse`: what listens until it is interrupted. Thin: parse, call, print."""
 
 from __future__ import annotations
 
@@ -47,3 +47,58 @@ def serve_rewards(
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
     typer.echo("stopped")
+
+
+def play(
+    world_model: Annotated[
+        Path | None,
+        typer.Argument(metavar="CHECKPOINT", help="A GenieRedux-G; default: one of CoinRun that comes along."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DIR", help="Replay dataset that play starts from."),
+    ] = None,
+    game: Annotated[str | None, typer.Option(help="Game of the episodes to start from; default: any.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Directory of trained agents (<directory>/<game>/module) that can take over.")
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(metavar="OUT", help="Replay dataset to record the game's frames to, new or recorded before."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; not loopback: with a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8420,
+) -> None:
+    """Play in a world model in the browser, beside the game itself under the same buttons."""
+    from genie_ray.web.serving import SHIPPED, serve
+
+    if (world_model is None) != (data is None):
+        raise ValueError("give CHECKPOINT and --data both, or neither: a model starts from frames of its own games")
+    serve(
+        world_model or SHIPPED / "model",
+        data or SHIPPED / "play",
+        game,
+        policy=policy,
+        record=record,
+        host=host,
+        port=port,
+        tell=typer.echo,
+    )
+
+
+def browse(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Replay dataset: a directory or URI.")],
+    other: Annotated[
+        str | None, typer.Argument(metavar="DATA2", help="Another one beside it.", show_default=False)
+    ] = None,
+    world_model: Annotated[
+        Path | None,
+        typer.Option(help="A GenieRedux-G: shows what it is unsure of, and lets you play on from any frame."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; not loopback: with a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8421,
+) -> None:
+    """Look at replay datasets in the browser: episodes, actions, rewards, coverage; two of them side by side."""
+    from genie_ray.web.serving import browse as serve
+
+    serve([data, *([other] if other else [])], world_model, host=host, port=port, tell=typer.echo)

@@ -8,7 +8,7 @@ A place is where the player is, if the game tells it.
 Axis letters: N frames, H, W and C=3 of a frame.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,13 +78,23 @@ def seen(episodes: Iterable[Episode], steps: int) -> Seen:
     return Seen(steps=steps - left, cells=len(found_cells), places=len(found_places) or None)
 
 
+class Distinct:
+    """Counts what is new, in play that is added piece by piece."""
+
+    def __init__(self) -> None:
+        self._known: set[Hashable] = set()
+
+    def add(self, keys: Iterable[Hashable]) -> list[int]:
+        """How many distinct ones there were up to each of these, those added before included; () does not count."""
+        counts = []
+        for key in keys:
+            if key != ():
+                self._known.add(key)
+            counts.append(len(self._known))
+        return counts
+
+
 def coverage_curve(episodes: Iterable[Episode]) -> NDArray[np.int64]:
     """Distinct cells seen up to each step, over the episodes in turn; [total number of actions]."""
-    hashes, is_step = [], []
-    for episode in episodes:
-        hashes.append(cells(episode.frames))
-        is_step.append(np.arange(len(episode.frames)) > 0)
-    _, first_seen = np.unique(np.concatenate(hashes), return_index=True)
-    is_new = np.zeros(sum(map(len, hashes)), np.int64)
-    is_new[first_seen] = 1
-    return np.cumsum(is_new)[np.concatenate(is_step)]
+    distinct = Distinct()
+    return np.concatenate([np.array(distinct.add(cells(episode.frames).tolist())[1:]) for episode in episodes])

@@ -20,7 +20,10 @@ class GameFrame(NamedTuple):
     """What the game shows."""
 
     frame_HWC: NDArray[np.uint8]
-    ended: bool  # a further action would do nothing
+    reward: float  # of the last action
+    terminated: bool  # the game is over
+    ended: bool  # a further action would do nothing: the game is over, or a limit of steps is reached
+    info: dict[str, Any]  # the emulator's variables
 
 
 class Emulator:
@@ -77,7 +80,7 @@ def _serve(pipe: Connection, game: str, config: EnvConfig) -> None:
     """Runs in the process: answers requests until the other end is closed."""
     from genie_ray.envs.game import make_game
 
-    env, frame, ended = None, np.zeros(0, np.uint8), False
+    env, shown = None, GameFrame(np.zeros(0, np.uint8), 0.0, False, False, {})
     while True:
         try:
             name, *arguments = pipe.recv()
@@ -87,14 +90,14 @@ def _serve(pipe: Connection, game: str, config: EnvConfig) -> None:
             env = env or make_game(game, config)
             if name == "start":
                 actions, level = arguments
-                frame, _ = env.reset(options=None if level is None else {"level": level})
-                ended = False
+                frame, info = env.reset(options=None if level is None else {"level": level})
+                shown = GameFrame(frame, 0.0, False, False, info)
             else:
                 actions = arguments
             for action in actions:
-                if not ended:
-                    frame, _, terminated, truncated, _ = env.step(action)
-                    ended = bool(terminated or truncated)
-            pipe.send((frame, ended))
+                if not shown.ended:
+                    frame, reward, terminated, truncated, info = env.step(action)
+                    shown = GameFrame(frame, float(reward), bool(terminated), bool(terminated or truncated), info)
+            pipe.send(tuple(shown))
         except Exception as error:  # whatever the emulator raises is told
             pipe.send(one_line(error))

@@ -8,10 +8,14 @@ A message of the page is a JSON object with any of
     restart    {"episode": id or null, "step": number}
     set        {"steps": …, "temperature": …, "guidance": …, "fps": …}
     waiting    true: time stands still until a button is pressed
+    drive      "game", "model": a policy plays, and sees the frames of this; null, or any button: the person plays again
+    record     whether the game's frames are recorded
 
 and an answer is {"error": one line} or a frame: `step`, `model`, `game` (raw RGB, base64) or null and `without_game`,
-`uncertainty` (rows) or null, `ended`, `fps`, `stamp`, `size`. A page that loses its connection finds its play again by
-the session's name. Nothing is served to pages of other sites, and beyond loopback only with the token.
+`uncertainty` (rows) or null, `ended`, `driver`, `recorded` ({"on", "episodes", "steps", "error"}) or null, `fps`,
+`stamp`, `size`. A page that loses its connection finds its play again by the session's name; an episode that is being
+recorded is written when the page leaves. Nothing is served to pages of other sites, and beyond loopback only with the
+token.
 """
 
 from __future__ import annotations
@@ -19,111 +23,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import hmac
+import dataclasses
 import json
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI, HTTPException, Response, WebSocket, WebSocketDisconnect
+from fastapi import Depends, FastAPI, HTTPException, Query, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import HTMLResponse
 
 from genie_ray.base.errors import one_line
-from genie_ray.web.session import PlaySession, Shown
+from genie_ray.web.pages import is_allowed, page, token_check
+from genie_ray.web.players import Player, Players
 
-PAGE = Path(__file__).parent / "play.html"
-FPS = (1.0, 60.0)
-MOST_SESSIONS = 8
-KEPT_S = 120.0  # a session without a page
 MOST_BYTES = 10_000  # of a message
 FORBIDDEN = 1008  # WebSocket close code: policy
-
-
-class Player:
-    """A session and what its page asks for."""
-
-    def __init__(self, play: PlaySession) -> None:
-        self.play, self.lock = play, asyncio.Lock()
-        self.buttons: list[str] = []
-        self.taps: list[str] = []
-        self.fps, self.waiting, self.stamp = 10.0, False, None
-        self.socket: WebSocket | None = None
-        self.left_at = time.monotonic()
-        self.shown: Shown | None = None
-        self.rate = 0.0  # frames a second of late
-
-    def take(self, message: dict[str, Any]) -> None:
-        """Notes what a message says about buttons and pace.
-
-        Raises:
-            ValueError: something else than the protocol has.
-        """
-        known = {name for action in self.play.actions for name in action.split("+")}
-        for key in ("buttons", "taps"):
-            if key in message:
-                names = message[key]
-                if not isinstance(names, list) or not all(isinstance(name, str) and name in known for name in names):
-                    raise ValueError(f"{key} is {names!r}; allowed: a list of {', '.join(sorted(known))}")
-        self.buttons = list(message.get("buttons", self.buttons))
-        self.taps += message.get("taps", [])
-        self.waiting = bool(message.get("waiting", self.waiting))
-        if isinstance(message.get("stamp"), (int, float)):
-            self.stamp = message["stamp"]
-        if "set" in message:
-            settings = dict(message["set"]) if isinstance(message["set"], dict) else {"set": message["set"]}
-            fps = settings.pop("fps", self.fps)
-            if not isinstance(fps, (int, float)) or not FPS[0] <= fps <= FPS[1]:
-                raise ValueError(f"fps is {fps!r}; allowed: {FPS[0]:g} to {FPS[1]:g}")
-            self.fps = float(fps)
-            if settings:
-                self.play.change(**settings)
-
-    def next_action(self) -> int | None:
-        """The action that is due: of the buttons held and those tapped since the last one."""
-        pressed = [*self.buttons, *(name for name in self.taps if name not in self.buttons)]
-        self.taps.clear()
-        if self.waiting and not pressed:
-            return None
-        return self.play.action_of(pressed)
-
-
-class Players:
-    """All sessions, by name."""
-
-    def __init__(self, make: Any) -> None:
-        self._make, self._by_name = make, dict[str, Player]()
-
-    async def named(self, name: str) -> Player:
-        """A session, made if there is none of this name.
-
-        Raises:
-            ValueError: there are too many.
-        """
-        self._forget()
-        if name not in self._by_name:
-            if len(self._by_name) >= MOST_SESSIONS:
-                raise ValueError(f"{MOST_SESSIONS} people play already; allowed: that many")
-            self._by_name[name] = player = Player(self._make())
-            player.shown = await asyncio.to_thread(player.play.start)
-        return self._by_name[name]
-
-    def there(self, name: str) -> Player | None:
-        """A session that is there."""
-        return self._by_name.get(name)
-
-    def _forget(self) -> None:
-        """Ends those that nobody looks at."""
-        for name, player in list(self._by_name.items()):
-            if player.socket is None and time.monotonic() - player.left_at > KEPT_S:
-                self._by_name.pop(name).play.close()
-
-    def close(self) -> None:
-        """Ends all."""
-        for player in self._by_name.values():
-            player.play.close()
-        self._by_name.clear()
 
 
 def make_app(make: Any, *, about: dict[str, Any], token: str | None) -> FastAPI:
@@ -142,26 +57,19 @@ def make_app(make: Any, *, about: dict[str, Any], token: str | None) -> FastAPI:
         players.close()
 
     app = FastAPI(title="GenieRay", lifespan=lifespan)
+    app.state.players = players
+    asked = [Depends(token_check(token))]
 
-    def allowed(given: str | None) -> bool:
-        return token is None or hmac.compare_digest(given or "", token)
+    @app.get("/", response_class=HTMLResponse, dependencies=asked)
+    def show_page() -> str:
+        return page("play.html")
 
-    @app.get("/", response_class=HTMLResponse)
-    def page(token: str | None = None) -> str:
-        if not allowed(token):
-            raise HTTPException(403, "the address needs ?token=…, as the command printed it")
-        return PAGE.read_text()
-
-    @app.get("/about")
-    def tell(token: str | None = None) -> dict[str, Any]:
-        if not allowed(token):
-            raise HTTPException(403, "no token")
+    @app.get("/about", dependencies=asked)
+    def tell() -> dict[str, Any]:
         return about
 
-    @app.get("/clip.gif")
-    async def clip(session: str, token: str | None = None) -> Response:
-        if not allowed(token):
-            raise HTTPException(403, "no token")
+    @app.get("/clip.gif", dependencies=asked)
+    async def clip(session: str) -> Response:
         player = players.there(session)
         if player is None:
             raise HTTPException(404, "no such session")
@@ -169,10 +77,10 @@ def make_app(make: Any, *, about: dict[str, Any], token: str | None) -> FastAPI:
             return Response(await asyncio.to_thread(player.play.clip), media_type="image/gif")
 
     @app.websocket("/play")
-    async def play(socket: WebSocket, session: str, token: str | None = None) -> None:
+    async def play(socket: WebSocket, session: str, given: Annotated[str | None, Query(alias="token")] = None) -> None:
         origin = socket.headers.get("origin")
         await socket.accept()
-        if not allowed(token) or (origin and urlsplit(origin).netloc != socket.headers.get("host")):
+        if not is_allowed(token, given) or (origin and urlsplit(origin).netloc != socket.headers.get("host")):
             await socket.close(FORBIDDEN, "no token, or a page of another site")
             return
         try:
@@ -194,10 +102,13 @@ def make_app(make: Any, *, about: dict[str, Any], token: str | None) -> FastAPI:
         except (WebSocketDisconnect, RuntimeError):
             pass
         finally:
-            if ticking is not None:
-                ticking.cancel()
             if player.socket is socket:
                 player.socket, player.left_at, player.buttons = None, time.monotonic(), []
+            if ticking is not None:
+                await asyncio.wait([ticking])  # a step under way is finished
+            if player.socket is None:
+                async with player.lock:
+                    await asyncio.to_thread(player.play.save)
 
     return app
 
@@ -216,8 +127,9 @@ async def _receive(socket: WebSocket, player: Player, text: str) -> None:
                 where = message["restart"]
                 if not isinstance(where, dict) or not isinstance(where.get("step", 0), int):
                     raise ValueError(f"restart is {where!r}; allowed: an object of episode and step")
+                player.taps.clear()
                 player.shown = await asyncio.to_thread(player.play.start, where.get("episode"), where.get("step", 0))
-        if "restart" in message:
+        if message.keys() & {"restart", "drive", "record"}:
             await _show(socket, player)
     except (ValueError, TypeError, RecursionError) as error:
         await socket.send_json({"error": one_line(error)})
@@ -227,13 +139,13 @@ async def _tick(socket: WebSocket, player: Player) -> None:
     """Plays on at the wished pace, or as fast as the model can."""
     last = time.monotonic()
     try:
-        while True:
+        while player.socket is socket:
             begin = time.monotonic()
             async with player.lock:
-                action, stamp = player.next_action(), player.stamp
-                if action is not None:
-                    player.shown, player.stamp = await asyncio.to_thread(player.play.act, action), None
-            if action is not None:
+                step, stamp = player.due(), player.stamp
+                if step is not None:
+                    player.shown, player.stamp = await asyncio.to_thread(step), None
+            if step is not None:
                 now = time.monotonic()
                 player.rate = 0.8 * player.rate + 0.2 / max(now - last, 1e-3)
                 last = now
@@ -246,6 +158,7 @@ async def _tick(socket: WebSocket, player: Player) -> None:
 async def _show(socket: WebSocket, player: Player, stamp: float | None = None) -> None:
     shown = player.shown
     assert shown is not None
+    recorded = player.play.recorded
     await socket.send_json(
         {
             "step": shown.step,
@@ -255,6 +168,8 @@ async def _show(socket: WebSocket, player: Player, stamp: float | None = None) -
             "without_game": shown.without_game,
             "uncertainty": None if shown.uncertainty_hw is None else shown.uncertainty_hw.round(3).tolist(),
             "ended": shown.ended,
+            "driver": player.play.driver,
+            "recorded": None if recorded is None else dataclasses.asdict(recorded),
             "fps": round(player.rate, 1),
             "stamp": stamp,
         }

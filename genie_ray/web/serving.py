@@ -1,15 +1,19 @@
-"""Starting the page: loads the model, checks that everything fits, and listens."""
+"""Starting the pages: loads models and datasets, checks that everything fits, and listens."""
 
 from __future__ import annotations
 
-import secrets
-import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fastapi import FastAPI
+
+from genie_ray.envs.world_model_games import episodes_of
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.storage import Location
+from genie_ray.web.pages import listen
+from genie_ray.web.pilot import Pilots
+from genie_ray.web.recording import Recorder
 from genie_ray.web.server import make_app
 from genie_ray.web.session import PlaySession
 from world_model import checkpoint
@@ -17,50 +21,102 @@ from world_model.genie import GenieReduxG
 
 SHIPPED = Path(__file__).parent / "coinrun"
 """A small world model that comes along, `model/`, and play of levels that it was not trained on, `play/`."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_EPISODES = 500  # in the page's list
 
 
 def serve(
-    world_model: Path, data: Location, game: str | None, *, host: str, port: int, tell: Callable[[str], None]
+    world_model: Path,
+    data: Location,
+    game: str | None,
+    *,
+    policy: Path | None = None,
+    record: str | None = None,
+    host: str,
+    port: int,
+    tell: Callable[[str], None],
 ) -> None:
-    """Serves the page until it is interrupted.
+    """Serves the page to play on until it is interrupted.
 
     Args:
         world_model: checkpoint of a GenieRedux-G.
         data: replay dataset that play starts from.
         game: of its episodes; None: any.
-        host: address; on any but loopback, a token is drawn.
-        port: of the page.
-        tell: called with the page's address.
+        policy: directory of trained agents that can take over.
+        record: replay dataset to record the game's frames to.
+        host, port, tell: as `listen` takes them.
 
     Raises:
-        ValueError: model, dataset or game do not fit, or the port is in use.
+        ValueError: model, dataset, game, policy or what was recorded before do not fit, or the port is in use.
     """
-    import torch
-    import uvicorn
+    dataset = ReplayDataset(data)
+    pilots = None if policy is None else Pilots(policy, dataset, (ref.game for ref in episodes_of(dataset, game)))
+    recorder = None if record is None else Recorder(record, dataset)
+    app = play_app(_load(world_model), dataset, game, threading.Lock(), pilots=pilots, recorder=recorder)
+    listen(app, host=host, port=port, tell=tell)
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, dataset = checkpoint.load_as(GenieReduxG, world_model, device), ReplayDataset(data)
-    lock = threading.Lock()
+
+def browse(
+    places: Sequence[str], world_model: Path | None, *, host: str, port: int, tell: Callable[[str], None]
+) -> None:
+    """Serves the page to browse datasets on until it is interrupted.
+
+    Args:
+        places: of the replay datasets, shown side by side.
+        world_model: checkpoint of a GenieRedux-G, for uncertainty and for play from any frame.
+        host, port, tell: as `listen` takes them.
+
+    Raises:
+        ValueError: a dataset is missing or damaged, does not fit the model, or the port is in use.
+    """
+    from genie_ray.web.browsing import app as browsing
+    from genie_ray.web.browsing.data import BrowsedDataset, Unsure
+
+    datasets = [ReplayDataset(place) for place in places]
+    browsed = [BrowsedDataset(place, dataset) for place, dataset in zip(places, datasets, strict=True)]
+    unsure, makers = None, list[Callable[[str | None], FastAPI]]()
+    if world_model is not None:
+        model, lock = _load(world_model), threading.Lock()
+        unsure = Unsure(model, lock)
+        makers = [play_app(model, dataset, None, lock) for dataset in datasets]
+
+    def make(token: str | None) -> FastAPI:
+        return browsing.make_app(browsed, unsure=unsure, plays=[each(token) for each in makers], token=token)
+
+    listen(make, host=host, port=port, tell=tell)
+
+
+def _load(world_model: Path) -> GenieReduxG:
+    import torch
+
+    return checkpoint.load_as(GenieReduxG, world_model, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def play_app(
+    model: GenieReduxG,
+    dataset: ReplayDataset,
+    game: str | None,
+    lock: threading.Lock,
+    *,
+    pilots: Pilots | None = None,
+    recorder: Recorder | None = None,
+) -> Callable[[str | None], FastAPI]:
+    """What makes the application for the page to play on, with a token.
+
+    Raises:
+        ValueError: model, dataset or game do not fit.
+    """
 
     def make() -> PlaySession:
-        return PlaySession(model, dataset, game, lock)
+        return PlaySession(model, dataset, game, lock, pilots=pilots, recorder=recorder)
 
     episodes = make().episodes  # refuses at once what does not fit
     about = {
         "title": f"GenieRay: {', '.join(sorted({ref.game for ref in episodes}))}",
         "actions": list(dataset.metadata.action_names),
+        "policy": None if pilots is None else pilots.name,
+        "record": None if recorder is None else str(recorder.root),
         "episodes": [
             {"id": ref.episode_id, "game": ref.game, "length": ref.length} for ref in episodes[:MOST_EPISODES]
         ],
     }
-    token = None if host in LOOPBACK else secrets.token_urlsafe(16)
-    try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise ValueError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    with listening:
-        tell(f"http://{host}:{port}/" + (f"?token={token}" if token else ""))
-        config = uvicorn.Config(make_app(make, about=about, token=token), log_level="warning")
-        uvicorn.Server(config).run(sockets=[listening])
+    return lambda token: make_app(make, about=about, token=token)

@@ -3,24 +3,25 @@
 import base64
 import json
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
+from fastapi import FastAPI
 from PIL import Image
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.retro import RetroEnv
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.web.server import make_app
 from genie_ray.web.session import PlaySession
+from tests.genie_ray.web.live import running
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
 
@@ -33,25 +34,14 @@ def model(world_model: Path) -> GenieReduxG:
     return checkpoint.load_as(GenieReduxG, world_model)
 
 
-@contextmanager
-def running(model: GenieReduxG, replay: ReplayDataset, token: str | None = None) -> Iterator[str]:
-    """The address of a server, without scheme."""
+def play_app(model: GenieReduxG, replay: ReplayDataset, token: str | None = None) -> FastAPI:
     lock, about = threading.Lock(), {"title": "test", "actions": list(replay.metadata.action_names), "episodes": []}
-    app = make_app(lambda: PlaySession(model, replay, None, lock), about=about, token=token)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    host, port = server.servers[0].sockets[0].getsockname()
-    yield f"{host}:{port}"
-    server.should_exit = True
-    thread.join(30)
+    return make_app(lambda: PlaySession(model, replay, None, lock), about=about, token=token)
 
 
 @pytest.fixture(scope="module")
 def server(model: GenieReduxG, replay: ReplayDataset) -> Iterator[str]:
-    with running(model, replay) as address:
+    with running(play_app(model, replay)) as address:
         yield address
 
 
@@ -118,6 +108,24 @@ def test_a_tap_is_not_lost_and_buttons_are_held(server: str) -> None:
     socket.close()
 
 
+def test_taps_that_wait_are_taken_in_turn(server: str, replay: ReplayDataset) -> None:
+    """No two of these go together, and the last is tapped twice: four actions, as in the game alone."""
+    socket, _ = opened(server, "in-turn")
+    restarted(socket)
+    taps = ["RIGHT", "UP", "LEFT", "LEFT"]
+    shown = [ask(socket, {"taps": taps}), *(json.loads(socket.recv(60)) for _ in taps[1:])]
+    assert [frame["step"] for frame in shown] == [1, 2, 3, 4]
+    env = RetroEnv(replay.episodes[0].game, EnvConfig(max_episode_steps=100))
+    env.reset()
+    names = replay.metadata.action_names
+    frames = [env.step(a)[0] for a in (replay.read(replay.episodes[0]).actions[0], *map(names.index, taps))]
+    env.close()
+    for frame, expected in zip(shown, frames[1:], strict=True):
+        np.testing.assert_array_equal(picture(frame["game"]), expected)
+    assert "50 pressed buttons wait already" in ask(socket, {"taps": ["UP"] * 60})["error"]
+    socket.close()
+
+
 def test_a_lost_page_finds_its_play_and_two_do_not_meddle(server: str) -> None:
     one, _ = opened(server, "one")
     other, _ = opened(server, "other")
@@ -146,6 +154,9 @@ def test_a_lost_page_finds_its_play_and_two_do_not_meddle(server: str) -> None:
         ({"set": {"guidance": 2}}, "guidance is 2.0, allowed for a model trained without action_dropout: 0"),
         ({"set": {"speed": 2}}, "setting is 'speed'; allowed: steps, temperature, guidance"),
         ({"set": 3}, "setting is 'set'"),
+        ({"drive": "game"}, "no policy is given: genie-ray play --policy DIR"),
+        ({"drive": {"sees": 1}}, "no policy is given"),
+        ({"record": True}, "nowhere to record to is given: genie-ray play --record OUT"),
         ({"restart": {"episode": "nobody's"}}, 'episode is "nobody\'s"'),
         ({"restart": {"step": 10_000}}, "step is 10000: must be from 0 to"),
         ({"restart": {"step": "2"}}, "allowed: an object of episode and step"),
@@ -173,7 +184,7 @@ def test_decoding_can_be_changed_while_playing(server: str) -> None:
 
 
 def test_other_sites_and_people_without_the_token_are_kept_out(model: GenieReduxG, replay: ReplayDataset) -> None:
-    with running(model, replay, token="secret") as server:
+    with running(play_app(model, replay, token="secret")) as server:
         for path in ("", "about", "clip.gif?session=a"):
             with pytest.raises(urllib.error.HTTPError, match="403"):
                 urllib.request.urlopen(f"http://{server}/{path}")
