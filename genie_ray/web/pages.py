@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
 PAGES = Path(__file__).parent
 SHARED = ("style.css", "common.js")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+OWN_NAMES = [*LOOPBACK, "[::1]", "["]  # IPv6 as Starlette's versions write it; "[" is no site's name
 
 
 def page(name: str) -> str:
@@ -39,6 +41,16 @@ def token_check(token: str | None) -> Callable[..., None]:
     return check
 
 
+def guarded(app: FastAPI, host: str) -> FastAPI:
+    """The application; on loopback it answers only to this machine's own names.
+
+    Another site whose name was made to lead here (DNS rebinding) could otherwise read everything.
+    """
+    if host in LOOPBACK:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=OWN_NAMES)
+    return app
+
+
 def listen(make_app: Callable[[str | None], FastAPI], *, host: str, port: int, tell: Callable[[str], Any]) -> None:
     """Serves an application until it is interrupted.
 
@@ -60,4 +72,4 @@ def listen(make_app: Callable[[str | None], FastAPI], *, host: str, port: int, t
         raise ValueError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     with listening:
         tell(f"http://{host}:{port}/" + (f"?token={token}" if token else ""))
-        uvicorn.Server(uvicorn.Config(make_app(token), log_level="warning")).run(sockets=[listening])
+        uvicorn.Server(uvicorn.Config(guarded(make_app(token), host), log_level="warning")).run(sockets=[listening])
