@@ -23,6 +23,7 @@ FORBIDDEN = {
 ROOMS = """
     cli commands loop config    parse, compose, order the stages
     report                      one page per run
+    studies                     what people say about clips
     sweeping                    Ray Tune
     exploring                   AutoExplore as a stage
     playing                     agents as a stage
