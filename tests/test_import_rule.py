@@ -29,6 +29,7 @@ ROOMS = """
     playing                     agents as a stage
     evaluating                  scores, predictors, rollouts
     training                    jobs, tasks, the one loop
+    sharing                     checkpoints for elsewhere
     collecting                  plan, pool, worker, shards
     rewards                     the service and its clients
     web                         pages in the browser
