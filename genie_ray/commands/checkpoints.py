@@ -96,3 +96,13 @@ def pull(
 
     typer.echo(f"{repo} at {pull(repo, output, revision=revision)}", err=True)
     typer.echo(output)
+
+
+@checkpoint_app.command("onnx")
+def onnx(directory: Directory, output: Output) -> None:
+    """Export a GenieRedux-G as ONNX graphs, each checked against PyTorch, and a player.json that puts them together."""
+    from genie_ray.sharing.onnx_export import export_onnx
+
+    for name, graph in export_onnx(directory, output)["graphs"].items():
+        typer.echo(f"{name}: {graph['apart']:.2g} from PyTorch", err=True)
+    typer.echo(output)
