@@ -37,6 +37,7 @@ setup(
         "gymnasium>=1.1",
         "einops>=0.8",
         "numpy>=2.0",
+        "pandas>=2.2",
         "torchmetrics>=1.7",
         "pyarrow>=20",
         "imageio>=2.37",
