@@ -20,8 +20,7 @@ from PIL import Image
 from tiny_world import guided_model, tiny_dataset
 
 from genie_ray import cli
-from genie_ray.studies.config import StudyConfig
-from genie_ray.studies.kit import make, read_key
+from genie_ray.studies.kit import read_key
 from genie_ray.studies.serving import make_app
 from world_model import checkpoint
 
@@ -36,10 +35,21 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("studies")
     checkpoint.save(guided_model(), root / "model", provenance={})
     data = tiny_dataset(root / "data", [30, 10, 15])
-    config = {"samples": 6, "frames": 2, "fps": FPS, "precision": "fp32"}
-    make(root / "quality", "quality", {"tiny": root / "model"}, data.root, StudyConfig(truth=2, **config))
-    make(root / "action", "action", {"tiny": root / "model"}, data.root, StudyConfig(truth=0, **config))
+    for kind, truth in (("quality", 2), ("action", 0)):
+        command = ["study", "make", kind, root / kind, "--data", data.root, "--model", f"tiny={root / 'model'}"]
+        command += ["--samples", 6, "--truth", truth, "--frames", 2, "--fps", FPS, "--seed", 3]
+        with pytest.MonkeyPatch.context() as patch:
+            assert run(patch, *command) == 0
+    assert read_key(root / "action")["config"]["seed"] == 3
     return root
+
+
+def run(patch: pytest.MonkeyPatch, *arguments: Any) -> int:
+    """The exit code of a `genie-ray` command."""
+    patch.setattr(sys, "argv", ["genie-ray", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +94,8 @@ def answer(page: Any, value: str) -> None:
 
 
 def results(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: Any) -> dict[str, Any]:
-    monkeypatch.setattr(sys, "argv", ["genie-ray", "study", "results", *map(str, arguments), "--json"])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "study", "results", *arguments, "--json") == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -211,8 +219,18 @@ def test_results_without_study_or_answers_are_refused(
         ([studies / "action"], "error: no answers: give CSV files that the page made"),
         ([studies / "action", tmp_path / "none.csv"], "none.csv: no such file"),
     ):
-        monkeypatch.setattr(sys, "argv", ["genie-ray", "study", "results", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        assert stop.value.code == 2
+        assert run(monkeypatch, "study", "results", *arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_models_need_labels_of_their_own(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = studies / "model"
+    for given, message in (
+        ([str(model)], f"--model '{model}': expected LABEL=CHECKPOINT"),
+        ([f"a={model}", f"a={model}"], f"--model 'a={model}': the label a is given twice"),
+    ):
+        options = [part for one in given for part in ("--model", one)]
+        assert run(monkeypatch, "study", "make", "quality", tmp_path / "out", "--data", studies / "data", *options) == 2
+        assert capsys.readouterr().err == f"error: {message}\n"
