@@ -1,10 +1,6 @@
-"""A world model as ONNX graphs, for players without PyTorch: `encode`, `dynamics`, `decode`, and `player.json`.
+"""A world model as ONNX graphs, for players without PyTorch, and `player.json`, which says how to put them together.
 
-All graphs take a whole clip, as long as the model's longest, so that every shape is fixed. Nothing at a frame depends
-on later ones, so those that are not there yet may hold anything. Each graph is run by onnxruntime beside PyTorch before
-it is in its place. `player.json` says how they are put together.
-
-Axes: T frames of a clip, H W pixels or token grid, C colour channels, N = H·W tokens of a frame, K codes. A batch is 1.
+Each graph is run by onnxruntime beside PyTorch's own model before it is in its place. Axes as in onnx_graphs.py.
 """
 
 from __future__ import annotations
@@ -14,67 +10,51 @@ import json
 import logging
 import shutil
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genie_ray.envs.world_model_games import INTERACTIVE
+from genie_ray.sharing.onnx_graphs import Decode, DecodeStep, Dynamics, DynamicsStep, Encode, Past, no_past
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
-from world_model.layers.patches import from_patches
+from world_model.layers.transformer import SpatioTemporalTransformer
 
 NEEDS_PACKAGES = "ONNX needs onnx, onnxruntime and onnxscript: pip install 'genie-ray[onnx]'"
 PLAYER = "player.json"
 MOST_APART = 1e-4  # of logits and pixels in [0, 1]
 TOKENS_APART = 1 / 500  # share of encoded tokens: a value at a boundary between two codes may be rounded either way
-HOW = (
-    "encode: frames uint8 [1, T, H, W, 3] to tokens int64 [1, T, h, w]. Given frames come first; the others may hold "
+PAST = Past._fields
+Clip = Mapping[str, Tensor]
+Run = Callable[..., list[NDArray[Any]]]
+
+HOW = {
+    "encode": "frames uint8 [1, T, H, W, 3] to tokens int64 [1, T, h, w]. Given frames come first; the others may hold "
     "anything.",
-    "dynamics: logits [1, h * w, codes] of the tokens of one frame, `frame` (counted from 0, at least 1). Tokens of "
-    "frames before it are known, unknown ones of it are mask_token. actions[t] leads from frame t to t + 1.",
-    "To predict a frame, all its tokens begin as mask_token. In step s = 1 … S, each masked token takes its likeliest "
+    "predict": "All tokens of a frame begin as mask_token. In step s = 1 … S, each masked token takes its likeliest "
     "code; then the floor(cos(pi / 2 * s / S) * h * w) least probable of those just taken are masked again.",
-    "decode: the pixels [1, H, W, 3] in [0, 1] of one frame, from the tokens of it and of those before it.",
-    "When all T frames are known, the last T / 2 are encoded as the first ones of a new clip, with their actions.",
-)
-
-
-class _Encode(nn.Module):
-    def __init__(self, model: GenieReduxG) -> None:
-        super().__init__()
-        self.tokenizer = model.tokenizer
-
-    def forward(self, frames: Tensor) -> Tensor:
-        return self.tokenizer.encode(frames)
-
-
-class _Dynamics(nn.Module):
-    def __init__(self, model: GenieReduxG) -> None:
-        super().__init__()
-        self.tokenizer, self.dynamics = model.tokenizer, model.dynamics
-
-    def forward(self, tokens: Tensor, actions: Tensor, frame: Tensor) -> Tensor:
-        """Logits [1, N, K] of the tokens of one frame, int64 [1]."""
-        features_BTHWE = self.dynamics.features(tokens, actions, self.tokenizer.token_vectors())
-        logits_B1HWK = self.dynamics.to_logits(features_BTHWE.index_select(1, frame - 1))
-        return logits_B1HWK.flatten(1, 3)
-
-
-class _Decode(nn.Module):
-    def __init__(self, model: GenieReduxG) -> None:
-        super().__init__()
-        self.tokenizer = model.tokenizer
-
-    def forward(self, tokens: Tensor, frame: Tensor) -> Tensor:
-        """Pixels [1, H, W, C] of one frame, int64 [1]."""
-        vectors_BTHWD = F.embedding(tokens, self.tokenizer.token_vectors())
-        patches_BTHWP = self.tokenizer.decode_vectors(vectors_BTHWD, self.tokenizer.spatial_bias())
-        return from_patches(patches_BTHWP.index_select(1, frame), self.tokenizer.config.patch_size)[:, 0].clamp(0, 1)
+    "slide": "When all T frames are known, the last T / 2 are encoded as the first ones of a new clip, with their "
+    "actions.",
+}
+HOW_STEPS = HOW | {
+    "dynamics": "logits [1, h * w, codes] of one frame from its tokens so far, the action that led to it (any for "
+    "frame 0), its place `frame` in the clip, counted from 0, and the past. Run it once more when all tokens of a "
+    "frame are known, and for each given frame: what it leaves then becomes past.",
+    "decode": "pixels [1, H, W, 3] in [0, 1] of one frame from its tokens, and the past; run it for every frame, the "
+    "given ones too.",
+    "past": "At first zeros. After a frame: inputs = the second of the two before, then inputs_left; "
+    "keys[:, :, :, frame] = keys_left, and values alike. dynamics and decode each have their own.",
+}
+HOW_CLIPS = HOW | {
+    "dynamics": "logits [1, h * w, codes] of the tokens of one frame, `frame` (counted from 0, at least 1). Tokens of "
+    "frames before it are known, unknown ones of it are mask_token. actions[t] leads from frame t to t + 1.",
+    "decode": "pixels [1, H, W, 3] in [0, 1] of one frame, from the tokens of it and of those before it.",
+}
 
 
 def export_onnx(directory: Path, output: Path) -> dict[str, Any]:
@@ -94,18 +74,11 @@ def export_onnx(directory: Path, output: Path) -> dict[str, Any]:
         raise ValueError(NEEDS_PACKAGES) from error
     description = checkpoint.require_kind(GenieReduxG, directory)
     model = checkpoint.load_as(GenieReduxG, directory).requires_grad_(False)
-    clips = [_clip(model, seed) for seed in range(3)]
+    in_steps = model.dynamics.config.alignment == "aligned"
     begun = output.with_name(f".{output.name}.writing")
     shutil.rmtree(begun, ignore_errors=True)
     begun.mkdir(parents=True)
     try:
-        graphs = {
-            "dynamics": _graph(
-                begun / "dynamics.onnx", _Dynamics(model), ["tokens", "actions", "frame"], "logits", clips
-            ),
-            "encode": _graph(begun / "encode.onnx", _Encode(model), ["frames"], "tokens", clips),
-            "decode": _graph(begun / "decode.onnx", _Decode(model), ["known", "frame"], "pixels", clips),
-        }
         document = {
             "model": {"kind": description["kind"], "weights_sha256": description["weights_sha256"]},
             "frame_size": model.tokenizer.config.frame_size,
@@ -115,8 +88,9 @@ def export_onnx(directory: Path, output: Path) -> dict[str, Any]:
             "mask_token": model.dynamics.mask_token,
             "num_actions": model.num_actions,
             "decoding_steps": INTERACTIVE.steps,
-            "graphs": graphs,
-            "how": list(HOW),
+            "in_steps": in_steps,
+            "graphs": _write_graphs(begun, model, in_steps),
+            "how": HOW_STEPS if in_steps else HOW_CLIPS,
         }
         (begun / PLAYER).write_text(json.dumps(document, indent=1) + "\n")
         begun.rename(output)
@@ -125,16 +99,70 @@ def export_onnx(directory: Path, output: Path) -> dict[str, Any]:
     return document
 
 
-def _clip(model: GenieReduxG, seed: int) -> dict[str, Tensor]:
-    """What the graphs take: frames that the tokenizer can show, and a clip that is half decoded."""
-    generator = torch.Generator().manual_seed(seed)
+def _write_graphs(directory: Path, model: GenieReduxG, in_steps: bool) -> dict[str, Any]:
+    """Writes and checks all graphs; returns their parts of `player.json`.
+
+    Raises:
+        ValueError: one differs from PyTorch.
+    """
+    clips = [_clip(model, share) for share in (0.0, 0.5, 1.0)]
+    whole = {"encode": Encode(model), "dynamics": Dynamics(model), "decode": Decode(model)}
+    takes = {"encode": ["frames"], "dynamics": ["tokens", "actions", "frame"], "decode": ["known", "frame"]}
+    parts = {}
+    for name in ("dynamics", "decode", "encode"):
+        path = directory / f"{name}.onnx"
+        if in_steps and name != "encode":
+            stack = model.dynamics.transformer if name == "dynamics" else model.tokenizer.decoder
+            module = (DynamicsStep if name == "dynamics" else DecodeStep)(model)
+            tokens = "tokens" if name == "dynamics" else "known"
+            past = _no_past(model, stack)
+            given = {
+                "tokens": clips[0]["known"][:, :1],
+                "action": clips[0]["actions"][0, :1],
+                "frame": clips[0]["frame"],
+            }
+            if name == "decode":
+                del given["action"]
+            inputs = given | dict(zip(PAST, past, strict=True))
+            run = _export(path, module, inputs, [_output(name), *(f"{part}_left" for part in PAST)])
+            found = [_play(run, clip, tokens, _no_past(model, stack), "action" in given) for clip in clips]
+        else:
+            inputs = {key.replace("known", "tokens"): clips[0][key] for key in takes[name]}
+            run = _export(path, whole[name], inputs, [_output(name)])
+            found = [run(*(clip[key].numpy() for key in takes[name]))[0] for clip in clips]
+        with torch.no_grad():
+            expected = [whole[name](*(clip[key] for key in takes[name])).numpy() for clip in clips]
+        parts[name] = {
+            "file": path.name,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "inputs": {key: list(value.shape) for key, value in inputs.items()},
+            "apart": max(_apart(path.name, *pair) for pair in zip(found, expected, strict=True)),
+        }
+    return parts
+
+
+def _output(name: str) -> str:
+    return {"encode": "tokens", "dynamics": "logits", "decode": "pixels"}[name]
+
+
+def _no_past(model: GenieReduxG, stack: SpatioTemporalTransformer) -> Past:
+    return no_past(stack, model.tokenizer.config.grid, model.dynamics.config.max_frames)
+
+
+def _clip(model: GenieReduxG, share: float) -> dict[str, Tensor]:
+    """What the graphs take: frames that the tokenizer can show, and a clip that is decoded up to half of one frame.
+
+    Args:
+        share: where that frame is, from 0, the second one, to 1, the last.
+    """
+    generator = torch.Generator().manual_seed(0)
     frames, grid = model.dynamics.config.max_frames, model.tokenizer.config.grid
 
     def drawn(high: int, *shape: int) -> Tensor:
         return torch.randint(high, shape, generator=generator)
 
     known = drawn(model.dynamics.codes, 1, frames, *grid)
-    frame = (1 + seed * (frames - 2) // 2) if frames > 2 else 1  # the second, one in the middle, the last
+    frame = 1 + round(share * (frames - 2))
     tokens = known.clone()
     tokens[:, frame + 1 :] = model.dynamics.mask_token
     tokens[:, frame][drawn(2, 1, *grid).bool()] = model.dynamics.mask_token
@@ -147,53 +175,50 @@ def _clip(model: GenieReduxG, seed: int) -> dict[str, Tensor]:
     }
 
 
-def _graph(
-    path: Path, module: nn.Module, inputs: list[str], output: str, clips: list[dict[str, Tensor]]
-) -> dict[str, Any]:
-    """Writes a graph and compares it with PyTorch; returns its part of `player.json`."""
-    names = ["tokens" if name == "known" else name for name in inputs]
-    module.eval()
+def _export(path: Path, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Run:
+    """Writes a graph; returns what runs it."""
+    import onnxruntime
+
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # on torchvision
-        arguments = tuple(clips[0][name] for name in inputs)
         program = torch.onnx.export(
-            module, arguments, dynamo=True, input_names=names, output_names=[output], verbose=False
+            module.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            verbose=False,
         )
     assert program is not None
     program.save(path)
-    apart = _compare(path, module, inputs, names, clips)
-    return {
-        "file": path.name,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "inputs": {name: list(clips[0][given].shape) for name, given in zip(names, inputs, strict=True)},
-        "output": output,
-        "apart": apart,
-    }
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda *values: session.run(None, dict(zip(inputs, values, strict=True)))
 
 
-def _compare(
-    path: Path, module: nn.Module, inputs: list[str], names: list[str], clips: list[dict[str, Tensor]]
-) -> float:
-    """How far onnxruntime is from PyTorch: the largest difference, or the share of other tokens.
+def _play(run: Run, clip: Clip, tokens: str, past: Past, with_action: bool) -> NDArray[Any]:
+    """The first output for the frame that a clip asks for, after all frames before it."""
+    inputs, keys, values = (part.numpy() for part in past)
+    for frame in range(int(clip["frame"]) + 1):
+        given = [clip[tokens][:, frame : frame + 1].numpy()]
+        if with_action:
+            given.append(clip["actions"][0, max(0, frame - 1)][None].numpy())
+        found, new, key, value = run(*given, np.array([frame]), inputs, keys, values)
+        inputs = np.concatenate([inputs[:, 1:], new], axis=1)
+        keys[:, :, :, frame], values[:, :, :, frame] = key[:, :, :, 0], value[:, :, :, 0]
+    return found
+
+
+def _apart(name: str, found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """The largest difference, or the share of other tokens.
 
     Raises:
-        ValueError: too far.
+        ValueError: it is too large.
     """
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    apart = 0.0
-    for clip in clips:
-        feed = {name: clip[given].numpy() for name, given in zip(names, inputs, strict=True)}
-        found: NDArray[Any] = session.run(None, feed)[0]
-        with torch.no_grad():
-            expected = module(*(clip[given] for given in inputs)).numpy()
-        if expected.dtype.kind == "i":
-            difference, allowed = float((found != expected).mean()), TOKENS_APART
-        else:
-            difference, allowed = float(np.abs(found - expected).max()), MOST_APART
-        if found.shape != expected.shape or not difference <= allowed:
-            raise ValueError(f"{path.name} differs from PyTorch by {difference:.2g}: at most {allowed:g} is allowed")
-        apart = max(apart, difference)
+    if expected.dtype.kind == "i":
+        apart, allowed = float((found != expected).mean()), TOKENS_APART
+    else:
+        apart, allowed = float(np.abs(found - expected).max()), MOST_APART
+    if found.shape != expected.shape or not apart <= allowed:
+        raise ValueError(f"{name} differs from PyTorch by {apart:.2g}: at most {allowed:g} is allowed")
     return apart

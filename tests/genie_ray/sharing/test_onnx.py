@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_world import guided_model, unguided_model
+from tiny_world import FRAMES, SIZE, TINY, TOKENIZER, guided_model, unguided_model
 from torch import nn
 
 from genie_ray import cli
@@ -21,7 +21,9 @@ from genie_ray.sharing import onnx_export
 from genie_ray.sharing.onnx_export import NEEDS_PACKAGES, export_onnx
 from genie_ray.web.serving import SHIPPED
 from world_model import checkpoint
-from world_model.genie import GenieReduxG
+from world_model.dynamics import DynamicsConfig
+from world_model.genie import GenieReduxG, GenieReduxGConfig
+from world_model.rollout import Rollout
 
 pytestmark = pytest.mark.slow
 
@@ -43,54 +45,118 @@ class Player:
             name: runtime.InferenceSession(directory / graph["file"], providers=["CPUExecutionProvider"])
             for name, graph in self.about["graphs"].items()
         }
+        for name, graph in self.about["graphs"].items():
+            assert hashlib.sha256((directory / f"{name}.onnx").read_bytes()).hexdigest() == graph["sha256"]
 
-    def run(self, graph: str, **inputs: Any) -> np.ndarray:
-        return self.sessions[graph].run(None, inputs)[0]
+    def run(self, graph: str, **inputs: Any) -> list[np.ndarray]:
+        return self.sessions[graph].run(None, inputs)
 
-    def play(self, given: np.ndarray, actions: list[int]) -> np.ndarray:
-        """Frames after the given ones; an action more than given frames for each."""
-        about, steps = self.about, self.about["decoding_steps"]
+    def step(self, graph: str, frame: int, *, keep: bool, **inputs: Any) -> np.ndarray:
+        """Of one frame, with the past; `keep`: it becomes past."""
+        past = self.past[graph]
+        found, new, keys, values = self.run(graph, frame=np.array([frame]), **inputs, **past)
+        if keep:
+            past["inputs"] = np.concatenate([past["inputs"][:, 1:], new], axis=1)
+            past["keys"][:, :, :, frame], past["values"][:, :, :, frame] = keys[:, :, :, 0], values[:, :, :, 0]
+        return found[0]
+
+    def begin(self, given: np.ndarray, actions: list[int]) -> None:
+        """A clip from frames, and the actions between them."""
+        about, count = self.about, len(given)
         clip = np.full((1, about["frames"], *given.shape[1:]), 77, np.uint8)  # anything
-        clip[0, : len(given)] = given
-        tokens = self.run("encode", frames=clip)
-        taken = np.zeros((1, about["frames"] - 1), np.int64)
-        taken[0, : len(actions)] = actions
-        shown = []
-        for frame in range(len(given), len(actions) + 1):
-            flat = np.full(math.prod(about["grid"]), about["mask_token"])
-            for step in range(1, steps + 1):
-                tokens[0, frame] = flat.reshape(about["grid"])
-                logits = self.run("dynamics", tokens=tokens, actions=taken, frame=np.array([frame]))[0]
-                logp = logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
-                masked, best = flat == about["mask_token"], logits.argmax(axis=1)
-                sure = np.where(masked, (logp - logits.max(1, keepdims=True))[np.arange(len(flat)), best], np.inf)
-                flat = np.where(masked, best, flat)
-                flat[np.argsort(sure)[: math.floor(math.cos(math.pi / 2 * step / steps) * len(flat))]] = about[
-                    "mask_token"
-                ]
-            tokens[0, frame] = flat.reshape(about["grid"])
-            shown.append(self.run("decode", tokens=tokens, frame=np.array([frame]))[0])
-        return np.stack(shown)
+        clip[0, :count] = given
+        self.tokens = self.run("encode", frames=clip)[0]
+        self.taken = np.zeros((1, about["frames"] - 1), np.int64)
+        self.taken[0, : count - 1] = actions
+        self.known, self.frames = count, list(given)
+        if about["in_steps"]:
+            self.past = {
+                graph: {name: np.zeros(shapes[name], np.float32) for name in ("inputs", "keys", "values")}
+                for graph in ("dynamics", "decode")
+                for shapes in [about["graphs"][graph]["inputs"]]
+            }
+            for frame in range(count):
+                self.logits(frame, keep=True)
+                self.pixels(frame)
+
+    def logits(self, frame: int, *, keep: bool = False) -> np.ndarray:
+        if not self.about["in_steps"]:
+            return self.run("dynamics", tokens=self.tokens, actions=self.taken, frame=np.array([frame]))[0][0]
+        tokens, action = self.tokens[:, frame : frame + 1], self.taken[0, max(0, frame - 1)][None]
+        return self.step("dynamics", frame, keep=keep, tokens=tokens, action=action)
+
+    def pixels(self, frame: int) -> np.ndarray:
+        if not self.about["in_steps"]:
+            return self.run("decode", tokens=self.tokens, frame=np.array([frame]))[0][0]
+        return self.step("decode", frame, keep=True, tokens=self.tokens[:, frame : frame + 1])
+
+    def act(self, action: int) -> np.ndarray:
+        """The next frame, in [0, 1]."""
+        about, steps = self.about, self.about["decoding_steps"]
+        if self.known == about["frames"]:
+            kept = about["frames"] // 2
+            self.begin(np.stack(self.frames[-kept:]), list(self.taken[0, about["frames"] - kept :]))
+        frame, mask = self.known, about["mask_token"]
+        self.taken[0, frame - 1] = action
+        flat = np.full(math.prod(about["grid"]), mask)
+        for step in range(1, steps + 1):
+            self.tokens[0, frame] = flat.reshape(about["grid"])
+            logits = self.logits(frame)
+            masked, best = flat == mask, logits.argmax(axis=1)
+            log_prob = -np.log(np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1))  # of the likeliest
+            flat = np.where(masked, best, flat)
+            again = math.floor(math.cos(math.pi / 2 * step / steps) * len(flat))
+            flat[np.argsort(np.where(masked, log_prob, np.inf))[:again]] = mask
+        self.tokens[0, frame] = flat.reshape(about["grid"])
+        if about["in_steps"]:
+            self.logits(frame, keep=True)
+        shown = self.pixels(frame)
+        self.frames.append((255 * shown).round().astype(np.uint8))
+        self.known += 1
+        return shown
+
+
+def played(player: Player, given: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    player.begin(given, list(actions[: len(given) - 1]))
+    return np.stack([player.act(int(action)) for action in actions[len(given) - 1 :]])
 
 
 def test_the_shipped_model_is_played_as_in_pytorch(onnxruntime: Any, tmp_path: Path) -> None:
+    """Beyond the end of a clip, which has 16 frames."""
     document = export_onnx(SHIPPED / "model", tmp_path / "onnx")
+    assert document["in_steps"]
     assert max(graph["apart"] for graph in document["graphs"].values()) <= 1e-4
-    for graph in document["graphs"].values():
-        content = (tmp_path / "onnx" / graph["file"]).read_bytes()
-        assert hashlib.sha256(content).hexdigest() == graph["sha256"]
     model, play = checkpoint.load_as(GenieReduxG, SHIPPED / "model"), ReplayDataset(SHIPPED / "play")
     player = Player(tmp_path / "onnx", onnxruntime)
-    for ref in [ref for ref in play.episodes if ref.length >= 10][:2]:
+    for ref in [ref for ref in play.episodes if ref.length >= 22][:2]:
         episode = play.read(ref)
-        actions = torch.from_numpy(episode.actions[:9].astype(np.int64))
-        expected = model.rollout(torch.from_numpy(episode.frames[None, :2]), actions[None], decoding=INTERACTIVE)[0]
-        shown = player.play(episode.frames[:2], actions.tolist())
-        np.testing.assert_allclose(255 * shown, expected, atol=0.51)
-        assert np.abs(shown - episode.frames[2:10] / 255).mean() < 0.1  # it is the game
-        other = player.play(episode.frames[:2], [*actions[:4].tolist(), *[(int(a) + 1) % 7 for a in actions[4:]]])
+        actions = episode.actions[:20].astype(np.int64)
+        prime = torch.from_numpy(episode.frames[None, :2])
+        rollout = Rollout(model, prime, torch.from_numpy(actions[None, :1]), decoding=INTERACTIVE)
+        expected = [rollout.step(torch.tensor([action])).frames_BHWC[0].numpy() for action in actions[1:]]
+        shown = played(player, episode.frames[:2], actions)
+        np.testing.assert_allclose(255 * shown, np.stack(expected), atol=0.51)
+        assert np.abs(shown[:8] - episode.frames[2:10] / 255).mean() < 0.1  # it is the game
+        changed = np.concatenate([actions[:4], (actions[4:10] + 1) % 7])
+        other = played(player, episode.frames[:2], changed)
         np.testing.assert_array_equal(other[:3], shown[:3])
-        assert not np.allclose(other[3:], shown[3:])
+        assert not np.allclose(other[3:], shown[3:9])
+
+
+def test_a_shifted_model_is_played_in_whole_clips(onnxruntime: Any, tmp_path: Path) -> None:
+    """As published ones are: one-hot actions, once at the input, each beside the frame that it is taken on."""
+    torch.manual_seed(0)
+    dynamics = DynamicsConfig(
+        alignment="shifted", conditioning="one_hot", actions_at="input", head="codes", num_actions=5, **TINY
+    )
+    model = GenieReduxG(GenieReduxGConfig(tokenizer=TOKENIZER, dynamics=dynamics)).eval()
+    nn.init.normal_(model.dynamics.to_logits.weight, std=3)
+    checkpoint.save(model, tmp_path / "model", provenance={})
+    assert not export_onnx(tmp_path / "model", tmp_path / "onnx")["in_steps"]
+    player, rng = Player(tmp_path / "onnx", onnxruntime), np.random.default_rng(0)
+    given, actions = rng.integers(256, size=(2, SIZE, SIZE, 3), dtype=np.uint8), rng.integers(5, size=FRAMES - 1)
+    expected = model.rollout(torch.from_numpy(given[None]), torch.from_numpy(actions[None]), decoding=INTERACTIVE)
+    np.testing.assert_allclose(255 * played(player, given, actions), expected[0], atol=0.51)
 
 
 def test_a_graph_that_differs_from_pytorch_is_refused(
