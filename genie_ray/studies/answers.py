@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +46,7 @@ def read_answers(key: Mapping[str, Any], paths: Iterable[Path]) -> list[Answer]:
             before, where = found.setdefault((answer.rater, answer.sample), (answer, path))
             if before.answer != answer.answer:
                 raise ValueError(
-                    f"rater {answer.rater} says {before.answer} about sample {answer.sample} in {where}, and "
+                    f"rater {shown(answer.rater)} says {before.answer} about sample {answer.sample} in {where}, and "
                     f"{answer.answer} in {path}: give one of the files"
                 )
     return [answer for answer, _ in found.values()]
@@ -79,8 +80,10 @@ def parse_answers(key: Mapping[str, Any], text: str) -> list[Answer]:
             raise ValueError(f"line {number} has answer {shown(row['answer'])}: allowed are {', '.join(allowed)}")
         try:
             seconds = float(row["seconds"])
-        except ValueError as error:
-            raise ValueError(f"line {number} has {shown(row['seconds'])} seconds: must be a number") from error
+        except ValueError:
+            seconds = math.nan
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"line {number} has {shown(row['seconds'])} seconds: must be a number, 0 or more")
         answers.append(Answer(row["rater"].strip(), row["sample"], row["answer"], seconds))
     if len({(answer.rater, answer.sample) for answer in answers}) < len(answers):
         raise ValueError("a rater answers a sample twice")

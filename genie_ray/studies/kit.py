@@ -56,7 +56,7 @@ def make(output: Path, kind: Kind, models: Mapping[str, Path], data: Location, c
         "config": asdict(config),
         "samples": {sample.name: _told(sample) for sample in samples},
     }
-    key["study"] = f"{kind}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
+    key = seal(key)
     _write_kit(output, key, samples, clips, config)
     write_atomically(output / KEY, lambda path: path.write_text(json.dumps(key, indent=1)))
     return key
@@ -66,14 +66,24 @@ def read_key(output: Path) -> dict[str, Any]:
     """The key of a study.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is not as it was written.
     """
     if not (output / KEY).is_file():
         raise ValueError(f"{output} has no {KEY}: give the directory that `genie-ray study make` wrote")
     try:
-        return parse_json_object((output / KEY).read_bytes())
+        key = parse_json_object((output / KEY).read_bytes())
     except ValueError as error:
         raise ValueError(f"{output / KEY} is {error}") from error
+    if key != seal(key):
+        raise ValueError(f"{output / KEY} is damaged: it was changed after it was written")
+    return key
+
+
+def seal(key: Mapping[str, Any]) -> dict[str, Any]:
+    """A key with the study's name: its kind, and a hash of all that the key says."""
+    rest = {name: value for name, value in key.items() if name != "study"}
+    digest = hashlib.sha256(json.dumps(rest).encode()).hexdigest()
+    return rest | {"study": f"{rest.get('kind')}-{digest[:12]}"}
 
 
 def _told(sample: Sample) -> dict[str, Any]:

@@ -214,10 +214,14 @@ def test_the_server_shows_no_key_and_keeps_no_nonsense(server: str, studies: Pat
 def test_results_without_study_or_answers_are_refused(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "damaged").mkdir()
+    key = (studies / "action" / "key.json").read_text()
+    (tmp_path / "damaged" / "key.json").write_text(key.replace('"left"', '"right"', 1))
     for arguments, message in (
         ([tmp_path], "has no key.json: give the directory that `genie-ray study make` wrote"),
         ([studies / "action"], "error: no answers: give CSV files that the page made"),
         ([studies / "action", tmp_path / "none.csv"], "none.csv: no such file"),
+        ([tmp_path / "damaged"], "key.json is damaged: it was changed after it was written"),
     ):
         assert run(monkeypatch, "study", "results", *arguments) == 2
         assert message in capsys.readouterr().err

@@ -136,7 +136,7 @@ def test_answers_are_read_as_the_page_writes_them(tmp_path: Path) -> None:
         Answer("Bo", "a0", "1", 3.0),
     ]
     (tmp_path / "3.csv").write_text(f"{header}\nquality-1,Bo,a0,2,3\n")
-    with pytest.raises(ValueError, match=r"rater Bo says 1 about sample a0 in .*2.csv, and 2 in .*3.csv: give one"):
+    with pytest.raises(ValueError, match=r"rater 'Bo' says 1 about sample a0 in .*2.csv, and 2 in .*3.csv: give one"):
         read_answers(QUALITY, sorted(tmp_path.iterdir()))
 
 
@@ -151,7 +151,8 @@ def test_answers_are_read_as_the_page_writes_them(tmp_path: Path) -> None:
         ("H\nquality-1, ,a0,4,1\n", "line 2 names no rater"),
         ("H\nquality-1,x,zz,4,1\n", "line 2 has sample 'zz'"),
         ("H\nquality-1,x,a0,4,1\nquality-1,x,a1,6,1\n", "line 3 has answer '6': allowed are 5, 4, 3, 2, 1"),
-        ("H\nquality-1,x,a0,4,soon\n", "line 2 has 'soon' seconds"),
+        ("H\nquality-1,x,a0,4,soon\n", "line 2 has 'soon' seconds: must be a number, 0 or more"),
+        ("H\nquality-1,x,a0,4,nan\n", "line 2 has 'nan' seconds"),
         ("H\nquality-1,x,a0,4,1\nquality-1,x,a0,4,1\n", "a rater answers a sample twice"),
         ('H\nquality-1,"x,a0,4,1\n', "not a CSV"),
     ],
