@@ -79,7 +79,7 @@ def server(studies: Path) -> Iterator[str]:
 
 
 def begin(browser: Any, address: str, rater: str, width: int = 1000) -> Any:
-    page = browser.new_page(viewport={"width": width, "height": 700})
+    page = browser.new_page(viewport={"width": width, "height": 600})
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.goto(address)
@@ -108,6 +108,7 @@ def test_an_action_study_is_answered_from_disk(
     for number in range(6):
         page.wait_for_selector("#answers button:enabled")
         assert page.evaluate("document.documentElement.scrollWidth") == 380  # nothing sticks out on a phone
+        assert page.evaluate("scrollY") == 0  # the clips are in sight
         sample = samples[page.evaluate("order[state.at].name")]
         assert page.inner_text("#question .named").split()[-1] == sample["action"]
         assert page.inner_text("#progress") == f"{number + 1} of 6"
