@@ -4,9 +4,11 @@ from setuptools import find_packages, setup
 
 ATARI = ["ale-py>=0.12"]
 FID: list[str] = []  # torchmetrics computes it; the field's weights are one TorchScript file (see docs/results.md)
+HUB = ["huggingface_hub>=2.0"]
+ONNX = ["onnx>=1.20", "onnxruntime>=1.23", "onnxscript>=0.6"]
 VIDEO = ["av>=14"]  # PyAV: reads and writes mp4
 TEST = ["duckdb>=1.2", "moto[server]>=5.1", "playwright>=1.50", "psutil>=6", "pytest>=8", "pytest-xdist>=3.6"]
-DEV = ["mypy>=1.15", "ruff>=0.11", "types-PyYAML", *TEST, *ATARI, *VIDEO]
+DEV = ["mypy>=1.15", "ruff>=0.11", "types-PyYAML", *TEST, *ATARI, *HUB, *ONNX, *VIDEO]
 
 setup(
     name="genie-ray",
@@ -37,6 +39,7 @@ setup(
         "gymnasium>=1.1",
         "einops>=0.8",
         "numpy>=2.0",
+        "pandas>=2.2",
         "torchmetrics>=1.7",
         "pyarrow>=20",
         "imageio>=2.37",
@@ -51,6 +54,6 @@ setup(
         "typer>=0.15",
         "vector-quantize-pytorch>=1.22",
     ],
-    extras_require={"atari": ATARI, "fid": FID, "video": VIDEO, "dev": DEV},
+    extras_require={"atari": ATARI, "fid": FID, "hub": HUB, "onnx": ONNX, "video": VIDEO, "dev": DEV},
     entry_points={"console_scripts": ["genie-ray = genie_ray.cli:main"]},
 )

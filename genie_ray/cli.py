@@ -14,6 +14,7 @@ from genie_ray.commands.checkpoints import checkpoint_app
 from genie_ray.commands.data import data_app
 from genie_ray.commands.games import games_app
 from genie_ray.commands.roms import roms_app
+from genie_ray.commands.studies import study_app
 from genie_ray.commands.training import train_app
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(data_app, name="data")
 app.add_typer(games_app, name="games")
 app.add_typer(roms_app, name="roms")
+app.add_typer(study_app, name="study")
 app.add_typer(train_app, name="train")
 for command in (
     running.run,

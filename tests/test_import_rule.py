@@ -23,12 +23,14 @@ FORBIDDEN = {
 ROOMS = """
     cli commands loop config    parse, compose, order the stages
     report                      one page per run
+    studies                     what people say about clips
     sweeping                    Ray Tune
     exploring                   AutoExplore as a stage
     playing                     agents as a stage
     evaluating                  scores, predictors, rollouts
     training                    jobs, tasks, the one loop
     web                         pages in the browser
+    sharing                     checkpoints for elsewhere
     collecting                  plan, pool, worker, shards
     rewards                     the service and its clients
     probing                     what a game's actions do

@@ -9,11 +9,16 @@ import typer
 
 from genie_ray.commands.options import Output
 
-checkpoint_app = typer.Typer(no_args_is_help=True, help="Inspect and import checkpoints; replace a tokenizer.")
+checkpoint_app = typer.Typer(
+    no_args_is_help=True, help="Inspect, import, share and export checkpoints; replace a tokenizer."
+)
+
+Directory = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint directory.")]
+Repo = Annotated[str, typer.Argument(metavar="REPO", help="Model repository of the Hugging Face hub: NAMESPACE/NAME.")]
 
 
 @checkpoint_app.command("info")
-def info(directory: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint directory.")]) -> None:
+def info(directory: Directory) -> None:
     """Print what a checkpoint holds: kind, parameters, hashes, sizes and provenance."""
     import yaml
 
@@ -65,4 +70,39 @@ def with_tokenizer(
     from genie_ray.training.decoding import save_with_tokenizer
 
     save_with_tokenizer(output, model, tokenizer)
+    typer.echo(output)
+
+
+@checkpoint_app.command("push")
+def push(
+    directory: Directory,
+    repo: Repo,
+    private: Annotated[bool, typer.Option("--private", help="If it is made: only for you.")] = False,
+) -> None:
+    """Put a checkpoint on the Hugging Face hub (HF_TOKEN, HF_ENDPOINT); prints the commit."""
+    from genie_ray.sharing.hub import push
+
+    typer.echo(push(directory, repo, private=private))
+
+
+@checkpoint_app.command("pull")
+def pull(
+    repo: Repo,
+    output: Output,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; default: the latest.")] = None,
+) -> None:
+    """Bring a checkpoint from the Hugging Face hub into a new directory, and check every hash."""
+    from genie_ray.sharing.hub import pull
+
+    typer.echo(f"{repo} at {pull(repo, output, revision=revision)}", err=True)
+    typer.echo(output)
+
+
+@checkpoint_app.command("onnx")
+def onnx(directory: Directory, output: Output) -> None:
+    """Export a GenieRedux-G as ONNX graphs, each checked against PyTorch, and a player.json that puts them together."""
+    from genie_ray.sharing.onnx_export import export_onnx
+
+    for name, graph in export_onnx(directory, output)["graphs"].items():
+        typer.echo(f"{name}: {graph['apart']:.2g} from PyTorch", err=True)
     typer.echo(output)

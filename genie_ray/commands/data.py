@@ -73,8 +73,11 @@ def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Replay dataset to export, or recordings to import.")],
     output: Output,
     to: Annotated[
-        Literal["jpg", "png", "mp4"],
-        typer.Option(help="Frame format of an export: jpg as published (lossy), png or mp4 (lossless)."),
+        Literal["jpg", "png", "mp4", "lerobot"],
+        typer.Option(
+            help="Export: GenieRedux's layout with frames as jpg, as published (lossy), png or mp4 (lossless); or "
+            "LeRobot's format v3.0 (lossless)."
+        ),
     ] = "jpg",
     game: Annotated[str | None, typer.Option(help="Game of an import; default: as named in the files.")] = None,
     policy: Annotated[str, typer.Option(help="Policy that played an import; part of its episode ids.")] = "imported",
@@ -85,18 +88,22 @@ def convert(
         int | None, typer.Option(min=1, help="Resize an import's frames to this many pixels, padded to a square.")
     ] = None,
 ) -> None:
-    """Export a dataset in GenieRedux's published layout (a folder per session: frames and actions.json), or import.
+    """Export a dataset in GenieRedux's published layout (a folder per session: frames and actions.json) or LeRobot's \
+format, or import.
 
-    Imports that layout, and plain clips: videos (mp4, gif, ...) with a list of actions in a .json of the same name, or
-    .npz files with both.
+    Imports the published layout, and plain clips: videos (mp4, gif, ...) with a list of actions in a .json of the same
+    name, or .npz files with both.
     """
     from genie_ray.replay.dataset import ReplayDataset
-    from genie_ray.replay.exchange import convert
+    from genie_ray.replay.exchange import convert, lerobot
     from genie_ray.replay.exchange.recordings import ImportConfig
     from genie_ray.replay.metadata import METADATA_FILE
     from genie_ray.replay.storage import resolve
 
     if (resolve(source) / METADATA_FILE).is_file():
+        if to == "lerobot":
+            typer.echo(lerobot.export_lerobot(ReplayDataset(source), output))
+            return
         if to == "jpg":
             typer.echo("JPEG is lossy: --to png and --to mp4 keep every pixel", err=True)
         for path in convert.export_published(ReplayDataset(source), output, to):

@@ -82,3 +82,20 @@ def choose_games(settings: ExplorersConfig, names: list[str] | None = None) -> t
             raise ValueError(f"{missing}: {HOW_TO_IMPORT}")
         typer.echo(f"left out: {missing}", err=True)
     return choice.installed
+
+
+def labelled_models(entries: list[str]) -> dict[str, Path]:
+    """Label → checkpoint of `--model LABEL=CHECKPOINT`.
+
+    Raises:
+        ValueError: an entry without a label, or a label given twice.
+    """
+    models: dict[str, Path] = {}
+    for entry in entries:
+        label, separator, path = entry.partition("=")
+        if not separator or not label:
+            raise ValueError(f"--model {entry!r}: expected LABEL=CHECKPOINT")
+        if label in models:
+            raise ValueError(f"--model {entry!r}: the label {label} is given twice")
+        models[label] = Path(path)
+    return models

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from genie_ray.commands.options import Address, ConfigFile, Data, Output, Overrides, load_settings
+from genie_ray.commands.options import Address, ConfigFile, Data, Output, Overrides, labelled_models, load_settings
 
 
 def evaluate(
@@ -28,12 +28,7 @@ def evaluate(
     from genie_ray.evaluating import evaluation
     from genie_ray.report.scores import print_scores
 
-    models = {}
-    for entry in model:
-        label, separator, path = entry.partition("=")
-        if not separator:
-            raise ValueError(f"--model {entry!r}: expected LABEL=CHECKPOINT")
-        models[label] = Path(path)
+    models = labelled_models(model)
     with ray_session(settings.ray):
         document = evaluation.evaluate(
             models, data, output, settings.evaluation, settings.ray, train_data=train_data or ()

@@ -17,6 +17,7 @@ from tests.fuzz.model_targets import (
 )
 from tests.fuzz.request_targets import reward_requests
 from tests.fuzz.settings_targets import kept_settings, overrides, plan, presets
+from tests.fuzz.study_targets import study_answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ TARGETS = {
     "dataset_metadata": Target(make=dataset_metadata, share=2, quick=30),
     "parquet_bytes": Target(make=parquet_bytes, share=3, quick=80),
     "parquet_tables": Target(make=parquet_tables, share=2, quick=40),
-    "labels": Target(make=labels, share=40, quick=400),
+    "labels": Target(make=labels, share=38, quick=400),
     "rom_folders": Target(make=rom_folders, share=3, quick=40),
     "checkpoint_configs": Target(make=checkpoint_configs, share=3, quick=100),
     "checkpoint_weights": Target(make=checkpoint_weights, share=2, quick=60),
@@ -45,5 +46,6 @@ TARGETS = {
     "published_values": Target(make=published_values, share=1, quick=30, needs=PACK),
     "policies": Target(make=policies, share=5, quick=100),
     "reward_requests": Target(make=reward_requests, share=19, quick=300),
+    "study_answers": Target(make=study_answers, share=2, quick=200),
 }
 assert sum(target.share for target in TARGETS.values()) == 100

@@ -1,0 +1,1 @@
+"""Checkpoints for elsewhere: on the Hugging Face hub, and as ONNX graphs."""
