@@ -118,7 +118,7 @@ class _Unit(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         y, reciprocal = ctx.saved_tensors
         along = (gradient * y).sum(dim=-1, keepdim=True)
         return torch.addcmul(gradient, y, along, value=-1).mul_(reciprocal)
