@@ -14,6 +14,7 @@ from experiments.claim.table import PARTS, by_seed, differences
 from genie_ray.base.figures import blank_figure
 from genie_ray.base.files import write_atomically
 from genie_ray.base.results import Row
+from genie_ray.evaluating.predictors import COPY
 
 COLORS = matplotlib.colormaps["tab10"].colors
 
@@ -21,7 +22,7 @@ COLORS = matplotlib.colormaps["tab10"].colors
 def draw(rows: Mapping[str, Sequence[Row]], plan: Plan, path: Path) -> None:
     """A column for each game: curves over all windows and over those that random play does not reach, and differences.
 
-    Curves are means over seeds; a dot of the last row is one seed.
+    Curves are means over seeds; the cross is what copying the last given frame scores. In the last row a dot is a seed.
     """
     figure = blank_figure(2 + 4.2 * len(rows), 10)
     for column, (game, of_game) in zip(figure.subplots(3, len(rows), squeeze=False).T, rows.items(), strict=True):
@@ -40,6 +41,9 @@ def _curves(axes: Any, rows: Sequence[Row], plan: Plan, part: str) -> None:
             mean_T = np.mean(curves, axis=0)
             style = {"linestyle": "--", "linewidth": 2.0} if arm == plan.compared_with else {"linewidth": 1.3}
             axes.plot(range(1, len(mean_T) + 1), mean_T, color=COLORS[index % 10], label=arm, **style)
+    copies = [row["references"][COPY][part][f"PSNR t={AT}"] for row in rows if COPY in row["references"]]
+    if known := [copied for copied in copies if copied is not None]:
+        axes.plot(AT, np.mean(known), "kx", markersize=5, label=COPY)
     if not axes.lines:
         axes.text(0.5, 0.5, "there are none", ha="center", transform=axes.transAxes)
     axes.set(xlabel="predicted frame", ylabel="PSNR (dB)")
@@ -50,13 +54,15 @@ def _curves(axes: Any, rows: Sequence[Row], plan: Plan, part: str) -> None:
 def _dots(axes: Any, rows: Sequence[Row], plan: Plan) -> None:
     title = f"PSNR t={AT}"
     others = by_seed(rows, plan.compared_with, "all", title)
-    for index, arm in enumerate(plan.arms):
+    made = [arm for arm in plan.arms if any(arm in row["arms"] for row in rows)]
+    for place, arm in enumerate(made):
+        index = plan.arms.index(arm)
         gains = list(differences(by_seed(rows, arm, "all", title), others).values())
-        axes.plot(gains, [index] * len(gains), "o", color=COLORS[index % 10], markersize=4, alpha=0.7)
+        axes.plot(gains, [place] * len(gains), "o", color=COLORS[index % 10], markersize=4, alpha=0.7)
         if gains:
-            axes.plot(np.mean(gains), index, "|", color=COLORS[index % 10], markersize=14)
+            axes.plot(np.mean(gains), place, "|", color=COLORS[index % 10], markersize=14)
     axes.axvline(0, color="k", linewidth=0.8)
-    axes.set_yticks(range(len(plan.arms)), plan.arms, fontsize=7)
+    axes.set_yticks(range(len(made)), made, fontsize=7)
     axes.invert_yaxis()
     axes.set(xlabel=f"{title}, minus {plan.compared_with} (dB); a dot is a seed")
     axes.grid(alpha=0.25, axis="x")
