@@ -26,7 +26,7 @@ def reproduce(
     seed: Annotated[list[int] | None, typer.Option(help="Repeatable; default: the scale's.")] = None,
     games: Annotated[
         list[str] | None,
-        typer.Option(metavar="SET=GAME,…", help="Games of one of the table's sets, repeatable; default: the scale's."),
+        typer.Option(metavar="SET=GAME", help="A game, query or selection of one of the table's sets, repeatable."),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Make nothing; print what would be made, and its cost.")] = False,
     address: Address = None,
@@ -43,12 +43,12 @@ def reproduce(
 
     values = load_values(None, [*(overrides or []), *([f"ray.address={address}"] if address else [])])
     add_integrations(values.get("env", {}).get("integrations", ()))
-    sets = {}
+    sets: dict[str, list[str]] = {}
     for entry in games or []:
         name, separator, listed = entry.partition("=")
         if not separator or not listed:
-            raise ValueError(f"--games {entry!r}: expected SET=GAME,…")
-        sets[name] = listed.split(",")
+            raise ValueError(f"--games {entry!r}: expected SET=GAME")
+        sets.setdefault(name, []).append(listed)
     chosen = read_plan(table, scale, only=only or (), seeds=seed or (), games=sets, overrides=values)
     if plan:
         print_cost(chosen, out)

@@ -1,7 +1,8 @@
 """Makes what is missing of a table, row after row, and writes the table after each.
 
 Needs nothing but the directory: every job is kept there once, whichever table needs it. A killed command continues
-where it was; a repeated one makes nothing. Only one command at a time may make jobs in a directory.
+where it was; a repeated one makes nothing. Several commands may share a directory, for different rows or tables: a job
+that two of them need is made by one.
 """
 
 from __future__ import annotations

@@ -5,13 +5,16 @@ A job's directory holds `recipe.json`, what it is; `result/`, what it made; at t
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from genie_ray.base.files import write_atomically
+from genie_ray.base.progress import console
 from genie_ray.collecting.collection import collect
 from genie_ray.collecting.plan import Policy
 from genie_ray.evaluating.evaluation import evaluate
@@ -26,7 +29,7 @@ from genie_ray.training import jobs
 from genie_ray.training.decoding import save_with_tokenizer
 from genie_ray.training.train import train
 
-RECIPE_FILE, MADE_FILE, RESULT = "recipe.json", "made.json", "result"
+RECIPE_FILE, MADE_FILE, LOCK_FILE, RESULT = "recipe.json", "made.json", "lock", "result"
 MODEL = "model"
 """A row's label in its evaluation."""
 Inputs = Mapping[str, Path]
@@ -52,18 +55,37 @@ def artefact(job: Job, out: Path) -> Path:
 
 
 def make(job: Job, out: Path) -> None:
-    """Makes a job whose inputs are made, or goes on with it. Needs a running Ray.
+    """Makes a job whose inputs are made, or goes on with it, unless another command has made it. Needs a running Ray.
+
+    While another command makes it, waits.
 
     Raises:
         ValueError: see the functions of the stages.
     """
-    directory = directory_of(job, out)
-    directory.mkdir(parents=True, exist_ok=True)
-    _write(directory / RECIPE_FILE, {"name": job.name, **job.recipe})
-    begin = time.monotonic()
-    inputs = {role: artefact(other, out) for role, other in job.inputs.items()}
-    MAKERS[job.kind](job, directory / RESULT, inputs)
-    _write(directory / MADE_FILE, {"seconds": time.monotonic() - begin})
+    (out / "jobs").mkdir(parents=True, exist_ok=True)
+    with _alone(out / "jobs"):  # two tables may have two names for one job
+        directory = directory_of(job, out)
+        directory.mkdir(exist_ok=True)
+    with _alone(directory):
+        if is_made(job, out):
+            return
+        _write(directory / RECIPE_FILE, {"name": job.name, **job.recipe})
+        begin = time.monotonic()
+        inputs = {role: artefact(other, out) for role, other in job.inputs.items()}
+        MAKERS[job.kind](job, directory / RESULT, inputs)
+        _write(directory / MADE_FILE, {"seconds": time.monotonic() - begin})
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keeps other commands from the same job; the lock ends with its process, however that ends."""
+    with (directory / LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print(f"another command is making {directory.name}: waiting for it", soft_wrap=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def scores_of(job: Job, out: Path, *, scored: str) -> dict[str, Any]:
