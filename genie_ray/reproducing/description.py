@@ -21,12 +21,23 @@ from genie_ray.base.files import parse_yaml, shown
 from genie_ray.base.settings import build, merge
 
 Kind = Literal[
-    "play", "player", "explorer", "found", "tokenizer", "decoder", "dynamics", "genie_redux", "finetune", "adapted"
+    "play",
+    "player",
+    "explorer",
+    "found",
+    "gathered",
+    "tokenizer",
+    "decoder",
+    "dynamics",
+    "genie_redux",
+    "finetune",
+    "adapted",
 ]
 """play         a replay dataset: by chance, or `by` a player or explorer
 player       test agents, one a game, trained on the game's own reward
 explorer     explorers, one a game, rewarded by the model `judge`
 found        a replay dataset: all that an explorer played in training
+gathered     a replay dataset: those that the play `of` a game is, for each game of a set
 tokenizer    from scratch
 decoder      a tokenizer's decoder, tuned
 dynamics     GenieRedux-G from scratch
@@ -34,7 +45,7 @@ genie_redux  GenieRedux from scratch, with its latent action model
 finetune     a model's dynamics, trained further
 adapted      a model with its tokenizer's tuned decoder
 """
-PLAYS, AGENTS = ("play", "found"), ("player", "explorer")
+PLAYS, AGENTS = ("play", "found", "gathered"), ("player", "explorer")
 MODELS = ("dynamics", "genie_redux", "finetune", "adapted")
 TOKENIZERS = ("tokenizer", "decoder")
 ROLES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -42,6 +53,7 @@ ROLES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "player": {},
     "explorer": {"judge": MODELS},
     "found": {"by": ("explorer",)},
+    "gathered": {"of": ("play", "found")},
     "tokenizer": {"data": PLAYS},
     "decoder": {"data": PLAYS, "tokenizer": (*TOKENIZERS, *MODELS)},
     "dynamics": {"data": PLAYS, "tokenizer": TOKENIZERS},
@@ -50,7 +62,7 @@ ROLES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "adapted": {"model": MODELS, "tokenizer": ("decoder",)},
 }
 """Each kind's inputs, and the kinds that these may have. All are needed but for a play's, which may be by chance."""
-PLAYED = ("play", "player", "explorer")
+PLAYED = ("play", "player", "explorer", "gathered")
 """Kinds that need games."""
 EACH = "each"
 """As a job's games: the game of the row's section."""
@@ -70,6 +82,7 @@ class JobText:
     epsilon: float = 0.0  # of an agent's play: share of random actions
     temperature: float = 1.0
     by: str | None = None
+    of: str | None = None
     judge: str | None = None
     data: str | None = None
     tokenizer: str | None = None
@@ -81,7 +94,7 @@ class JobText:
 
     def __post_init__(self) -> None:
         roles = ROLES[self.kind]
-        for role in ("by", "judge", "data", "tokenizer", "init", "model"):
+        for role in ("by", "of", "judge", "data", "tokenizer", "init", "model"):
             given = getattr(self, role) is not None
             if given != (role in roles) and not (self.kind == "play" and role == "by"):
                 raise ValueError(
@@ -129,7 +142,8 @@ class RowText:
     section: str = ""  # of the table; in a table with `each`, every game has one of its own
     model: str
     test: str
-    scored: Literal["model", "tokenizer"] = "model"  # "tokenizer": what its tokenizer alone makes of the test set
+    # Of the model: itself, or what its tokenizer or latent action model alone makes of the test set.
+    scored: Literal["model", "tokenizer", "latent_actions"] = "model"
     settings: dict[str, Any] = field(default_factory=dict)  # evaluation.*
     published: dict[Literal["test_set", "model"], str] = field(default_factory=dict)  # a line of figures.csv
     means: dict[str, Any]  # what the label says: places of the row's recipe, and what stands there

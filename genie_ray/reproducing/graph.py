@@ -151,7 +151,10 @@ class Graph:
         return self._made[name, game]
 
     def _build(self, name: str, text: JobText, game: str | None) -> Job:
-        inputs = {role: self.job(other, game) for role, other in text.inputs.items()}
+        if text.kind == "gathered":
+            inputs = {one: self.job(str(text.of), one) for one in self.games_of(str(text.games), game)}
+        else:
+            inputs = {role: self.job(other, game) for role, other in text.inputs.items()}
         seed = self._seed if text.seed is None else text.seed
         more: dict[str, Any] = {"seed": seed}
         if text.kind == "genie_redux":
@@ -189,6 +192,8 @@ class Graph:
         parts = {"tokenizer": ("tokenizer",), "dynamics": ("dynamics",), "genie_redux": ("dynamics", "latent_actions")}
         if kind in ("found", "adapted"):
             return {}
+        if kind == "gathered":
+            return {"games": list(config.games)}
         return {name: to_dict(getattr(config, name)) for name in parts.get(kind, ())} | trained(config, kind) | seed
 
     def _play(self, text: JobText, config: RunConfig) -> dict[str, Any]:

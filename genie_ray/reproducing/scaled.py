@@ -72,6 +72,10 @@ def _name(change: Change) -> str:
 
 def _walk(ours: Mapping[str, Any], papers: Mapping[str, Any]) -> Iterator[Change]:
     kind = f"{ours['purpose']} play" if ours["kind"] == "play" else str(ours["kind"])
+    if kind == "gathered":  # of one play for each game: the first stands for all
+        yield from _leaves(kind, "games", ours["games"], papers["games"])
+        yield from _walk(*(each[each["games"][0]] for each in (ours, papers)))
+        return
     for key in dict.fromkeys([*ours, *papers]):
         if _is_input(key, ours) and _is_input(key, papers):
             yield from _walk(ours[key], papers[key])
@@ -97,7 +101,7 @@ def _counted(change: Change, table: TableText) -> Change | None:
         if list(scale) == list(change.papers) and name in table.paper_games:
             count = table.paper_games[name]
             return None if len(change.ours) == count else change._replace(ours=len(change.ours), papers=count)
-    return change
+    return None if len(change.ours) == len(change.papers) else change
 
 
 def _rank(change: Change) -> int:

@@ -18,7 +18,7 @@ from genie_ray.base.progress import console
 from genie_ray.collecting.collection import collect
 from genie_ray.collecting.plan import Policy
 from genie_ray.evaluating.evaluation import evaluate
-from genie_ray.evaluating.predictors import COPY, TOKENIZER
+from genie_ray.evaluating.predictors import COPY, LATENT_ACTIONS, TOKENIZER
 from genie_ray.exploring.explorers import train_explorers
 from genie_ray.exploring.recorder import PLAY
 from genie_ray.playing.players import CHECK_FILE, check_against_chance, train_player
@@ -89,9 +89,9 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def scores_of(job: Job, out: Path, *, scored: str) -> dict[str, Any]:
-    """The scores of a made evaluation over all games: of the model, or of its tokenizer alone; and of copying."""
+    """The scores of a made evaluation over all games: of the model, or of a part of it alone; and of copying."""
     document = json.loads((artefact(job, out) / "evaluation.json").read_text())["models"]
-    label = {"model": MODEL, "tokenizer": TOKENIZER}[scored]
+    label = {"model": MODEL, "tokenizer": TOKENIZER, "latent_actions": LATENT_ACTIONS}[scored]
     return {"row": document[label]["all"], "copy": document[COPY]["all"]}
 
 
@@ -131,6 +131,11 @@ def _found(job: Job, output: Path, inputs: Inputs) -> None:
     explorer = job.inputs["by"]
     agents = explorer.config.exploration.agents(explorer.settings["games"])
     gather(output, [inputs["by"] / name / PLAY for name in agents], policy=explorer.kind)
+
+
+def _gathered(job: Job, output: Path, inputs: Inputs) -> None:
+    first = next(iter(job.inputs.values()))
+    gather(output, list(inputs.values()), policy=str(first.settings.get("policy", "explorer")))
 
 
 def _tokenizer(job: Job, output: Path, inputs: Inputs) -> None:
@@ -186,6 +191,7 @@ MAKERS: Mapping[str, Callable[[Job, Path, Inputs], None]] = {
     "player": _player,
     "explorer": _explorer,
     "found": _found,
+    "gathered": _gathered,
     "tokenizer": _tokenizer,
     "decoder": _decoder,
     "dynamics": _dynamics,

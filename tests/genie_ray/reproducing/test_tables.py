@@ -100,6 +100,17 @@ def test_tables_share_what_they_have_in_common() -> None:
     assert explorers < {job.identity for job in six.jobs()}
 
 
+def test_one_fine_tuning_for_several_games_learns_from_the_play_of_each() -> None:
+    sets = {**GAMES, "tested": ["Pong-Atari2600-v0", "Enduro-Atari2600-v0"]}
+    five, twelve = (read_plan(name, "tiny", games=sets) for name in ("tab5", "tab12"))
+    models = [one.jobs[0].inputs["model"] for one in twelve.rows if one.label == "fine-tuned on all games"]
+    assert len(models) == 2
+    assert models[0].identity == models[1].identity
+    explored = {job.identity for job in five.jobs() if job.name == "explored play"}
+    assert {job.identity for job in models[0].inputs["data"].inputs.values()} == explored
+    assert len(explored) == 2
+
+
 def test_speed_and_logging_are_no_part_of_a_job() -> None:
     before, after = plan("tab4"), plan("tab4", overrides={"finetune": {"log_every": 1}, "ray": {"train_workers": 2}})
     assert [job.identity for job in before.jobs()] == [job.identity for job in after.jobs()]
