@@ -151,12 +151,32 @@ class RowText:
     differs_in: tuple[str, ...] = ()  # places of the recipe: all that is different, and nothing else
 
     def __post_init__(self) -> None:
-        if not self.means:
-            raise ValueError("means is empty: say what the label means, as in model.dynamics.tdce_weight: 3.0")
+        _check_settings(self.settings, self.means)
         if (self.differs_from is None) != (not self.differs_in):
             raise ValueError("differs_from and differs_in: give both or neither")
-        if unknown := sorted(set(self.settings) - {"evaluation"}):
-            raise ValueError(f"settings.{unknown[0]}: a row's are of the evaluation; give a model's to its job")
+
+    @property
+    def label(self) -> str:
+        return self.row
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureText:
+    """A picture as the file has it: of a model on a test set, which it shows and does not score."""
+
+    picture: str  # its heading
+    kind: Literal["tokens", "uncertainty", "actions"]  # see pictures.py
+    model: str
+    test: str
+    settings: dict[str, Any] = field(default_factory=dict)  # evaluation.*
+    means: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _check_settings(self.settings, self.means)
+
+    @property
+    def label(self) -> str:
+        return self.picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +204,8 @@ class TableText:
     paper_names: dict[str, str] = field(default_factory=dict)  # game → what figures.csv calls its test set
     scales: dict[str, ScaleText]
     jobs: dict[str, JobText]
-    rows: tuple[RowText, ...]
+    rows: tuple[RowText, ...] = ()
+    pictures: tuple[PictureText, ...] = ()
     claims: tuple[ClaimText, ...] = ()
 
     def __post_init__(self) -> None:
@@ -195,19 +216,14 @@ class TableText:
             if job.part is not None and job.part not in known:
                 raise ValueError(f"jobs.{name}.part is {job.part!r}: no scale has it")
             for role, other in job.inputs.items():
-                allowed = ROLES[job.kind][role]
-                if other not in self.jobs or self.jobs[other].kind not in allowed:
-                    raise ValueError(
-                        f"jobs.{name}.{role} is {other!r}: must be a job of the kind {' or '.join(allowed)}"
-                    )
+                self._require(f"jobs.{name}.{role}", other, ROLES[job.kind][role])
+        if not self.rows and not self.pictures:
+            raise ValueError("rows and pictures are empty")
+        for one in (*self.rows, *self.pictures):
+            self._require(f"model of {one.label!r}", one.model, MODELS)
+            self._require(f"test of {one.label!r}", one.test, PLAYS)
         places: set[tuple[str, str]] = set()
         for row in self.rows:
-            for role, allowed in (("model", MODELS), ("test", PLAYS)):
-                other = getattr(row, role)
-                if other not in self.jobs or self.jobs[other].kind not in allowed:
-                    raise ValueError(
-                        f"{role} of {row.row!r} is {other!r}: must be a job of the kind {' or '.join(allowed)}"
-                    )
             if row.differs_from is not None and (row.section, row.differs_from) not in places:
                 raise ValueError(f"differs_from of {row.row!r} is {row.differs_from!r}: must be an earlier row")
             if (row.section, row.row) in places:
@@ -217,6 +233,17 @@ class TableText:
         for claim in self.claims:
             if unknown := sorted({claim.more, claim.less} - labels):
                 raise ValueError(f"the claim {claim.claim!r} is of {unknown[0]!r}: there is no such row")
+
+    def _require(self, what: str, name: str, kinds: tuple[str, ...]) -> None:
+        if name not in self.jobs or self.jobs[name].kind not in kinds:
+            raise ValueError(f"{what} is {name!r}: must be a job of the kind {' or '.join(kinds)}")
+
+
+def _check_settings(settings: Mapping[str, Any], means: Mapping[str, Any]) -> None:
+    if not means:
+        raise ValueError("means is empty: say what the label means, as in model.dynamics.tdce_weight: 3.0")
+    if unknown := sorted(set(settings) - {"evaluation"}):
+        raise ValueError(f"settings.{unknown[0]}: a row's are of the evaluation; give a model's to its job")
 
 
 def read_table(path: Path) -> TableText:
@@ -234,6 +261,9 @@ def read_table(path: Path) -> TableText:
             "scales": {name: _part(ScaleText, one, f"scales.{name}.") for name, one in values["scales"].items()},
             "jobs": {name: _part(JobText, one, f"jobs.{name}.") for name, one in values["jobs"].items()},
             "rows": tuple(_part(RowText, one, f"rows[{at}].") for at, one in enumerate(values.get("rows", ()))),
+            "pictures": tuple(
+                _part(PictureText, one, f"pictures[{at}].") for at, one in enumerate(values.get("pictures", ()))
+            ),
             "claims": tuple(_part(ClaimText, one, f"claims[{at}].") for at, one in enumerate(values.get("claims", ()))),
         }
         table: TableText = _part(TableText, values, "")

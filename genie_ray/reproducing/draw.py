@@ -38,8 +38,9 @@ def draw(plan: Plan, rows: Sequence[tuple[PlannedRow, Mapping[int, Mapping[str, 
                     axes.plot(row.paper[key], place, "x", color="C3", markersize=6)
             axes.set(yticks=range(len(of_section)), xlabel=title, ylim=(len(of_section) - 0.5, -0.5))
             axes.set_yticklabels([row.label for row, _ in of_section] if axes is panels[0] else [])
+            axes.locator_params(axis="x", nbins=6)
             axes.grid(axis="x", alpha=0.25)
         panels[0].set_title(section, loc="left")
-    papers = " × the paper's, on its own games and data" if any(row.paper for row, _ in rows) else ""
+    papers = ", × the paper's, on its own games and data" if any(row.paper for row, _ in rows) else ""
     figure.suptitle(f"{plan.name}, scale {plan.scale}: ● a seed, | the mean{papers}", fontsize=9)
     write_atomically(path, figure.savefig)

@@ -19,7 +19,7 @@ from genie_ray.base.seeding import seed_of
 from genie_ray.base.settings import build, load_values, merge, to_dict
 from genie_ray.config import RunConfig
 from genie_ray.playing.players import settings_of
-from genie_ray.reproducing.description import EACH, JobText, RowText, ScaleText, TableText
+from genie_ray.reproducing.description import EACH, JobText, PictureText, RowText, ScaleText, TableText
 from genie_ray.training.config import TrainingConfig, check_batch_size
 from world_model.dynamics import FREE_AFTER_TRAINING
 
@@ -127,18 +127,19 @@ class Graph:
             raise ValueError(f"games is {name!r}: the scale has {', '.join(self._scale.games)}")
         return self._games(self._scale.games[name])
 
-    def row(self, row: RowText, game: str | None) -> Job:
-        """The evaluation that a row is made of."""
-        config = self._config(row.settings, {"evaluation": {"published_figures": None}, "seed": self._seed})
-        model, test = self.job(row.model, game), self.job(row.test, game)
+    def shown(self, text: RowText | PictureText, game: str | None) -> Job:
+        """The evaluation that a row is made of, or the drawing of a picture."""
+        config = self._config(text.settings, {"evaluation": {"published_figures": None}, "seed": self._seed})
+        model, test = self.job(text.model, game), self.job(text.test, game)
         longest = model_settings(model)["max_frames"]
         try:
-            config.evaluation.require_horizon(longest, f"the model of {row.row!r}")
+            config.evaluation.require_horizon(longest, f"the model of {text.label!r}")
+            require_length(test, config.evaluation.window, "evaluation.prime_frames + predicted_frames")
         except ValueError as error:
-            raise ValueError(f"the row {row.row!r}: {error}") from None
+            raise ValueError(f"{text.label!r}: {error}") from None
+        kind = EVALUATION if isinstance(text, RowText) else text.kind
         settings = {"evaluation": to_dict(config.evaluation)}
-        name = f"{row.section} {row.row}" if row.section else row.row
-        return Job(name=name, kind=EVALUATION, settings=settings, config=config, inputs={"model": model, "test": test})
+        return Job(name=text.label, kind=kind, settings=settings, config=config, inputs={"model": model, "test": test})
 
     def job(self, name: str, game: str | None) -> Job:
         """A job of the file; those that do not depend on the game are the same for all."""
@@ -164,7 +165,9 @@ class Graph:
         config = self._config(self._parts.get(text.part or "", {}), text.settings, more)
         settings = self._settings(text, config, inputs)
         if text.kind in TRAINED_BY:
-            check_batch_size(getattr(config, TRAINED_BY[text.kind]), config.ray.train_workers)
+            training: TrainingConfig = getattr(config, TRAINED_BY[text.kind])
+            check_batch_size(training, config.ray.train_workers)
+            require_length(inputs["data"], training.window, f"{TRAINED_BY[text.kind]}.window")
         return Job(name=name, kind=text.kind, settings=settings, config=config, inputs=inputs)
 
     def _config(self, *changes: Mapping[str, Any]) -> RunConfig:
@@ -214,6 +217,19 @@ class Graph:
             "purpose": text.purpose,
             "seed": seed_of(config.seed, text.purpose),
         }
+
+
+def require_length(play: Job, window: int, name: str) -> None:
+    """Requires that episodes of play may be as long as a window.
+
+    Raises:
+        ValueError: they may not.
+    """
+    while "env" not in play.settings:  # made of other play, or found by an explorer
+        play = next(iter(play.inputs.values()))
+    frames = play.settings["env"]["max_episode_steps"] + 1
+    if window > frames:
+        raise ValueError(f"{name} is {window}: must be at most {frames}, the frames of the longest episode")
 
 
 def _settings_of(part: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from genie_ray.base.files import shown
 from genie_ray.base.session import RayConfig
-from genie_ray.base.settings import describe_changes, differences
 from genie_ray.evaluating.published_figures import read_lines
-from genie_ray.reproducing.description import PUBLISHED, RowText, ScaleText, TableText, read_table
+from genie_ray.reproducing.checks import Compared, check_differences, check_label
+from genie_ray.reproducing.description import PUBLISHED, PictureText, RowText, ScaleText, TableText, read_table
 from genie_ray.reproducing.graph import Graph, Job
 from genie_ray.reproducing.scaled import Change, changes
 
@@ -48,6 +47,15 @@ class PlannedRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlannedPicture:
+    """A picture of a section, of the first seed."""
+
+    text: PictureText
+    section: str
+    job: Job
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A table at a scale, with everything that it is made of."""
 
@@ -56,13 +64,11 @@ class Plan:
     table: TableText
     rows: Sequence[PlannedRow]
     chosen: Sequence[PlannedRow]  # to be made
+    pictures: Sequence[PlannedPicture]  # to be made, unless rows are chosen
+    seeds: Sequence[int]
     paper_rows: Sequence[Mapping[str, Any]]  # figures of other games than ours
     missing: Mapping[str, Sequence[str]] = field(default_factory=dict)  # set → games of it without a ROM
     ray: RayConfig
-
-    @property
-    def seeds(self) -> list[int]:
-        return list(self.rows[0].jobs)
 
     def jobs(self) -> list[Job]:
         """Everything that the chosen rows need, once each, in the order of making: seed after seed, row after row."""
@@ -71,6 +77,9 @@ class Plan:
             for row in self.chosen:
                 for job in row.jobs[seed].chain():
                     found.setdefault(job.identity, job)
+        for picture in self.pictures:
+            for job in picture.job.chain():
+                found.setdefault(job.identity, job)
         return list(found.values())
 
 
@@ -127,15 +136,16 @@ def read_plan(
         seed: Graph(table, chosen_games, seed, directory=file.parent, games=choice, overrides=overrides or {})
         for seed in (seeds or text.seeds)
     }
-    figures = {(line["test_set"], line["model"]): line for line in read_lines(str(FIGURES))}
+    lines = read_lines(str(FIGURES)) if FIGURES.is_file() else []  # which an installed package lacks
+    figures = {(line["test_set"], line["model"]): line for line in lines}
     first = next(iter(graphs.values()))
     sections = first.games_of(table.each, None) if table.each is not None else (None,)
-    rows = []
+    rows, pictures = list[PlannedRow](), list[PlannedPicture]()
     for game in sections:
         for row in table.rows:
-            jobs = {seed: graph.row(row, game) for seed, graph in graphs.items()}
+            jobs = {seed: graph.shown(row, game) for seed, graph in graphs.items()}
             check_label(row, jobs)
-            scaled = changes(next(iter(jobs.values())).expanded, nominal.row(row, game).expanded, table)
+            scaled = changes(next(iter(jobs.values())).expanded, nominal.shown(row, game).expanded, table)
             rows.append(
                 PlannedRow(
                     text=row,
@@ -146,17 +156,28 @@ def read_plan(
                     paper=paper_figures(row, game, table, figures),
                 )
             )
-    check_differences(rows)
-    others = [row for (test_set, _), row in figures.items() if test_set in table.paper_names.values()]
+        for text_of in table.pictures:
+            job = first.shown(text_of, game)
+            check_label(text_of, {0: job})
+            pictures.append(PlannedPicture(text=text_of, section=game or "", job=job))
+    check_differences([Compared(row.text, row.section, row.jobs) for row in rows])
+    models = {row.published.get("model") for row in table.rows}
+    others = [
+        line
+        for (test_set, model), line in figures.items()
+        if test_set in table.paper_names.values() and model in models
+    ]
     return Plan(
         name=file.stem,
         scale=scale,
         table=table,
         rows=rows,
         chosen=choose(rows, only),
+        pictures=[] if only else pictures,
+        seeds=list(graphs),
         paper_rows=others,
         missing={name: left for name, names in chosen_games.games.items() if (left := choice.missing.get(names))},
-        ray=rows[0].jobs[next(iter(graphs))].config.ray,
+        ray=first.shown((*table.rows, *table.pictures)[0], sections[0]).config.ray,
     )
 
 
@@ -208,55 +229,6 @@ def choose(rows: Sequence[PlannedRow], only: Sequence[str]) -> list[PlannedRow]:
         known = ", ".join(repr(label) for label in dict.fromkeys(row.label for row in rows))
         raise ValueError(f"--only {unknown[0]!r}: there is no such row; allowed: {known}, each also as 'SECTION: ROW'")
     return [row for row in rows if not only or {row.label, f"{row.section}: {row.label}"} & set(only)]
-
-
-def check_label(row: RowText, jobs: Mapping[int, Job]) -> None:
-    """Requires a row to be made as its label says.
-
-    Raises:
-        ValueError: at a place of its recipe stands something else.
-    """
-    for job in jobs.values():
-        for place, meant in row.means.items():
-            found = at(job.expanded | {"scored": row.scored}, place, row.row)
-            if found != meant:
-                raise ValueError(f"the row {row.row!r} means {place} = {shown(meant)}, but it would be {shown(found)}")
-
-
-def at(recipe: Mapping[str, Any], place: str, row: str) -> Any:
-    """What stands at a place of an expanded recipe."""
-    value: Any = recipe
-    for part in place.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            known = f"; there are {', '.join(value)}" if isinstance(value, Mapping) else ""
-            raise ValueError(f"the row {row!r} means {place}, which its recipe lacks at {part!r}{known}")
-        value = value[part]
-    return value
-
-
-def check_differences(rows: Sequence[PlannedRow]) -> None:
-    """Requires additive rows to add what they say, and nothing else.
-
-    Raises:
-        ValueError: one differs from its row elsewhere, or not at all where it says so.
-    """
-    by_label = {(row.section, row.label): row for row in rows}
-    for row in rows:
-        other, places = row.text.differs_from, row.text.differs_in
-        if other is None:
-            continue
-        for seed, job in row.jobs.items():
-            lines = differences(by_label[row.section, other].jobs[seed].expanded, job.expanded)
-            if stray := [line for line in lines if not _of(line, places)]:
-                raise ValueError(f"the row {row.label!r} also differs from {other!r} in {describe_changes(stray)}")
-            if same := [place for place in places if not any(_of(line, (place,)) for line in lines)]:
-                raise ValueError(f"the row {row.label!r} does not differ from {other!r} in {same[0]}, as it says")
-
-
-def _of(line: str, places: Sequence[str]) -> bool:
-    """Whether a line of `differences` is of one of the places, or of something in it."""
-    key = line.partition(":")[0]
-    return any(key == place or key.startswith(f"{place}.") for place in places)
 
 
 def paper_figures(

@@ -12,9 +12,13 @@ from pathlib import Path
 from genie_ray.base.progress import console
 from genie_ray.base.session import ray_session
 from genie_ray.reproducing.graph import EVALUATION, Job
+from genie_ray.reproducing.pictures import DRAWERS
 from genie_ray.reproducing.plan import Plan
 from genie_ray.reproducing.stages import is_made, make
 from genie_ray.reproducing.table import write_results
+
+ENDS = (EVALUATION, *DRAWERS)
+"""Kinds of the jobs that rows and pictures end with."""
 
 
 def reproduce(plan: Plan, out: Path) -> Path:
@@ -31,7 +35,7 @@ def reproduce(plan: Plan, out: Path) -> Path:
             for number, job in enumerate(pending, 1):
                 console.print(f"── {number} of {len(pending)}: {job.kind}, {job.name}, seed {job.config.seed}")
                 make(job, out)
-                if job.kind == EVALUATION:
+                if job.kind in ENDS:
                     write_results(plan, out)
     return write_results(plan, out)
 
@@ -47,6 +51,6 @@ def missing_jobs(plan: Plan, out: Path) -> list[Job]:
             found[job.identity] = job
 
     for job in plan.jobs():
-        if job.kind == EVALUATION:
+        if job.kind in ENDS:
             need(job)
     return list(found.values())

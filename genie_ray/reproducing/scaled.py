@@ -65,8 +65,10 @@ def told(found: Sequence[Change]) -> str:
 
 
 def _name(change: Change) -> str:
-    """A setting's last part, or its last two where the last alone says little."""
+    """A setting's last part, with the first or the one before where it alone says little."""
     parts = change.setting.split(".")
+    if parts[0] == "latent_actions":
+        return f"latent actions' {parts[-1]}"
     return " ".join(parts[-2:]) if parts[-1] in ("kind", "steps") else parts[-1]
 
 

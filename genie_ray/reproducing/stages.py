@@ -25,6 +25,7 @@ from genie_ray.playing.players import CHECK_FILE, check_against_chance, train_pl
 from genie_ray.replay.gather import gather
 from genie_ray.reproducing.description import MODELS, TOKENIZERS
 from genie_ray.reproducing.graph import EVALUATION, Job
+from genie_ray.reproducing.pictures import DRAWERS
 from genie_ray.training import jobs
 from genie_ray.training.decoding import save_with_tokenizer
 from genie_ray.training.train import train
@@ -177,6 +178,11 @@ def _evaluation(job: Job, output: Path, inputs: Inputs) -> None:
     evaluate({MODEL: inputs["model"]}, inputs["test"], output, job.config.evaluation, job.config.ray)
 
 
+def _picture(job: Job, output: Path, inputs: Inputs) -> None:
+    draw, _ = DRAWERS[job.kind]
+    draw(output, inputs["model"], inputs["test"], job.config.evaluation)
+
+
 def _as_given(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -199,4 +205,5 @@ MAKERS: Mapping[str, Callable[[Job, Path, Inputs], None]] = {
     "finetune": _finetune,
     "adapted": _adapted,
     EVALUATION: _evaluation,
+    **dict.fromkeys(DRAWERS, _picture),
 }

@@ -17,9 +17,10 @@ from genie_ray.playing import depth
 from genie_ray.reproducing.description import PUBLISHED, ClaimText
 from genie_ray.reproducing.draw import draw
 from genie_ray.reproducing.graph import Job
+from genie_ray.reproducing.pictures import DRAWERS
 from genie_ray.reproducing.plan import Plan, PlannedRow
 from genie_ray.reproducing.scaled import told
-from genie_ray.reproducing.stages import checks_of, directory_of, is_made, scores_of
+from genie_ray.reproducing.stages import RESULT, checks_of, directory_of, is_made, scores_of
 
 TITLES = {"psnr_mean": "PSNR (dB)", "ssim": "SSIM", "delta_psnr_mean": "ΔPSNR (dB)", "fid": "FID"}
 """The published measures, as they are defined there: PSNR and ΔPSNR are means of per-frame values."""
@@ -45,7 +46,8 @@ def write_results(plan: Plan, out: Path) -> Path:
     }
     for name, text in texts.items():
         write_atomically(directory / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
-    draw(plan, [(row, scores[id(row)]) for row in plan.rows], directory / "rows.png")
+    if plan.rows:
+        draw(plan, [(row, scores[id(row)]) for row in plan.rows], directory / "rows.png")
     return directory / "table.md"
 
 
@@ -73,8 +75,9 @@ def document(plan: Plan, rows: Sequence[tuple[PlannedRow, Scores]], out: Path) -
         of_section = [(row, scores) for row, scores in rows if row.section == section]
         lines += [f"## {section}", ""] if section else []
         lines += [markdown([*(line(row, scores) for row, scores in of_section), *_copy(of_section, out)])]
-    lines += _claims(plan, rows) + _paper(plan) + _agents(plan, out) + _scaled(plan)
-    lines += ["## How each row is made", "", *(f"* {row_name(row)}: {chain(row, out)}" for row, _ in rows), ""]
+    lines += _pictures(plan, out) + _claims(plan, rows) + _paper(plan) + _agents(plan, out) + _scaled(plan)
+    if rows:
+        lines += ["## How each row is made", "", *(f"* {row_name(row)}: {chain(row, out)}" for row, _ in rows), ""]
     return "\n".join(lines)
 
 
@@ -165,6 +168,18 @@ def _no_paper() -> Row:
     return {f"paper: {title}": "" for title in TITLES.values()}
 
 
+def _pictures(plan: Plan, out: Path) -> list[str]:
+    """The pictures that are drawn, by their places from the table's folder."""
+    lines: list[str] = []
+    for picture in plan.pictures:
+        if is_made(picture.job, out):
+            _, file = DRAWERS[picture.job.kind]
+            place = f"../jobs/{directory_of(picture.job, out).name}/{RESULT}/{file}"
+            heading = ": ".join(part for part in (picture.section, picture.text.picture) if part)
+            lines += [f"## {heading}", "", f"![{heading}]({place})", ""]
+    return lines
+
+
 def _claims(plan: Plan, rows: Sequence[tuple[PlannedRow, Scores]]) -> list[str]:
     found = []
     for section in dict.fromkeys(row.section for row, _ in rows):
@@ -201,7 +216,7 @@ def _scaled(plan: Plan) -> list[str]:
     for name, games in plan.missing.items():
         lines.append(f"* {name}: {len(games)} games are left out, whose ROMs are not here: {', '.join(games[:5])} …")
     own = ["## Otherwise than published, at every scale", "", *lines, ""] if lines else []
-    if plan.scale == PUBLISHED:
+    if plan.scale == PUBLISHED or not plan.rows:
         return own
     scaled = [f"* {row_name(row)}: {told(row.scaled)}" for row in plan.rows]
     return [*own, "## What was scaled down", "", "Ours, in brackets the published scale's:", "", *scaled, ""]

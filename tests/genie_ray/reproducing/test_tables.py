@@ -19,7 +19,7 @@ AUTOREGRESSIVE = "+ autoregressive decoding"
 
 def plan(name: str, scale: str = "tiny", **more: Any) -> Plan:
     """A plan with games that ale-py brings."""
-    sets = {"tab2": {}, "tab4": GAMES}.get(name, TESTED)
+    sets = {} if name == "tab2" else GAMES if name in ("tab4", "fig5", "fig6", "fig10") else TESTED
     return read_plan(name, scale, games=sets, **more)
 
 
@@ -145,6 +145,8 @@ def test_the_papers_figures_are_those_of_the_row() -> None:
     five = plan("tab5")
     assert row(five, "from scratch").paper is None  # of Pong the paper has none
     assert {line["test_set"] for line in five.paper_rows} == {"Adventure Island II", "Super Mario Bros", "Smurfs"}
+    assert {line["table"] for line in five.paper_rows} == {"Tab. 5"}
+    assert {line["table"] for line in plan("tab6").paper_rows} == {"Tab. 6"}
 
 
 @pytest.mark.parametrize(
@@ -154,6 +156,10 @@ def test_the_papers_figures_are_those_of_the_row() -> None:
         ({"evaluation": {"decoding": {"mode": "autoregressive"}}}, "means evaluation.decoding.mode = 'one_go'"),
         ({"dynamics": {"blcks": 2}}, "unknown key 'dynamics.blcks'; nearest: 'dynamics.blocks'"),
         ({"finetune": {"batch_size": 5}, "ray": {"train_workers": 2}}, "batch_size = 5: must be a multiple of"),
+        (
+            {"env": {"max_episode_steps": 6}},
+            "train_tokenizer.window is 8: must be at most 7, the frames",
+        ),
         ({"evaluation": {"predicted_frames": 20}}, "prime_frames \\+ predicted_frames is 22"),
     ],
 )
