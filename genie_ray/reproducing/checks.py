@@ -50,7 +50,7 @@ def check_differences(rows: Sequence[Compared]) -> None:
     Raises:
         ValueError: one differs from its row elsewhere, or not at all where it says so.
     """
-    by_label = {(row.section, row.label): row for row in rows}
+    by_label = {(row.section, row.text.label): row for row in rows}
     for row in rows:
         other, places = row.text.differs_from, row.text.differs_in
         if other is None:
@@ -58,9 +58,9 @@ def check_differences(rows: Sequence[Compared]) -> None:
         for seed, job in row.jobs.items():
             lines = differences(by_label[row.section, other].jobs[seed].expanded, job.expanded)
             if stray := [line for line in lines if not _of(line, places)]:
-                raise ValueError(f"the row {row.label!r} also differs from {other!r} in {describe_changes(stray)}")
+                raise ValueError(f"the row {row.text.label!r} also differs from {other!r} in {describe_changes(stray)}")
             if same := [place for place in places if not any(_of(line, (place,)) for line in lines)]:
-                raise ValueError(f"the row {row.label!r} does not differ from {other!r} in {same[0]}, as it says")
+                raise ValueError(f"the row {row.text.label!r} does not differ from {other!r} in {same[0]}, as it says")
 
 
 def _of(line: str, places: Sequence[str]) -> bool:
