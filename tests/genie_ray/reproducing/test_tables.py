@@ -224,6 +224,14 @@ def test_what_is_not_there_is_refused() -> None:
         read_plan("tab4", "tiny", games={"all": ["Pong-Atari2600-v0"]})
 
 
+def test_the_documentations_table_can_be_planned(tmp_path: Path) -> None:
+    text = (TABLES.parents[1] / "docs" / "reproducing.md").read_text()
+    (tmp_path / "own.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    found = read_plan(str(tmp_path / "own.yaml"), "published")
+    assert [one.label for one in found.rows] == ["random", "held"]
+    assert len(found.jobs()) == 9
+
+
 def test_one_row_needs_only_its_own_jobs() -> None:
     jobs = plan("tab4", only=["GenieRedux-G of many games"]).jobs()
     assert sorted(job.kind for job in jobs) == ["dynamics", "evaluation", "play", "play", "player", "tokenizer"]
