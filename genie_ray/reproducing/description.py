@@ -219,7 +219,7 @@ class TableText:
                 self._require(f"jobs.{name}.{role}", other, ROLES[job.kind][role])
         if not self.rows and not self.pictures:
             raise ValueError("rows and pictures are empty")
-        for one in (*self.rows, *self.pictures):
+        for one in self.shown:
             self._require(f"model of {one.label!r}", one.model, MODELS)
             self._require(f"test of {one.label!r}", one.test, PLAYS)
         places: set[tuple[str, str]] = set()
@@ -233,6 +233,11 @@ class TableText:
         for claim in self.claims:
             if unknown := sorted({claim.more, claim.less} - labels):
                 raise ValueError(f"the claim {claim.claim!r} is of {unknown[0]!r}: there is no such row")
+
+    @property
+    def shown(self) -> list[RowText | PictureText]:
+        """All rows and pictures."""
+        return [*self.rows, *self.pictures]
 
     def _require(self, what: str, name: str, kinds: tuple[str, ...]) -> None:
         if name not in self.jobs or self.jobs[name].kind not in kinds:

@@ -37,6 +37,10 @@ TRAINED_BY = {
 """The section of settings that a kind is trained by."""
 
 
+BUILT_OF = {"tokenizer": ("tokenizer",), "dynamics": ("dynamics",), "genie_redux": ("dynamics", "latent_actions")}
+"""The sections of settings that a kind's new parts are built by."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """Something to make, with all that determines it.
@@ -192,12 +196,11 @@ class Graph:
             return {"games": list(config.games), **parts} | seed
         if kind == "finetune":
             return {"dynamics": changed(text, inputs["init"]), **trained(config, kind)} | seed
-        parts = {"tokenizer": ("tokenizer",), "dynamics": ("dynamics",), "genie_redux": ("dynamics", "latent_actions")}
         if kind in ("found", "adapted"):
             return {}
         if kind == "gathered":
             return {"games": list(config.games)}
-        return {name: to_dict(getattr(config, name)) for name in parts.get(kind, ())} | trained(config, kind) | seed
+        return {name: to_dict(getattr(config, name)) for name in BUILT_OF.get(kind, ())} | trained(config, kind) | seed
 
     def _play(self, text: JobText, config: RunConfig) -> dict[str, Any]:
         assert text.amount is not None

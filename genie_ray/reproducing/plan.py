@@ -177,7 +177,7 @@ def read_plan(
         seeds=list(graphs),
         paper_rows=others,
         missing={name: left for name, names in chosen_games.games.items() if (left := choice.missing.get(names))},
-        ray=first.shown((*table.rows, *table.pictures)[0], sections[0]).config.ray,
+        ray=first.shown(table.shown[0], sections[0]).config.ray,
     )
 
 

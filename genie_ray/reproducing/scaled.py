@@ -45,10 +45,10 @@ class Change(NamedTuple):
 def changes(ours: Mapping[str, Any], papers: Mapping[str, Any], table: TableText) -> list[Change]:
     """All in which a row's expanded recipe differs from that of the published scale, each once, sizes first."""
     found: dict[str, Change] = {}
-    for change in _walk(ours, papers):
-        if change.setting == "games" and (change := _counted(change, table)) is None:
-            continue
-        found.setdefault(repr(change), change)
+    for walked in _walk(ours, papers):
+        change = _counted(walked, table) if walked.setting == "games" else walked
+        if change is not None:
+            found.setdefault(repr(change), change)
     return sorted(found.values(), key=_rank)
 
 

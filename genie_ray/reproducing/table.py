@@ -7,6 +7,7 @@ import io
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def write_results(plan: Plan, out: Path) -> Path:
         "table.md": document(plan, [(row, scores[id(row)]) for row in plan.rows], out),
     }
     for name, text in texts.items():
-        write_atomically(directory / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+        write_atomically(directory / name, partial(Path.write_text, data=text, encoding="utf-8"))
     if plan.rows:
         draw(plan, [(row, scores[id(row)]) for row in plan.rows], directory / "rows.png")
     return directory / "table.md"
