@@ -78,9 +78,7 @@ def static_tokens(tokens_NThw: Tensor, frames_NTHWC: Tensor, patch: int) -> dict
     unchanged, tokens = places.all(-1), tokens_NThw[:, 1:]
     token = int((tokens[unchanged] if unchanged.any() else tokens.flatten()).bincount().argmax())
     shares = {"share_of_unchanged": unchanged, "share_of_changed": ~unchanged}
-    found = {
-        name: float((tokens[where] == token).float().mean()) if where.any() else 0.0 for name, where in shares.items()
-    }
+    found = {name: float((tokens[where] == token).float().mean()) for name, where in shares.items() if where.any()}
     return {"token": token, "unchanged": float(unchanged.float().mean()), **found}
 
 

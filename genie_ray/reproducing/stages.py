@@ -80,7 +80,7 @@ def make(job: Job, out: Path) -> None:
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """Keeps other commands from the same job; the lock ends with its process, however that ends."""
-    with (directory / LOCK_FILE).open("w") as file:
+    with (directory / LOCK_FILE).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
