@@ -23,6 +23,7 @@ from genie_ray.reproducing.graph import TRAINED_BY, Job
 from genie_ray.reproducing.run import missing_jobs
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieReduxG, GenieReduxGConfig
+from world_model.layers.quantizer import QuantizerConfig
 from world_model.tokenizer import Tokenizer, TokenizerConfig
 from world_model.uncertainty import PREDICTED_FRAMES, PRIME_FRAMES
 
@@ -131,7 +132,7 @@ def _passes(job: Job, frames: int) -> tuple[int, int, int, int]:
 @cache
 def _tokenizer_passes(config: TokenizerConfig, frames: int) -> tuple[int, int]:
     with FakeTensorMode(), torch.no_grad():
-        model = Tokenizer(config)
+        model = Tokenizer(_countable(config))
         clip_BTHWC = torch.zeros((1, frames, config.frame_size, config.frame_size, 3), dtype=torch.uint8)
         vectors_BTHWD = torch.zeros((1, frames, *config.grid, config.dim))
         decode = _count(lambda: model.decode_vectors(vectors_BTHWD, model.spatial_bias()))
@@ -140,12 +141,19 @@ def _tokenizer_passes(config: TokenizerConfig, frames: int) -> tuple[int, int]:
 
 @cache
 def _dynamics_pass(tokenizer: TokenizerConfig, config: DynamicsConfig, frames: int) -> int:
-    guided = config if config.conditioning != "latent" else replace(config, conditioning="embedding")
+    guided = replace(config, head="codes")
+    if config.conditioning == "latent":
+        guided = replace(guided, conditioning="embedding")
     with FakeTensorMode(), torch.no_grad():
-        model = GenieReduxG(GenieReduxGConfig(tokenizer=tokenizer, dynamics=guided))
+        model = GenieReduxG(GenieReduxGConfig(tokenizer=_countable(tokenizer), dynamics=guided))
         tokens_BTHW = torch.zeros((1, frames, *tokenizer.grid), dtype=torch.int64)
         actions_BT = torch.zeros((1, frames - 1), dtype=torch.int64)
         return _count(lambda: model.dynamics(tokens_BTHW, actions_BT, model.tokenizer.token_vectors()))
+
+
+def _countable(config: TokenizerConfig) -> TokenizerConfig:
+    """With a codebook that needs no computing when it is built; as many codes."""
+    return replace(config, quantizer=QuantizerConfig(kind="cosine", codes=config.quantizer.size))
 
 
 def _count(run: Callable[[], object]) -> int:
