@@ -9,7 +9,7 @@ import typer
 
 from genie_ray.base.errors import IncompleteError, one_line
 from genie_ray.base.session import PATIENT
-from genie_ray.commands import playing, running, scoring, serving
+from genie_ray.commands import playing, reproducing, running, scoring, serving
 from genie_ray.commands.checkpoints import checkpoint_app
 from genie_ray.commands.data import data_app
 from genie_ray.commands.games import games_app
@@ -43,6 +43,7 @@ for command in (
     serving.play,
     serving.browse,
     running.report,
+    reproducing.reproduce,
     running.submit,
 ):
     app.command()(command)

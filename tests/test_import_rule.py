@@ -21,7 +21,9 @@ FORBIDDEN = {
 }
 
 ROOMS = """
-    cli commands loop config    parse, compose, order the stages
+    cli commands loop           parse, order the stages
+    reproducing                 the papers' tables
+    config                      all settings of a run
     report                      one page per run
     studies                     what people say about clips
     sweeping                    Ray Tune

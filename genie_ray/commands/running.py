@@ -125,8 +125,10 @@ def submit(
 
 
 def _refuse_lost_outputs(command: list[str]) -> None:
-    if command[0] == "run" and not any(word.startswith("--out") for word in command):
-        raise ValueError("give `run` an --out on storage that all nodes see: its default lies in the job's own copy")
+    if command[0] in ("run", "reproduce") and not any(word.startswith("--out") for word in command):
+        raise ValueError(
+            f"give `{command[0]}` an --out on storage that all nodes see: its default lies in the job's own copy"
+        )
     following = dict(itertools.pairwise(command))
     if (out := following.get("--out")) is not None and not (Path(out).is_absolute() or "://" in out):
         raise ValueError(f"--out is {out!r}, which lies in the job's own copy: give an absolute path on shared storage")

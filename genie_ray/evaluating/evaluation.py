@@ -38,6 +38,7 @@ from genie_ray.evaluating.predictors import (
     Predictor,
     TokenizerAlone,
     gpus_for,
+    latent_action_rows,
     load_predictor,
     tokenizer_rows,
 )
@@ -106,7 +107,7 @@ def evaluate(
     gpus = max(gpus_for(path, config, ray_config) for path in (None, *models.values()))
     require_room("evaluating", [Role(name="evaluation tasks", cpus=cpus, gpus=gpus)], ray_config)
     train, reached = ([resolve(path) for path in paths] for paths in (train_data, reached_by))
-    references = [(COPY, None), *tokenizer_rows(models).items()]
+    references = [(COPY, None), *tokenizer_rows(models).items(), *latent_action_rows(models).items()]
     results: dict[str, Result] = {}
     with progress_bar("evaluate", len(references) + len(models)) as bar:
         facts, classifier = _prepare(resolve(dataset), train, reached, config, ray_config)

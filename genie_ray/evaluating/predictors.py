@@ -1,4 +1,4 @@
-"""What is scored: a world model, its tokenizer alone, or copying a frame; all with the same interface.
+"""What is scored: a world model, its tokenizer or latent action model alone, or copying a frame; with one interface.
 
 Windows longer than a model's clip are predicted by a sliding clip (world_model/rollout.py), frame after frame.
 
@@ -24,13 +24,14 @@ from genie_ray.evaluating.networks import given_networks
 from world_model.checkpoint import WorldModel, load_as, read_description
 from world_model.control import ActionLikelihoods, action_likelihoods
 from world_model.genie import GenieRedux, GenieReduxG
+from world_model.layers.patches import to_uint8
 from world_model.maskgit import DecodingConfig
 from world_model.rollout import Rollout
 
 if TYPE_CHECKING:
     from genie_ray.evaluating.config import EvaluationConfig
 
-COPY, TOKENIZER = "copy last frame", "tokenizer alone"
+COPY, TOKENIZER, LATENT_ACTIONS = "copy last frame", "tokenizer alone", "latent action model alone"
 
 
 def tokenizer_rows(models: Mapping[str, Path]) -> dict[str, Path]:
@@ -47,9 +48,18 @@ def tokenizer_rows(models: Mapping[str, Path]) -> dict[str, Path]:
     return rows
 
 
+def latent_action_rows(models: Mapping[str, Path]) -> dict[str, Path]:
+    """Label → checkpoint of a row for each model's latent action model alone; labels are as in `tokenizer_rows`."""
+    having = {label: path for label, path in models.items() if read_description(path)["kind"] == "genie_redux"}
+    return {
+        f"{LATENT_ACTIONS}: {label}" if number else LATENT_ACTIONS: path
+        for number, (label, path) in enumerate(having.items())
+    }
+
+
 def is_reference(label: str) -> bool:
-    """Whether a row is not a model's: copying, or a tokenizer alone."""
-    return label in (COPY, TOKENIZER) or label.startswith(f"{TOKENIZER}: ")
+    """Whether a row is not a model's: copying, or a part alone."""
+    return label == COPY or any(label == part or label.startswith(f"{part}: ") for part in (TOKENIZER, LATENT_ACTIONS))
 
 
 class Guidance(NamedTuple):
@@ -110,6 +120,24 @@ class TokenizerAlone(Predictor):
         return torch.cat(parts, dim=1)[:, self.given :]
 
 
+class LatentActionsAlone(Predictor):
+    """Reconstructs each true frame from the true ones before it and the latent action between (Kazemi 2024, Tab. 2)."""
+
+    def __init__(self, given: int, model: GenieRedux) -> None:
+        super().__init__(given)
+        self.latent_actions = model.latent_actions.to(self.device)
+
+    @torch.no_grad()
+    def predict(self, frames_BTHWC: Tensor, actions_BT: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Beyond the longest clip, each further clip begins with the last frame of the one before."""
+        longest = self.latent_actions.config.max_frames
+        parts = [
+            to_uint8(self.latent_actions(clip_BTHWC.to(self.device)).reconstruction_BTHWC).cpu()
+            for clip_BTHWC in overlapping(frames_BTHWC, longest)
+        ]
+        return torch.cat(parts, dim=1)[:, self.given - 1 :]
+
+
 class ModelPredictor(Predictor):
     """Rolls out a world model."""
 
@@ -147,10 +175,14 @@ class ModelPredictor(Predictor):
 
 def infer_actions(model: GenieRedux, frames_BTHWC: Tensor) -> Guidance:
     """The latent actions between frames [B, T−1], on the CPU; each clip starts at the last frame of the one before."""
-    longest = model.latent_actions.config.max_frames
-    clips = [frames_BTHWC[:, start : start + longest] for start in range(0, frames_BTHWC.shape[1] - 1, longest - 1)]
+    clips = overlapping(frames_BTHWC, model.latent_actions.config.max_frames)
     vectors_BTD = torch.cat([model.latent_actions.encode_to_vectors(clip) for clip in clips], dim=1)
     return Guidance(model.latent_actions.quantizer(vectors_BTD).tokens.cpu(), vectors_BTD.cpu())
+
+
+def overlapping(frames_BTHWC: Tensor, longest: int) -> list[Tensor]:
+    """Clips of at most `longest` frames, each from the last frame of the one before on: every transition in one."""
+    return [frames_BTHWC[:, start : start + longest] for start in range(0, frames_BTHWC.shape[1] - 1, longest - 1)]
 
 
 def load_predictor(label: str, checkpoint: Path | None, config: EvaluationConfig) -> Predictor:
@@ -159,6 +191,9 @@ def load_predictor(label: str, checkpoint: Path | None, config: EvaluationConfig
     if checkpoint is None:
         return Predictor(given)
     model = load_as(WorldModel, checkpoint)
+    if is_reference(label) and label.startswith(LATENT_ACTIONS):
+        assert isinstance(model, GenieRedux)
+        return LatentActionsAlone(given, model)
     if is_reference(label):
         return TokenizerAlone(given, model)
     return ModelPredictor(given, model, config.decoding, config.precision)

@@ -90,6 +90,7 @@ def test_rays_own_command_submits_too(job_server: str, tmp_path: Path) -> None:
         (["--address", "ray://head:10001", "--status"], "the job server's is a URL"),
         (["--status", "--logs", "a"], "give one of: -- COMMAND, --status, --logs JOB, --stop JOB"),
         (["--", "run", "experiments/smoke.yaml"], "give `run` an --out on storage that all nodes see"),
+        (["--", "reproduce", "tab4"], "give `reproduce` an --out on storage that all nodes see"),
         (["--", "run", "experiments/smoke.yaml", "--out", "runs/x"], "which lies in the job's own copy"),
     ],
 )

@@ -55,6 +55,7 @@ class Refuse:
         "evaluate-upscaler",
         "rollout",
         "report",
+        "reproduce",
         "checkpoint info",
         "checkpoint import",
         "checkpoint with-tokenizer",
@@ -196,3 +197,8 @@ def test_wrong_checkpoint_operations_are_told(
 
 def test_a_report_needs_an_evaluation(refuse: Refuse, tmp_path: Path) -> None:
     assert "is not a run directory" in refuse("report", tmp_path)
+
+
+def test_a_table_and_its_games_must_be_named_right(refuse: Refuse) -> None:
+    assert "unknown table 'tab99': allowed are" in refuse("reproduce", "tab99")
+    assert "--games 'few': expected SET=GAME" in refuse("reproduce", "tab4", "--games", "few")

@@ -11,7 +11,7 @@ from genie_ray.base.settings import to_dict
 from genie_ray.config import RunConfig, load_config
 from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.evaluating.networks import NETWORKS
-from genie_ray.evaluating.published_figures import read_figures
+from genie_ray.evaluating.published_figures import read_figures, read_lines
 from genie_ray.games.actions import action_names
 from world_model.dynamics import DynamicsConfig
 from world_model.latent_actions import LatentActionConfig
@@ -190,7 +190,25 @@ def test_the_papers_figures_are_read() -> None:
         "fid": 18.88,
     }
     assert figures["Savov 2025, Smurfs: fine-tuned on explored play"]["delta_psnr_mean"] == 1.55
-    assert len(figures) == 19
+    assert len(figures) == 27
+    (doubted,) = [row for label, row in figures.items() if "probably misprinted: psnr_mean" in label]
+    assert (doubted["psnr_mean"], doubted["ssim"]) == (35.42, 0.80)
+
+
+def test_figures_may_say_their_table_and_what_is_doubted(tmp_path: Path) -> None:
+    """A file without these two columns is read as before."""
+    path = tmp_path / "figures.csv"
+    path.write_text("paper,test_set,model,psnr_mean,ssim,delta_psnr_mean,fid\nA,b,c,20,,,\n")
+    assert read_figures(str(path)) == [
+        {"label": "A, b: c", "psnr_mean": 20.0, "ssim": None, "delta_psnr_mean": None, "fid": None}
+    ]
+    assert read_lines(str(path))[0]["suspect"] == ""
+    head = "paper,table,test_set,model,psnr_mean,ssim,delta_psnr_mean,fid,suspect"
+    path.write_text(f"{head}\nA,Tab. 1,b,c,20,,,,psnr_mean\n")
+    assert read_figures(str(path))[0]["label"] == "A, b: c (probably misprinted: psnr_mean)"
+    path.write_text(f"{head}\nA,Tab. 1,b,c,20,,,,psnr\n")
+    with pytest.raises(ValueError, match="suspect is 'psnr'; allowed: psnr_mean, ssim"):
+        read_figures(str(path))
 
 
 @pytest.mark.parametrize(

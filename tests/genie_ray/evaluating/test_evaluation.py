@@ -13,7 +13,15 @@ from genie_ray.base.session import RayConfig
 from genie_ray.evaluating import evaluation
 from genie_ray.evaluating.config import EvaluationConfig, InverseDynamicsConfig
 from genie_ray.evaluating.evaluation import evaluate
-from genie_ray.evaluating.predictors import COPY, TOKENIZER, is_reference, load_predictor, tokenizer_rows
+from genie_ray.evaluating.predictors import (
+    COPY,
+    LATENT_ACTIONS,
+    TOKENIZER,
+    is_reference,
+    latent_action_rows,
+    load_predictor,
+    tokenizer_rows,
+)
 from genie_ray.evaluating.windows import Windows, read_batches, window_starts
 from genie_ray.replay.dataset import ReplayDataset
 from world_model import checkpoint
@@ -131,6 +139,29 @@ def test_a_genie_redux_is_given_what_it_infers_and_probed(
     )
     assert 0 <= rows[game]["probe_codes"] <= 1
     assert rows["all"]["probe_vectors"] == rows[game]["probe_vectors"]  # there is one game
+
+
+def test_a_latent_action_model_alone_reconstructs_each_frame_from_the_past_and_its_action(
+    genie_redux: Path, world_model: Path
+) -> None:
+    rows = latent_action_rows({"guided": world_model, "redux": genie_redux, "again": genie_redux})
+    assert rows == {LATENT_ACTIONS: genie_redux, f"{LATENT_ACTIONS}: again": genie_redux}
+    assert all(map(is_reference, rows))
+    predictor = load_predictor(LATENT_ACTIONS, genie_redux, CONFIG)
+    assert not predictor.num_actions  # so no ΔPSNR: it sees the true frames
+    frames_BTHWC = torch.randint(0, 256, (2, 20, 64, 64, 3), dtype=torch.uint8)
+    seen_BTHWC = predictor.predict(frames_BTHWC, frames_BTHWC, [0, 0])
+    assert seen_BTHWC.shape == (2, 18, 64, 64, 3)
+    model = checkpoint.load_as(GenieRedux, genie_redux).latent_actions
+    with torch.no_grad():  # frames 0 to 15 are its first clip, 15 to 19 the second
+        first_BTHWC, second_BTHWC = (
+            model(clip).reconstruction_BTHWC for clip in (frames_BTHWC[:, :16], frames_BTHWC[:, 15:])
+        )
+    expected_BTHWC = torch.cat([first_BTHWC, second_BTHWC], dim=1)[:, 1:].clamp(0, 1) * 255
+    assert (seen_BTHWC - expected_BTHWC).abs().max() <= 0.5 + 1e-3
+    frames_BTHWC[:, 10:] = 0
+    changed_BTHWC = predictor.predict(frames_BTHWC, frames_BTHWC, [0, 0])
+    assert torch.equal(changed_BTHWC[:, :8], seen_BTHWC[:, :8])  # frames 2 to 9 depend on no later frame
 
 
 def test_what_cannot_be_scored_is_refused(replay: ReplayDataset, genie_redux: Path, tmp_path: Path) -> None:

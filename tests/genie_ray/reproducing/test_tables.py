@@ -1,0 +1,237 @@
+"""The tables' files: rows are made as their labels say, what they share is one job, what does not fit is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from genie_ray.base.settings import differences
+from genie_ray.reproducing.plan import TABLES, Plan, PlannedRow, read_plan
+from genie_ray.reproducing.scaled import told
+
+pytestmark = pytest.mark.usefixtures("roms")
+NAMES = sorted(path.stem for path in TABLES.glob("*.yaml"))
+GAMES = {"many": ["Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"], "few": ["Hero-Atari2600-v0"]}
+TESTED = {**GAMES, "tested": ["Pong-Atari2600-v0"]}
+AUTOREGRESSIVE = "+ autoregressive decoding"
+
+
+def plan(name: str, scale: str = "tiny", **more: Any) -> Plan:
+    """A plan with games that ale-py brings."""
+    sets = {} if name == "tab2" else GAMES if name in ("tab4", "fig5", "fig6", "fig10") else TESTED
+    return read_plan(name, scale, games=sets, **more)
+
+
+def row(of: Plan, label: str) -> PlannedRow:
+    return next(one for one in of.rows if one.label == label)
+
+
+def recipe(of: Plan, label: str) -> dict[str, Any]:
+    """A row's whole chain, of its first seed."""
+    return next(iter(row(of, label).jobs.values())).expanded
+
+
+def edited(tmp_path: Path, name: str, change: Any) -> str:
+    """A table's file, changed, beside the files it needs."""
+    for part in ("shared", "scales"):
+        (tmp_path / part).symlink_to(TABLES / part)
+    (tmp_path.parent / "published").symlink_to(TABLES.parent / "published")
+    values = yaml.safe_load((TABLES / f"{name}.yaml").read_text())
+    change(values)
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", ["tiny", "small", "published"])
+def test_every_table_can_be_planned_at_every_scale(name: str, scale: str, procgen: None) -> None:
+    found = plan(name, scale)
+    assert len(found.jobs()) == len({job.identity for job in found.jobs()})
+    for one in found.rows:
+        assert set(one.jobs) == set(found.seeds)
+        assert told(one.scaled)
+    if scale == "published":
+        assert {change.setting for one in found.rows for change in one.scaled} <= {"games"}
+
+
+def test_the_ablation_adds_one_thing_a_row() -> None:
+    found = plan("tab4")
+    steps = [("GenieRedux-G of few games", "+ token input"), ("+ token input", "+ TDCE"), ("+ TDCE", AUTOREGRESSIVE)]
+    changes = [differences(recipe(found, before), recipe(found, after)) for before, after in steps]
+    assert changes == [
+        ["model.dynamics.token_input_scale: 0.0 → 10.0"],
+        ["model.dynamics.tdce_weight: 0.0 → 3.0"],
+        ["evaluation.decoding.mode: 'one_go' → 'autoregressive'"],
+    ]
+
+
+def test_the_ablation_at_the_published_scale_is_the_papers() -> None:
+    model = recipe(plan("tab4", "published"), "+ TDCE")["model"]
+    first = model["init"]
+    assert (model["finetune"]["iterations"], model["finetune"]["batch_size"]) == (80_000, 160)
+    assert (first["train_dynamics"]["iterations"], first["train_dynamics"]["batch_size"]) == (185_000, 80)
+    assert (first["dynamics"]["dim"], first["dynamics"]["blocks"], first["dynamics"]["alignment"]) == (
+        512,
+        12,
+        "shifted",
+    )
+    assert first["tokenizer"]["tokenizer"]["patch_size"] == 4
+
+
+def test_coinruns_study_at_the_published_scale_is_the_papers(procgen: None) -> None:
+    found = recipe(plan("tab2", "published"), "GenieRedux")
+    model, tokenizer = found["model"], found["model"]["tokenizer"]
+    assert (tokenizer["tokenizer"]["patch_size"], model["latent_actions"]["patch_size"]) == (4, 4)
+    assert (tokenizer["train_tokenizer"]["batch_size"], model["train_dynamics"]["batch_size"]) == (84, 84)
+    assert model["data"]["env"]["action_set"] == "coinrun"
+    assert model["data"]["amount"] == {"episodes": 10_000}
+    (first, count), (test_first, _) = model["data"]["env"]["coinrun_levels"], found["test"]["env"]["coinrun_levels"]
+    assert first + count <= test_first
+
+
+def test_tables_share_what_they_have_in_common() -> None:
+    four, five, six = (plan(name) for name in ("tab4", "tab5", "tab6"))
+    shared = {job.identity for job in four.jobs()} & {job.identity for job in five.jobs()}
+    kinds = sorted(job.kind for job in five.jobs() if job.identity in shared)
+    assert kinds == ["dynamics", "finetune", "play", "play", "tokenizer"]
+    explorers = {job.identity for job in five.jobs() if job.kind == "explorer"}
+    assert explorers < {job.identity for job in six.jobs()}
+
+
+def test_one_fine_tuning_for_several_games_learns_from_the_play_of_each() -> None:
+    sets = {**GAMES, "tested": ["Pong-Atari2600-v0", "Enduro-Atari2600-v0"]}
+    five, twelve = (read_plan(name, "tiny", games=sets) for name in ("tab5", "tab12"))
+    models = [one.jobs[0].inputs["model"] for one in twelve.rows if one.label == "fine-tuned on all games"]
+    assert len(models) == 2
+    assert models[0].identity == models[1].identity
+    explored = {job.identity for job in five.jobs() if job.name == "explored play"}
+    assert {job.identity for job in models[0].inputs["data"].inputs.values()} == explored
+    assert len(explored) == 2
+
+
+def test_speed_and_logging_are_no_part_of_a_job() -> None:
+    before, after = plan("tab4"), plan("tab4", overrides={"finetune": {"log_every": 1}, "ray": {"train_workers": 2}})
+    assert [job.identity for job in before.jobs()] == [job.identity for job in after.jobs()]
+    other = plan("tab4", overrides={"tokenizer": {"dim": 64}, "dynamics": {"dim": 64}})
+    kept = {job.identity for job in before.jobs()} & {job.identity for job in other.jobs()}
+    assert {job.kind for job in before.jobs() if job.identity in kept} == {"play", "player"}
+
+
+def test_seeds_change_play_and_trainings_but_not_the_test_set() -> None:
+    found = plan("tab4", seeds=[1, 2])
+    first, second = row(found, "+ TDCE").jobs.values()
+    assert first.inputs["model"].identity != second.inputs["model"].identity
+    assert first.inputs["test"].identity == second.inputs["test"].identity
+
+
+def test_what_was_scaled_down_is_found_by_comparing() -> None:
+    changes = {(one.job, one.setting): (one.ours, one.papers) for one in row(plan("tab4"), "+ TDCE").scaled}
+    assert changes["pretraining play", "games"] == (2, 200)
+    assert changes["aligned play", "games"] == changes["player", "games"] == (1, 50)
+    assert changes["dynamics", "train_dynamics.iterations"] == (4, 185_000)
+    assert changes["evaluation", "evaluation.decoding.steps"] == (2, 25)
+    assert changes["player", "player.kind"] == ("ppo", "agent57")
+    text = told(row(plan("tab4"), "+ TDCE").scaled)
+    assert "finetune: iterations 4 (80,000), batch_size 4 (160)" in text
+    assert "pretraining play: games 2 (200), amount 200 steps (20 episodes)" in text
+
+
+def test_the_papers_figures_are_those_of_the_row() -> None:
+    paper = row(plan("tab4"), AUTOREGRESSIVE).paper
+    assert paper is not None
+    assert (paper["psnr_mean"], paper["fid"]) == (28.07, 22.11)
+    five = plan("tab5")
+    assert row(five, "from scratch").paper is None  # of Pong the paper has none
+    assert {line["test_set"] for line in five.paper_rows} == {"Adventure Island II", "Super Mario Bros", "Smurfs"}
+    assert {line["table"] for line in five.paper_rows} == {"Tab. 5"}
+    assert {line["table"] for line in plan("tab6").paper_rows} == {"Tab. 6"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told_so"),
+    [
+        ({"dynamics": {"conditioning": "embedding"}}, "means model.dynamics.conditioning = 'one_hot', but it would be"),
+        ({"evaluation": {"decoding": {"mode": "autoregressive"}}}, "means evaluation.decoding.mode = 'one_go'"),
+        ({"dynamics": {"blcks": 2}}, "unknown key 'dynamics.blcks'; nearest: 'dynamics.blocks'"),
+        ({"finetune": {"batch_size": 5}, "ray": {"train_workers": 2}}, "batch_size = 5: must be a multiple of"),
+        (
+            {"env": {"max_episode_steps": 6}},
+            "train_tokenizer.window is 8: must be at most 7, the frames",
+        ),
+        ({"evaluation": {"predicted_frames": 20}}, "prime_frames \\+ predicted_frames is 22"),
+    ],
+)
+def test_settings_that_make_a_label_untrue_or_cannot_work_are_refused(change: dict[str, Any], told_so: str) -> None:
+    with pytest.raises(ValueError, match=told_so) as error:
+        plan("tab4", overrides=change)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told_so"),
+    [
+        (
+            ("jobs", "with token input", "settings"),
+            {"dynamics": {"token_input_scale": 5.0}},
+            "means model.dynamics.tok",
+        ),
+        (
+            ("jobs", "with token input", "settings"),
+            {"dynamics": {"token_input_scale": 10.0}, "finetune": {"stride": 2}},
+            "also differs from 'GenieRedux-G of few games' in model.finetune.stride: 1 → 2",
+        ),
+        (("jobs", "with token input", "settings"), {"dynamics": {"dim": 8}}, "dynamics.dim is 8: must be 32, as in"),
+        (("jobs", "with token input", "init"), "tokenizer", "init is 'tokenizer': must be a job of the kind dynamics"),
+        (("jobs", "with token input", "steps"), 3, "unknown key 'jobs.with token input.steps'"),
+        (("rows", 2, "differs_in"), ["model.seed"], "also differs from"),
+        (("rows", 2, "means"), {}, "means is empty"),
+        (("rows", 2, "means"), {"model.sed": 1}, "its recipe lacks at 'sed'"),
+        (("rows", 2, "published"), {"test_set": "Moon", "model": "+ TDCE"}, "has no 'Moon', '\\+ TDCE'"),
+        (("rows", 2, "settings"), {"dynamics": {"dim": 8}}, "a row's are of the evaluation"),
+        (("jobs", "test play", "purpose"), None, "purpose is None: a play needs one"),
+    ],
+)
+def test_a_file_that_does_not_make_what_it_says_is_refused(
+    place: tuple[Any, ...], value: Any, told_so: str, tmp_path: Path
+) -> None:
+    def change(values: Any) -> None:
+        *parents, last = place
+        for parent in parents:
+            values = values[parent]
+        values[last] = value
+
+    folder = tmp_path / "reproduce"
+    folder.mkdir()
+    with pytest.raises(ValueError, match=told_so) as error:
+        read_plan(edited(folder, "tab4", change), "tiny")
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown table 'tab99': allowed are .*tab2, .*tab4"):
+        read_plan("tab99", "tiny")
+    with pytest.raises(ValueError, match="--scale is 'huge': tab4 has tiny, small, published"):
+        read_plan("tab4", "huge")
+    with pytest.raises(ValueError, match=r"--only '\+ TDC': there is no such row; allowed: 'GenieRedux-G of many"):
+        plan("tab4", only=["+ TDC"])
+    with pytest.raises(ValueError, match="no ROM for SuperMarioBros-Nes-v0"):
+        read_plan("tab5", "tiny", games={"tested": ["SuperMarioBros-Nes-v0"]})
+    with pytest.raises(ValueError, match="give its CSV file"):
+        read_plan("tab4", "published")
+    with pytest.raises(ValueError, match="--games all: tab4 has the sets many, few"):
+        read_plan("tab4", "tiny", games={"all": ["Pong-Atari2600-v0"]})
+
+
+def test_the_documentations_table_can_be_planned(tmp_path: Path) -> None:
+    text = (TABLES.parents[1] / "docs" / "reproducing.md").read_text()
+    (tmp_path / "own.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    found = read_plan(str(tmp_path / "own.yaml"), "published")
+    assert [one.label for one in found.rows] == ["random", "held"]
+    assert len(found.jobs()) == 9
+
+
+def test_one_row_needs_only_its_own_jobs() -> None:
+    jobs = plan("tab4", only=["GenieRedux-G of many games"]).jobs()
+    assert sorted(job.kind for job in jobs) == ["dynamics", "evaluation", "play", "play", "player", "tokenizer"]
