@@ -1,8 +1,8 @@
 """How fast the world model is, as a share of the machine's peak rate: training steps, reward queries, rollouts.
 
 Every figure is the median of several alternating runs; the matrix multiplication rate is measured in the same runs, in
-the same type. FLOPs are those of executed matrix products, convolutions and attention, counted by
-torch.utils.flop_counter; element-wise work does not count.
+the same type. FLOPs are those of executed matrix products, convolutions and attention; element-wise work does not
+count.
 
     python experiments/benchmarks/world_model.py --size small paper --json world_model.json
     python experiments/benchmarks/world_model.py --device cuda --batch 80 --compile
@@ -18,16 +18,17 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 sys.path.remove(str(Path(__file__).parent))  # where this file would shadow the package that it measures
 
+from genie_ray.reproducing.flops import count_flops
 from world_model import maskgit
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieReduxG, GenieReduxGConfig
@@ -44,9 +45,6 @@ MATMUL_SIZES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192)}
 SMALL = {"dim": 64, "heads": 2, "head_dim": 32}  # experiments/demo.yaml
 PUBLISHED = DecodingConfig(steps=STEPS, mode="autoregressive", frames_per_step=2)
 ALIGNED = DecodingConfig(steps=STEPS, mode="autoregressive", frames_per_step=1)
-CPU_ATTENTION = {  # the kernel that FlopCounterMode passes over: shapes of q, k and v [M, h, S, C] → FLOPs
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
-}
 
 
 @dataclass
@@ -230,13 +228,16 @@ def measure(listed: list[Case], runs: int, device: torch.device, dtype: torch.dt
     return rate
 
 
+def time_once(case: Case, device: torch.device) -> None:
+    """Fills in the seconds of a single run."""
+    case.seconds = timed(case.run, device)
+
+
 def warm_up(listed: list[Case], compiled: list[nn.Module], device: torch.device) -> None:
     """Runs everything once; counts its FLOPs (before compilation, which hides them) and its memory."""
     for case in listed:
         print(f"warming up: {case.name}", file=sys.stderr)
-        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
-            case.seconds = timed(case.run, device)
-        case.flops = counter.get_total_flops()
+        case.flops = count_flops(partial(time_once, case, device))
     for stack in (stack for model in compiled for stack in transformers(model)):
         stack.compile_halves()
     quick = [case for case in listed if not case.slow]

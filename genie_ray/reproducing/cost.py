@@ -7,7 +7,6 @@ hours are arithmetic from an assumed rate of GPUs and a measured one of emulator
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from genie_ray.base.progress import console
 from genie_ray.base.results import markdown
+from genie_ray.reproducing.flops import count_flops
 from genie_ray.reproducing.graph import TRAINED_BY, Job
 from genie_ray.reproducing.run import missing_jobs
 from world_model.dynamics import DynamicsConfig
@@ -34,9 +33,6 @@ FLOPS_PER_SECOND = 300e12  # of a GPU: a third of an H100's dense bf16 rate; ass
 STEPS_PER_SECOND = 465  # of an emulator on a core: measured, docs/data.md
 TRAINING_PASS = 3  # forward passes
 SIZES = ("max_frames", "dim", "blocks", "heads", "head_dim")
-UNCOUNTED = {  # the kernel that the counter passes over on CPUs
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
-}
 
 
 def print_cost(plan: Plan, out: Path) -> None:
@@ -135,8 +131,8 @@ def _tokenizer_passes(config: TokenizerConfig, frames: int) -> tuple[int, int]:
         model = Tokenizer(_countable(config))
         clip_BTHWC = torch.zeros((1, frames, config.frame_size, config.frame_size, 3), dtype=torch.uint8)
         vectors_BTHWD = torch.zeros((1, frames, *config.grid, config.dim))
-        decode = _count(lambda: model.decode_vectors(vectors_BTHWD, model.spatial_bias()))
-        return _count(lambda: model.encode(clip_BTHWC)), decode
+        decode = count_flops(lambda: model.decode_vectors(vectors_BTHWD, model.spatial_bias()))
+        return count_flops(lambda: model.encode(clip_BTHWC)), decode
 
 
 @cache
@@ -148,15 +144,9 @@ def _dynamics_pass(tokenizer: TokenizerConfig, config: DynamicsConfig, frames: i
         model = GenieReduxG(GenieReduxGConfig(tokenizer=_countable(tokenizer), dynamics=guided))
         tokens_BTHW = torch.zeros((1, frames, *tokenizer.grid), dtype=torch.int64)
         actions_BT = torch.zeros((1, frames - 1), dtype=torch.int64)
-        return _count(lambda: model.dynamics(tokens_BTHW, actions_BT, model.tokenizer.token_vectors()))
+        return count_flops(lambda: model.dynamics(tokens_BTHW, actions_BT, model.tokenizer.token_vectors()))
 
 
 def _countable(config: TokenizerConfig) -> TokenizerConfig:
     """With a codebook that needs no computing when it is built; as many codes."""
     return replace(config, quantizer=QuantizerConfig(kind="cosine", codes=config.quantizer.size))
-
-
-def _count(run: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
-        run()
-    return counter.get_total_flops()
