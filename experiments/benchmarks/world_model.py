@@ -1,8 +1,7 @@
 """How fast the world model is, as a share of the machine's peak rate: training steps, reward queries, rollouts.
 
 Every figure is the median of several alternating runs; the matrix multiplication rate is measured in the same runs, in
-the same type. FLOPs are those of executed matrix products, convolutions and attention; element-wise work does not
-count.
+the same type. FLOPs are those of executed matrix products, convolutions and attention, not element-wise work.
 
     python experiments/benchmarks/world_model.py --size small paper --json world_model.json
     python experiments/benchmarks/world_model.py --device cuda --batch 80 --compile

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from genie_ray.rewards.service import RewardService
     from policies.judged.algorithm import JudgedAlgorithm
 
+STOP_S = 20.0  # for a training that is asked to stop
+
 
 class Rounds:
     """Companion of an exploration's training (`playing.agents.Companion`).
@@ -89,11 +91,17 @@ class Rounds:
         self._swap(best)
 
     def close(self) -> None:
-        """Cancels a running fine-tuning."""
+        """Cancels a running fine-tuning.
+
+        It is asked to stop, since Ray Train then gives back its CPUs. If it were killed at once, it would keep them
+        until Ray ends: what should free them needs Ray's dashboard.
+        """
         import ray
 
         if self._training is not None:
-            ray.cancel(self._training, force=True)
+            ray.cancel(self._training)
+            if not ray.wait([self._training], timeout=STOP_S)[0]:
+                ray.cancel(self._training, force=True)
             self._training = None
 
     def _train(self, epoch: int) -> None:

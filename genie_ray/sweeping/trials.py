@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import shutil
-import time
+import uuid
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,7 +58,7 @@ def run_trials(config: SweepConfig, results: Sequence[TrialResult], directory: P
         remove_services(service_name(directory))  # of a run that was killed
         try:
             measure_random_play(config, directory)
-            turns = Turns(Claim(begun=time.time(), needs=needs, left=len(left)))
+            turns = Turns(Claim(name=uuid.uuid4().hex, needs=needs, left=len(left)))
             try:
                 errors = _tuner(config, results, directory, at_once, turns).fit().errors
             finally:

@@ -8,7 +8,6 @@ that says what its trials take, services and trainings included. The actor dies 
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,7 +27,7 @@ POLL_S, TELL_EVERY_S = 1.0, 30.0
 class Claim:
     """What a sweep takes of the cluster."""
 
-    begun: float  # Unix time; who came first, if two take as much
+    name: str  # the lower goes first, if two take as much
     needs: Mapping[str, float]  # of one trial, by resource
     running: int = 0  # trials
     left: int = 0  # trials that have not started
@@ -49,7 +48,7 @@ def may_start(own: Claim, others: Sequence[Claim], there: Mapping[str, float]) -
     more room than there is yet: it would wait for ever if smaller ones went first.
     """
     waiting = [claim for claim in (own, *others) if claim.left]
-    first = min(waiting, key=lambda claim: (claim.share(there), claim.begun), default=None)
+    first = min(waiting, key=lambda claim: (claim.share(there), claim.name), default=None)
     everyone = (own, *others)
     return first is own and all(
         sum(claim.taken(name) for claim in everyone) + amount <= there.get(name, 0) + 1e-6
@@ -77,8 +76,8 @@ class Turns:
     """One sweep's dealings with the others."""
 
     def __init__(self, claim: Claim) -> None:
-        self._claim, self._name, self._asked = claim, NAME + uuid.uuid4().hex, time.monotonic()
-        self._board = Board.options(name=self._name).remote(claim)  # type: ignore[attr-defined]
+        self._claim, self._asked = claim, time.monotonic()
+        self._board = Board.options(name=NAME + claim.name).remote(claim)  # type: ignore[attr-defined]
         ray.get(self._board.read.remote())
         time.sleep(2 * POLL_S)  # a sweep that did not see this one yet has started what it was about to
 
@@ -106,7 +105,7 @@ class Turns:
     def _others(self) -> list[Claim]:
         claims = []
         for actor in list_named_actors(all_namespaces=True):
-            if not actor["name"].startswith(NAME) or actor["name"] == self._name:
+            if not actor["name"].startswith(NAME) or actor["name"] == NAME + self._claim.name:
                 continue
             try:
                 board = ray.get_actor(actor["name"], actor["namespace"])

@@ -267,7 +267,7 @@ def check_results(out: Path, printed: str) -> None:
     assert text in printed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_tiny_one_runs_through(roms: list[str], tmp_path: Path) -> None:
     done = tiny(tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]

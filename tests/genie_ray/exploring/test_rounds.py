@@ -1,6 +1,7 @@
 """When rounds start and take over. What they learn is in test_explore.py."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import ray
 
 from genie_ray.exploring.config import ExplorationConfig, ExplorersConfig, RoundsConfig
 from genie_ray.exploring.rounds import Rounds
+from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.training.config import TrainingConfig
 
 
 @ray.remote(num_cpus=0)
@@ -59,3 +62,27 @@ def test_an_agent_that_waits_is_judged_by_each_rounds_model_at_once(ray_session:
         judges.append(rounds.events[-1][1] if rounds.events and rounds.events[-1][0] == "judges" else 0)
     rounds.close()
     assert judges == [0, 0, 3, 3, 3, 6, 6, 6, 9, 9, 9, 9]
+
+
+@pytest.mark.slow
+def test_a_cancelled_round_gives_its_room_back(
+    ray_session: None, world_model: Path, replay: ReplayDataset, tmp_path: Path
+) -> None:
+    long = TrainingConfig(
+        iterations=100_000, batch_size=2, window=6, warmup_iterations=0, log_every=1, validation_windows=2
+    )
+    exploration = ExplorationConfig(epochs=12, rounds=RoundsConfig(every=3, wait=False, training=long))
+    total = ray.cluster_resources()["CPU"]
+    rounds = Rounds(tmp_path, ExplorersConfig(exploration=exploration), world_model, None, play=replay.root)  # type: ignore[arg-type]
+    rounds.after_iteration(None, 3, None)  # type: ignore[arg-type]
+    wait_until(lambda: (tmp_path / "rounds" / "epoch-000003" / "metrics.jsonl").exists())
+    wait_until(lambda: ray.available_resources().get("CPU") == total - 1)
+    rounds.close()
+    wait_until(lambda: ray.available_resources().get("CPU") == total)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 90
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.2)

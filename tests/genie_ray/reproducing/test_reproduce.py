@@ -16,7 +16,7 @@ from genie_ray.reproducing.run import missing_jobs, reproduce
 from genie_ray.reproducing.stages import MADE_FILE, artefact, directory_of, scores_of
 from world_model.checkpoint import read_description
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("roms", "ray_session")]
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("roms", "ray_session")]
 GAME = ["Kangaroo-Atari2600-v0"]
 SETS = {"many": GAME, "few": GAME}
 

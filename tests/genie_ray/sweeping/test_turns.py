@@ -13,8 +13,8 @@ from genie_ray.sweeping.turns import Claim, InTurn, Turns, may_start
 THERE = {"CPU": 12.0, "GPU": 2.0}
 
 
-def claim(begun: float, running: int, left: int, cpus: float = 2, gpus: float = 0) -> Claim:
-    return Claim(begun=begun, needs={"CPU": cpus, "GPU": gpus}, running=running, left=left)
+def claim(begun: int, running: int, left: int, cpus: float = 2, gpus: float = 0) -> Claim:
+    return Claim(name=str(begun), needs={"CPU": cpus, "GPU": gpus}, running=running, left=left)
 
 
 def test_a_sweep_by_itself_fills_the_cluster() -> None:
@@ -71,10 +71,10 @@ def test_sweeps_on_a_real_cluster(ray_session: None, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(turns, "POLL_S", 0.01)
     monkeypatch.setattr(turns, "TELL_EVERY_S", 0.0)
     third = ray.cluster_resources()["CPU"] / 3
-    first = Turns(Claim(begun=0, needs={"CPU": third}, left=9))
+    first = Turns(Claim(name="a", needs={"CPU": third}, left=9))
     searcher = InTurn(list(range(9)), first)
     assert [next_of(searcher, f"a{index}") for index in range(4)] == [{"trial": 0}, {"trial": 1}, {"trial": 2}, None]
-    second = Turns(Claim(begun=1, needs={"CPU": third}, left=2))
+    second = Turns(Claim(name="b", needs={"CPU": third}, left=2))
     other = InTurn([0, 1], second)
     capsys.readouterr()
     assert next_of(other, "b0") is None
