@@ -7,7 +7,6 @@ their answers.
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 from genie_ray.base.files import write_atomically
 from genie_ray.studies.answers import FOLDER, parse_answers
 from genie_ray.studies.kit import KIT, read_key
+from genie_ray.web.pages import listen
 
 HOST = "127.0.0.1"
 MOST_BYTES = 1_000_000  # of one rater's answers
@@ -37,16 +37,13 @@ def serve(output: Path, port: int, tell: Callable[[str], None]) -> None:
     Raises:
         ValueError: no study, or the port is in use.
     """
-    import uvicorn
-
     app = make_app(output)
-    try:
-        listening = socket.create_server((HOST, port))
-    except OSError as error:
-        raise ValueError(f"cannot listen on {HOST}:{port}: {error.strerror}") from error
-    with listening:
-        tell(f"http://{HOST}:{port}/  (Ctrl-C stops; answers: {output / FOLDER})")
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+    listen(
+        lambda _: app,
+        host=HOST,
+        port=port,
+        tell=lambda address: tell(f"{address}  (Ctrl-C stops; answers: {output / FOLDER})"),
+    )
 
 
 def make_app(output: Path) -> Starlette:

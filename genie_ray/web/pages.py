@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Query
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from fastapi import HTTPException, Query
+from starlette.applications import Starlette
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 PAGES = Path(__file__).parent
 SHARED = ("style.css", "common.js")
@@ -41,7 +42,7 @@ def token_check(token: str | None) -> Callable[..., None]:
     return check
 
 
-def guarded(app: FastAPI, host: str) -> FastAPI:
+def guarded(app: Starlette, host: str) -> Starlette:
     """The application; on loopback it answers only to this machine's own names.
 
     Another site whose name was made to lead here (DNS rebinding) could otherwise read everything.
@@ -51,7 +52,7 @@ def guarded(app: FastAPI, host: str) -> FastAPI:
     return app
 
 
-def listen(make_app: Callable[[str | None], FastAPI], *, host: str, port: int, tell: Callable[[str], Any]) -> None:
+def listen(make_app: Callable[[str | None], Starlette], *, host: str, port: int, tell: Callable[[str], Any]) -> None:
     """Serves an application until it is interrupted.
 
     Args:
