@@ -1,8 +1,11 @@
 """What several tests share, made once per session: replay datasets, world models, and procgen, which CoinRun needs."""
 
 import platform
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,19 @@ from genie_ray.games.procgen import install_procgen
 from genie_ray.replay.dataset import ReplayDataset
 
 GAME = "Kangaroo-Atari2600-v0"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser, as it is installed here: Playwright's own is not downloaded."""
+    sync_api: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("there is no chromium on PATH; Playwright's own is not downloaded")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

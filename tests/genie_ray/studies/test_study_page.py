@@ -1,11 +1,8 @@
-"""A study answered in a real browser, from disk and from the server, and the server's manners."""
+"""A study answered in a real chromium, from disk and from the server, and the server's manners."""
 
 import io
 import json
-import shutil
 import sys
-import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import uvicorn
 from PIL import Image
 from tiny_world import guided_model, tiny_dataset
 
 from genie_ray import cli
 from genie_ray.studies.kit import read_key
 from genie_ray.studies.serving import make_app
+from tests.genie_ray.web.live import running
 from world_model import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -52,34 +49,14 @@ def run(patch: pytest.MonkeyPatch, *arguments: Any) -> int:
     return int(stop.value.code or 0)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, as it is installed here."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium on the PATH")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def server(studies: Path) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(make_app(studies / "quality"), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    host, port = server.servers[0].sockets[0].getsockname()
-    yield f"http://{host}:{port}"
-    server.should_exit = True
-    thread.join(30)
+    with running(make_app(studies / "quality")) as address:
+        yield f"http://{address}"
 
 
-def begin(browser: Any, address: str, rater: str, width: int = 1000) -> Any:
-    page = browser.new_page(viewport={"width": width, "height": 600})
+def begin(chromium: Any, address: str, rater: str, width: int = 1000) -> Any:
+    page = chromium.new_page(viewport={"width": width, "height": 600})
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.goto(address)
@@ -100,11 +77,11 @@ def results(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 
 def test_an_action_study_is_answered_from_disk(
-    browser: Any, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    chromium: Any, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A rater who knows the key answers rightly, but once; goes back, reloads, and downloads the answers."""
     study, samples = studies / "action", read_key(studies / "action")["samples"]
-    page = begin(browser, (study / "kit" / "index.html").as_uri(), "Anna, B", width=380)
+    page = begin(chromium, (study / "kit" / "index.html").as_uri(), "Anna, B", width=380)
     for number in range(6):
         page.wait_for_selector("#answers button:enabled")
         assert page.evaluate("document.documentElement.scrollWidth") == 380  # nothing sticks out on a phone
@@ -134,8 +111,8 @@ def test_an_action_study_is_answered_from_disk(
     assert [row[name]["value"] for name in ("named", "other", "neither")] == pytest.approx([5 / 6, 0, 1 / 6])
 
 
-def test_both_clips_are_shown_pixel_for_pixel(browser: Any, studies: Path) -> None:
-    page = begin(browser, (studies / "quality" / "kit" / "index.html").as_uri() + "?", "x")
+def test_both_clips_are_shown_pixel_for_pixel(chromium: Any, studies: Path) -> None:
+    page = begin(chromium, (studies / "quality" / "kit" / "index.html").as_uri() + "?", "x")
     page.wait_for_selector("#answers button:enabled")
     name = page.evaluate("order[state.at].name")
     film = np.asarray(Image.open(studies / "quality" / "kit" / "clips" / f"{name}.png").convert("RGB"))
@@ -151,11 +128,11 @@ def test_both_clips_are_shown_pixel_for_pixel(browser: Any, studies: Path) -> No
 
 
 def test_raters_see_orders_of_their_own_and_the_server_keeps_their_answers(
-    browser: Any, studies: Path, server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    chromium: Any, studies: Path, server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     samples, orders = read_key(studies / "quality")["samples"], []
     for rater in ("one", "two"):
-        page = begin(browser, server, rater)
+        page = begin(chromium, server, rater)
         orders.append(page.evaluate("order.map(sample => sample.name)"))
         for number in range(6):
             sample = samples[orders[-1][number]]

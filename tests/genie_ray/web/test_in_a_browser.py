@@ -1,7 +1,6 @@
 """Both pages in a real browser: headless Chromium, the shipped world model and CoinRun itself."""
 
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,11 +26,7 @@ from tests.genie_ray.web.live import running
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on PATH; Playwright's own is not downloaded"),
-]
+pytestmark = pytest.mark.slow
 sync_api: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
 
 Open = Callable[..., Any]
@@ -64,14 +59,6 @@ def browsing(shipped: GenieReduxG, coinrun_play: ReplayDataset) -> Iterator[str]
     datasets = [BrowsedDataset(name, coinrun_play) for name in ("here", "there")]
     with running(make_app(datasets, unsure=Unsure(shipped, lock), plays=[play, play], token="secret")) as address:
         yield f"http://{address}/?token=secret"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
