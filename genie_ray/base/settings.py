@@ -97,13 +97,20 @@ def build(cls: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
             try:
                 arguments[key] = _adapter(hints[key], may_be_infinite=key in LIMITS).validate_python(value)
             except ValidationError as error:
-                raise ValueError(f"{name} = {shown(value)}: {error.errors()[0]['msg'].lower()}") from None
+                first = error.errors()[0]
+                allowed = f"must be a list, {name}=[…]" if _wants_list(first, value) else first["msg"].lower()
+                raise ValueError(f"{name} = {shown(value)}: {allowed}") from None
             if _too_large(arguments[key]):
                 raise ValueError(f"{name} = {shown(value)}: integers must be below 2**63")
     try:
         return cls(**arguments)
     except ValueError as error:
         raise ValueError(f"{prefix}{one_line(error)}") from None
+
+
+def _wants_list(error: Mapping[str, Any], value: Any) -> bool:
+    """Whether one value was given where a list is wanted, as in `games=CoinRun`."""
+    return error["type"] in ("tuple_type", "list_type") and isinstance(value, str | int | float)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -90,6 +90,7 @@ def test_overrides_reach_their_key_and_keep_the_rest() -> None:
         ("env.fit=cut", "env.fit = 'cut': input should be 'pad' or 'stretch'"),
         ("finetune.iterations=0", "finetune.iterations = 0: must be at least 1"),
         ("games=[]", "games is empty"),
+        ("games=CoinRun", "games = 'CoinRun': must be a list, games=[…]"),
         ("env.frame_size=32", "env.frame_size = 32"),
         ("env.action_set=running_jumps", "dynamics.num_actions = 5"),
         ("evaluation.predicted_frames=40", "is 42"),
