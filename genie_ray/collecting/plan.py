@@ -15,7 +15,7 @@ from genie_ray.envs.config import EnvConfig
 from genie_ray.games.actions import action_names
 
 if TYPE_CHECKING:
-    from genie_ray.replay.storage import DatasetPath
+    from genie_ray.storage.paths import StoredPath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Policy:
 class Collection:
     """What is played, by whom, and where it is written."""
 
-    output: DatasetPath
+    output: StoredPath
     policy: Policy
     games: tuple[str, ...]
     per_game: int

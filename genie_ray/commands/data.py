@@ -98,7 +98,7 @@ format, or import.
     from genie_ray.replay.exchange import convert, lerobot
     from genie_ray.replay.exchange.recordings import ImportConfig
     from genie_ray.replay.metadata import METADATA_FILE
-    from genie_ray.replay.storage import resolve
+    from genie_ray.storage.paths import resolve
 
     if (resolve(source) / METADATA_FILE).is_file():
         if to == "lerobot":

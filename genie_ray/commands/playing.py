@@ -50,7 +50,7 @@ def collect(
     from genie_ray.collecting.collection import collect as play
     from genie_ray.collecting.plan import Policy
     from genie_ray.games.actions import action_names, action_weights
-    from genie_ray.replay.storage import resolve
+    from genie_ray.storage.paths import resolve
 
     place = resolve(output)
     if policy != "random" and hold > 1:

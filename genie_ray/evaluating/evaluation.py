@@ -46,7 +46,7 @@ from genie_ray.evaluating.published_figures import read_figures
 from genie_ray.evaluating.scores import Tally, frame_errors, frame_ssim, highest_gains, row
 from genie_ray.evaluating.windows import Windows, evenly_spaced, random_actions, read_batches, window_starts
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.replay.storage import Location, resolve
+from genie_ray.storage.paths import Location, resolve
 from world_model.checkpoint import WorldModel, read_config
 from world_model.genie import GenieReduxConfig
 

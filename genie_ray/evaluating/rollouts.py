@@ -31,7 +31,7 @@ from genie_ray.evaluating.predictors import infer_actions
 from genie_ray.evaluating.upscaling import upscale
 from genie_ray.evaluating.windows import evenly_spaced
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
-from genie_ray.replay.storage import Location
+from genie_ray.storage.paths import Location
 from world_model.checkpoint import WorldModel, load_as
 from world_model.genie import GenieRedux
 from world_model.maskgit import DecodingConfig

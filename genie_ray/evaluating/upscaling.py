@@ -26,7 +26,7 @@ from genie_ray.evaluating.predictors import is_reference
 from genie_ray.evaluating.windows import evenly_spaced
 from genie_ray.replay.dataset import ReplayDataset, Split
 from genie_ray.replay.loading.pictures import iter_pictures
-from genie_ray.replay.storage import Location, resolve
+from genie_ray.storage.paths import Location, resolve
 from genie_ray.training.tasks import require_upscaler_fit
 from world_model import checkpoint
 from world_model.layers.patches import to_uint8

@@ -20,7 +20,7 @@ from genie_ray.evaluating.ceiling import NO_ENVIRONMENT, OtherFrames, other_fram
 from genie_ray.evaluating.predictors import ModelPredictor, Predictor
 from genie_ray.evaluating.windows import Start, Windows, read_batches
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.replay.storage import Location
+from genie_ray.storage.paths import Location
 from genie_ray.studies.config import TRUTH, Kind, StudyConfig
 from genie_ray.studies.plan import Clip, Sample, evaluation_config
 from world_model import checkpoint

@@ -15,9 +15,9 @@ from genie_ray.envs.config import EnvConfig
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.mixture import WeightedData
 from genie_ray.replay.metadata import METADATA_FILE
-from genie_ray.replay.storage import RemotePath, resolve
 from genie_ray.replay.verify import verify
 from genie_ray.replay.writer import shard_name, shard_paths
+from genie_ray.storage.paths import RemotePath, resolve
 from genie_ray.training.config import TrainingConfig
 from genie_ray.training.job import TrainingJob
 from genie_ray.training.train import train
