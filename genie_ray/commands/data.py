@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from genie_ray.commands.options import Output
+from genie_ray.commands.options import DiskOutput
 
 data_app = typer.Typer(no_args_is_help=True, help="Inspect, verify, show and convert replay datasets.")
 
@@ -51,7 +51,7 @@ def verify(data: Dataset) -> None:
 @data_app.command("show")
 def show(
     data: Dataset,
-    output: Output,
+    output: DiskOutput,
     game: Annotated[str | None, typer.Option(help="Only episodes of this game.")] = None,
     policy: Annotated[str | None, typer.Option(help="Only episodes played by this policy.")] = None,
     episode: Annotated[str | None, typer.Option(help="The episode with this id.")] = None,
@@ -71,7 +71,7 @@ def show(
 @data_app.command("convert")
 def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Replay dataset to export, or recordings to import.")],
-    output: Output,
+    output: DiskOutput,
     to: Annotated[
         Literal["jpg", "png", "mp4", "lerobot"],
         typer.Option(

@@ -6,14 +6,14 @@ It learns by PPO with held actions (ours), or by V-trace on replayed sequences (
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
 from genie_ray.exploring.config import ExplorersConfig
 from genie_ray.exploring.rounds import Rounds
 from genie_ray.games.actions import action_names
-from genie_ray.playing.agents import Companion, Line, agent_iterations, saved_iteration
+from genie_ray.playing.agents import Companion, Line, agent_iterations, is_trained, saved_iteration
+from genie_ray.storage.paths import StoredPath
 from policies.rewards import RewardClientFactory
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ RLLIBS = {"vf_loss": "value_loss"}  # RLlib's own name → ours
 
 
 def explore(
-    output: Path,
+    output: StoredPath,
     games: Sequence[str],
     rewards: RewardClientFactory,
     run: ExplorersConfig,
     *,
-    world_model: Path | None = None,
-) -> Path:
+    world_model: StoredPath | None = None,
+) -> StoredPath:
     """Trains an explorer on the games and returns its policy's directory. Needs a running Ray.
 
     Args:
@@ -53,12 +53,12 @@ def explore(
 
 
 def exploration_epochs(
-    output: Path,
+    output: StoredPath,
     games: Sequence[str],
     rewards: RewardClientFactory,
     run: ExplorersConfig,
     *,
-    world_model: Path | None = None,
+    world_model: StoredPath | None = None,
 ) -> Generator[Line, None, None]:
     """As `explore`, but yields what each epoch logs and can be stopped early (`playing.agents.agent_iterations`)."""
     from genie_ray.exploring.log import ExplorationLog
@@ -86,7 +86,7 @@ def exploration_epochs(
     if rounds is not None:
         companions.append(rounds)
     try:
-        if not (output / "module").exists():
+        if not is_trained(output):
             recorder.forget_after(saved_iteration(output))
             if rounds is not None:
                 rounds.begin()
@@ -146,10 +146,10 @@ def algorithm_config(games: Sequence[str], rewards: RewardClientFactory, run: Ex
 
 
 def settings_of(
-    games: Sequence[str], run: ExplorersConfig, reward: RewardConfig | None, world_model: Path | None
+    games: Sequence[str], run: ExplorersConfig, reward: RewardConfig | None, world_model: StoredPath | None
 ) -> dict[str, Any]:
     """The settings that must not change while an explorer's training continues, as plain values."""
-    from world_model.checkpoint import read_description
+    from genie_ray.storage.checkpoints import read_description
 
     return {
         "games": list(games),

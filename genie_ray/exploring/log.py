@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from policies.rewards import RewardClientFactory, RewardUnavailableError
 
 if TYPE_CHECKING:
     from genie_ray.base.metrics_log import MetricsLog
+    from genie_ray.storage.paths import StoredPath
     from policies.judged.algorithm import JudgedAlgorithm
     from policies.judged.env_runner import JudgedFragment
     from policies.play.recorded import RecordedPlay
@@ -47,7 +47,7 @@ class ExplorationLog:
 
     def __init__(
         self,
-        output: Path,
+        output: StoredPath,
         game: str,
         rewards: RewardClientFactory,
         action_names: Sequence[str],

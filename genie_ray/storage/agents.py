@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genie_ray.storage.paths import StoredPath
-from genie_ray.storage.whole import local_copy, whole_directory
+from genie_ray.storage.whole import local_copy
 from policies import saved
 from policies.saved import POLICY_FILE
 
 if TYPE_CHECKING:
     from ray.rllib.core.rl_module.rl_module import RLModule
-
-
-def save_policy(module: Any, directory: StoredPath, about: dict[str, Any] | None = None) -> None:
-    """See `policies.saved.save_policy`. On an object store, one without policy.json is not whole."""
-    if isinstance(directory, Path):
-        saved.save_policy(module, directory, about)
-        return
-    with whole_directory(directory, last=POLICY_FILE) as local:
-        saved.save_policy(module, local, about)
 
 
 def load_policy(directory: StoredPath, **exploration: Any) -> RLModule:

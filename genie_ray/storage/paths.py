@@ -10,7 +10,7 @@ look up credentials and regions in the environment, in configuration files, or i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
@@ -173,3 +173,21 @@ def resolve(location: Location) -> StoredPath:
     except (ValueError, ImportError) as error:
         raise ValueError(f"{location}: {error}") from error
     return Path(path) if scheme == "file" else RemotePath(scheme, path, filesystem)
+
+
+def found(directory: StoredPath, pattern: str) -> list[StoredPath]:
+    """The files that match, sorted."""
+    paths: list[StoredPath] = list(directory.glob(pattern))
+    return sorted(paths, key=str)
+
+
+def entries(directory: StoredPath) -> list[StoredPath]:
+    """What is directly in a directory, sorted; nothing if it is not there."""
+    paths: list[StoredPath] = list(directory.iterdir()) if directory.is_dir() else []
+    return sorted(paths, key=str)
+
+
+def resolve_in(location: str, stores: Mapping[str, fs.FileSystem]) -> StoredPath:
+    """As `resolve`, but what is stored under a known scheme is reached by that file system, credentials and all."""
+    scheme, _, path = location.partition("://")
+    return RemotePath(scheme, path, stores[scheme]) if scheme in stores else resolve(location)

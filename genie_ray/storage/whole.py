@@ -73,13 +73,15 @@ def remove(path: StoredPath) -> None:
         path.filesystem.delete_dir(path.path)
 
 
-def copy(source: StoredPath, target: StoredPath) -> None:
-    """Copies a file; on the same object store, its content still passes through here."""
+def copy_file(source: StoredPath, target: StoredPath) -> None:
+    """Copies a file, as a whole; on the same object store, its content still passes through here."""
     with local_copy(source) as file:
         if isinstance(target, RemotePath):
             target.upload(file)
-        else:
-            shutil.copy2(file, target)
+            return
+        temporary = target.with_name(f".tmp-{target.name}")
+        shutil.copy2(file, temporary)
+        temporary.rename(target)
 
 
 def _upload(source: Path, target: RemotePath, last: str) -> None:
