@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from genie_ray.base.resources import free_resources
 from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
 from genie_ray.exploring.config import ExplorersConfig
 from genie_ray.exploring.rounds import Rounds
@@ -78,7 +79,15 @@ def exploration_epochs(
     keep_settings(output, settings)
     names = action_names(run.env.action_set)
     about = {"games": list(games), "action_names": list(names)}
-    log = ExplorationLog(output, games[0], rewards, names, keeps_best=config.keeps_best, about=about)
+    log = ExplorationLog(
+        output,
+        games[0],
+        rewards,
+        names,
+        keeps_best=config.keeps_best,
+        about=about,
+        planned_workers=config.num_env_runners,
+    )
     companions: list[Companion] = [log, recorder]
     if reward is not None and reward.remembers:
         assert isinstance(rewards, RewardService)
@@ -91,7 +100,7 @@ def exploration_epochs(
             if rounds is not None:
                 rounds.begin()
         yield from agent_iterations(
-            algorithm_config(games, rewards, run),
+            algorithm_config(games, rewards, run, starting=_rollout_workers(run)),
             output,
             iterations=config.epochs,
             checkpoint_every=config.checkpoint_every,
@@ -108,8 +117,29 @@ def exploration_epochs(
             rounds.close()
 
 
-def algorithm_config(games: Sequence[str], rewards: RewardClientFactory, run: ExplorersConfig) -> Any:
-    """The training's RLlib config."""
+def _spare_cpus(run: ExplorersConfig) -> int:
+    """CPUs that others will need while an explorer trains, and do not have yet: the rounds' trainings."""
+    return run.ray.fewest_train_workers * run.ray.cpus_per_worker if run.exploration.rounds.every else 0
+
+
+def _rollout_workers(run: ExplorersConfig) -> int:
+    """How many rollout workers start: all that are planned, or as many as there is room for."""
+    planned, fewest = run.exploration.num_env_runners, run.fewest_rollout_workers
+    if fewest == planned:
+        return planned
+    free = free_resources().get("CPU", 0)
+    room = int(free - _spare_cpus(run) - int(run.ray.learner_apart))
+    return max(fewest, min(planned, room))
+
+
+def algorithm_config(
+    games: Sequence[str], rewards: RewardClientFactory, run: ExplorersConfig, *, starting: int | None = None
+) -> Any:
+    """The training's RLlib config.
+
+    Args:
+        starting: rollout workers at the start, if these are fewer than planned.
+    """
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
     from genie_ray.envs import games_in_turn
@@ -134,12 +164,14 @@ def algorithm_config(games: Sequence[str], rewards: RewardClientFactory, run: Ex
         num_envs_per_env_runner=max(config.num_envs, len(games)),  # at least one episode of each game
     )
     return (
-        algorithm.env_runners(num_env_runners=config.num_env_runners)
+        algorithm.env_runners(num_env_runners=starting or config.num_env_runners)
         .evaluation(evaluation_num_env_runners=1, evaluation_config=evaluation)
         .learners(num_learners=int(run.ray.learner_apart), num_gpus_per_learner=int(run.ray.use_gpu))
         .training(
             reward_client_factory=rewards,
             learner_threads=run.ray.torch_threads(2),  # leaves half of the cores to emulators and reward model
+            planned_env_runners=config.num_env_runners,
+            spare_cpus=_spare_cpus(run),
         )
         .debugging(seed=run.seed, log_level="ERROR")
     )

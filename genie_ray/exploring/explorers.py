@@ -25,7 +25,7 @@ def roles(run: ExplorersConfig, replicas: int) -> list[Role]:
         replicas: of the reward service; how many to count.
     """
     return [
-        Role(name="rollout workers", count=run.exploration.num_env_runners),
+        Role(name="rollout workers", count=run.fewest_rollout_workers),
         learner_role(run.ray),
         Role(name="reward service", count=replicas, cpus=run.reward.cpus, gpus=replica_gpus(run.reward)),
         Role(
