@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from ray import serve
 from ray.exceptions import RayTaskError
@@ -42,6 +43,10 @@ class RewardService:
     action_names: tuple[str, ...]
     state: StoredPath | None
     app_name: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without its state's place, which may come with credentials: a training's states hold this factory."""
+        return self.__dict__ | {"state": None}
 
     def __call__(self) -> ServeRewardClient:
         """A client, in any process of the cluster."""
