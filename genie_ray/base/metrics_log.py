@@ -78,6 +78,8 @@ class MetricsLog:
         self.flush()
         self._file.close()
         self._writer.close()
+        if not isinstance(self._directory, Path):
+            self._temporary.cleanup()
 
 
 def read_metrics(path: StoredPath) -> list[dict[str, float]]:
