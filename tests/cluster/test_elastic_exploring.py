@@ -110,5 +110,6 @@ def test_it_starts_with_fewer_workers_and_others_join(nodes: Nodes, roms: list[s
     assert "2 of 2 rollout workers play" in out
     lines = [line for line in read_metrics(output / GAME / "metrics.jsonl") if "entropy" in line]
     assert [line["iteration"] for line in lines] == list(range(1, EPOCHS + 1))
-    decisions = np.diff([0, *(line["env_steps"] for line in lines)])
-    assert (decisions == 2 * ENVS * DECISIONS).all()
+    steps, full = np.diff([0, *(line["env_steps"] for line in lines)]), 2 * ENVS * DECISIONS * HOLD
+    assert 0.9 * full <= steps.min()  # fewer where an episode ends within a held action
+    assert steps.max() <= full
