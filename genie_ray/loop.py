@@ -43,6 +43,7 @@ from genie_ray.replay.metadata import METADATA_FILE
 from genie_ray.replay.writer import read_metadata
 from genie_ray.report.page import write_report
 from genie_ray.report.verdict import BASE, ON_EXPLORED, ON_RANDOM
+from genie_ray.storage.paths import StoredPath
 from genie_ray.training import jobs
 from genie_ray.training.finetuning import ADAPTED, finetuning_steps
 from genie_ray.training.job import TrainingJob
@@ -62,19 +63,19 @@ class Stage:
     """One step of the loop; it is done when all its artefacts exist."""
 
     name: str
-    artefacts: tuple[Path, ...]
+    artefacts: tuple[StoredPath, ...]
     run: Callable[[], object]
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to do; a dataset that lacks games is not done."""
         return all(
-            path.exists() and not (path.name == METADATA_FILE and read_metadata(path.parent).missing)
+            path.is_file() and not (path.name == METADATA_FILE and read_metadata(path.parent).missing)
             for path in self.artefacts
         )
 
 
-def run_loop(config: RunConfig, directory: Path) -> Path:
+def run_loop(config: RunConfig, directory: StoredPath) -> StoredPath:
     """Runs what is left of a run, starting a local Ray if there is none, and returns the report's path.
 
     Raises:
@@ -91,7 +92,7 @@ def run_loop(config: RunConfig, directory: Path) -> Path:
     return write_report(directory)
 
 
-def stages(config: RunConfig, directory: Path) -> list[Stage]:
+def stages(config: RunConfig, directory: StoredPath) -> list[Stage]:
     """The loop's stages in order."""
     games, seed = config.games, config.seed
     data, collection = directory / "datasets", config.collection
@@ -111,7 +112,7 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
         return Stage(f"datasets/{name}", (data / name / "_dataset.json",), run)
 
     def learn(job: TrainingJob) -> Stage:
-        name = str(job.output.relative_to(directory))
+        name = _name(job.output, directory)
         return Stage(name, (job.output / "last" / "config.json",), lambda: train(job, config.ray))
 
     def finetune(source: str) -> list[Stage]:
@@ -124,7 +125,7 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
             decoder=directory / DECODER / source,
             finetuned=finetuned / source,
         )
-        return [Stage(str(step.output.relative_to(directory)), (step.artefact,), step.run) for step in steps]
+        return [Stage(_name(step.output, directory), (step.artefact,), step.run) for step in steps]
 
     def explored() -> list[Stage]:
         """The explored play."""
@@ -175,12 +176,16 @@ def stages(config: RunConfig, directory: Path) -> list[Stage]:
         play("random", Policy(name="random"), collection.random_steps, seed, large_frames=True),
         learn(jobs.tokenizer(config, data / "random", tokenizer)),
         learn(jobs.dynamics(config, data / "random", dynamics, tokenizer=tokenizer / "best")),
-        Stage("agent", tuple(agents / name / "module" for name in config.exploration.agents(games)), explore_all),
+        Stage(
+            "agent",
+            tuple(agents / name / "module" / "policy.json" for name in config.exploration.agents(games)),
+            explore_all,
+        ),
         *explored(),
         play("control", control, explored_steps(config), seed + 1),
         *finetune("control"),
         *finetune("explore"),
-        Stage("player", tuple(players / game / "module" for game in games), train_players),
+        Stage("player", tuple(players / game / "module" / "policy.json" for game in games), train_players),
         play("test", player, collection.test_steps, seed + 2, large_frames=True),
         Stage(
             "evaluation",
@@ -205,7 +210,12 @@ def explored_steps(config: RunConfig) -> int:
     return steps.get(collection.explore_from, sum(steps.values()))
 
 
-def _run_stage(stage: Stage, directory: Path) -> None:
+def _name(output: StoredPath, directory: StoredPath) -> str:
+    """A stage's name: its directory's, below the run's."""
+    return "/".join(output.parts[len(directory.parts) :])
+
+
+def _run_stage(stage: Stage, directory: StoredPath) -> None:
     console.print(f"── {stage.name}")
     started = time.monotonic()
     _log(directory, stage=stage.name, event="start", time=time.time())
@@ -214,12 +224,16 @@ def _run_stage(stage: Stage, directory: Path) -> None:
     _log(directory, stage=stage.name, event="end", time=time.time(), seconds=time.monotonic() - started)
 
 
-def _log(directory: Path, **entry: object) -> None:
-    with (directory / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(entry) + "\n")
+def _log(directory: StoredPath, **entry: object) -> None:
+    file, line = directory / "metrics.jsonl", json.dumps(entry) + "\n"
+    if isinstance(file, Path):
+        with file.open("a") as log:
+            log.write(line)
+    else:  # nothing can be appended there
+        file.write_text((file.read_text() if file.is_file() else "") + line)
 
 
-def _check(config: RunConfig, directory: Path) -> None:
+def _check(config: RunConfig, directory: StoredPath) -> None:
     """Refuses, before anything starts, what would fail later."""
     GenieReduxGConfig(tokenizer=config.tokenizer, dynamics=config.dynamics)  # an explorer needs a model of its actions
     require_games(config.games)
@@ -235,6 +249,11 @@ def _check(config: RunConfig, directory: Path) -> None:
             raise ValueError(
                 f"{directory} holds a run of an earlier version, which did not tune the decoder: give another --out"
             )
+    if isinstance(directory, Path):
+        _check_disk(config, directory)
+
+
+def _check_disk(config: RunConfig, directory: Path) -> None:
     existing = next(parent for parent in [directory, *directory.parents] if parent.exists())
     collection = config.collection
     frames = len(config.games) * (collection.random_steps + 2 * explored_steps(config) + collection.test_steps)

@@ -41,6 +41,7 @@ ROOMS = """
     games                       which games there are
     submitting                  commands as jobs
     base                        knows nothing above it
+    storage                     paths on disks and object stores
 """
 """From the top: a module imports from its own line and from those below, never from one above."""
 

@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from genie_ray.base.errors import one_line
+
+if TYPE_CHECKING:
+    from genie_ray.storage.paths import StoredPath
 
 DEEPEST = 50  # levels of nesting
 LARGEST = 100_000  # values, aliases unfolded
 LONGEST = 200  # characters of a value in a message
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` with a temporary path of the same suffix, then renames the file to `path`."""
+def write_atomically(path: StoredPath, write: Callable[[Path], object]) -> None:
+    """Calls `write` with a temporary path of the same suffix, then renames the file to `path`, or uploads it there."""
+    if not isinstance(path, Path):
+        with tempfile.TemporaryDirectory(prefix="genie-ray-") as directory:
+            write(Path(directory) / path.name)
+            path.upload(Path(directory) / path.name)
+        return
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         write(temporary)

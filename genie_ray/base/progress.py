@@ -9,16 +9,20 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+if TYPE_CHECKING:
+    from genie_ray.storage.paths import StoredPath
+
 console = Console(highlight=False)
 notices = Console(highlight=False, stderr=True)
 """For the progress of commands whose output other programs read."""
 POLL_SECONDS = 1.0
+POLL_REMOTE_SECONDS = 10.0  # each look at an object store is a request
 LOG_SECONDS = 20.0
 
 
@@ -63,14 +67,15 @@ def progress_bar(title: str, total: int, *, to: Console = console) -> Iterator[B
 
 
 @contextmanager
-def follow_metrics(path: Path, *, total: int, title: str) -> Iterator[None]:
+def follow_metrics(path: StoredPath, *, total: int, title: str) -> Iterator[None]:
     """Shows the last line of a metrics file that other processes write, while the block runs."""
     stop = threading.Event()
+    poll = POLL_SECONDS if isinstance(path, Path) else POLL_REMOTE_SECONDS
 
     def follow(bar: Bar) -> None:
         shown: Mapping[str, float] = {}
         while True:
-            ended = stop.wait(POLL_SECONDS)
+            ended = stop.wait(poll)
             latest = last_metrics(path)
             if latest and latest != shown:
                 shown = latest
@@ -112,7 +117,7 @@ def publish(run: str, figures: Mapping[str, float]) -> None:
 SHOWN = ("loss", "psnr", "accuracy", "validation_loss", "validation_psnr", "steps_per_second", "frames_per_second")
 
 
-def last_metrics(path: Path) -> dict[str, float]:
+def last_metrics(path: StoredPath) -> dict[str, float]:
     """The last complete line of a metrics.jsonl; empty if there is none yet."""
     if not path.exists():
         return {}

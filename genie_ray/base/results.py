@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genie_ray.base.files import write_atomically
 from genie_ray.base.settings import describe_changes, differences
 
+if TYPE_CHECKING:
+    from genie_ray.storage.paths import StoredPath
+
 Row = dict[str, Any]
 
 
-def kept_row(file: Path, settings: Mapping[str, Any], make: Callable[[], Row], *, free: Sequence[str] = ()) -> Row:
+def kept_row(
+    file: StoredPath, settings: Mapping[str, Any], make: Callable[[], Row], *, free: Sequence[str] = ()
+) -> Row:
     """The row cached in a JSON file; if there is none, `make` makes it and it is written with its settings.
 
     Args:

@@ -45,6 +45,7 @@ class RayConfig:
     object_store_mb: int = 512  # of a local Ray; a cluster has its own
     train_workers: int = 1  # data-parallel workers of one training run, at most
     train_workers_min: int = 0  # with which it starts, or goes on when nodes are lost; 0: train_workers
+    rollout_workers_min: int = 0  # with which an explorer starts, or goes on; 0: exploration.num_env_runners
     cpus_per_worker: int = 1
     threads_per_worker: int = 0  # PyTorch threads; 0: the usable CPUs divided among the machine's workers
     wait_for_nodes_s: float = 0  # how long an autoscaler may take to bring what a command lacks; 0: it is refused
@@ -60,6 +61,8 @@ class RayConfig:
                 f"train_workers_min = {self.train_workers_min}: must be from 1 to train_workers = "
                 f"{self.train_workers}, or 0 for as many"
             )
+        if self.rollout_workers_min < 0:
+            raise ValueError(f"rollout_workers_min = {self.rollout_workers_min}: must be at least 1, or 0 for all")
         if self.wait_for_nodes_s < 0:
             raise ValueError(f"wait_for_nodes_s = {self.wait_for_nodes_s}: must be 0 (no waiting) or more")
         if self.threads_per_worker < 0:

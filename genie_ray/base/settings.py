@@ -12,13 +12,16 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from genie_ray.base.errors import one_line
 from genie_ray.base.files import parse_json, parse_yaml, shown, write_atomically
+
+if TYPE_CHECKING:
+    from genie_ray.storage.paths import StoredPath
 
 SETTINGS_FILE = "config.yaml"
 """The file in which a directory keeps the settings it was created with."""
@@ -148,7 +151,7 @@ def describe_changes(lines: Sequence[str]) -> str:
 
 
 def check_unchanged(
-    directory: Path,
+    directory: StoredPath,
     settings: Mapping[str, Any],
     *,
     free: Sequence[str] = (),
@@ -181,7 +184,7 @@ def check_unchanged(
         raise ValueError(f"{directory} holds {what} with other settings ({describe_changes(changed)}): {advice}")
 
 
-def keep_settings(directory: Path, settings: Mapping[str, Any], *, file: str = SETTINGS_FILE) -> None:
+def keep_settings(directory: StoredPath, settings: Mapping[str, Any], *, file: str = SETTINGS_FILE) -> None:
     """Saves the settings that a directory is created with, for `check_unchanged`; creates the directory."""
     directory.mkdir(parents=True, exist_ok=True)
     dump = json.dumps(settings, indent=1) if file.endswith(".json") else yaml.safe_dump(dict(settings), sort_keys=False)

@@ -24,9 +24,9 @@ from genie_ray.games.roms import add_integrations, require_rom, resolve_game
 from genie_ray.replay import writer
 from genie_ray.replay.dataset import count_episodes, index_episodes
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata, MissingPlay
-from genie_ray.replay.storage import DatasetPath, resolve
+from genie_ray.storage.paths import StoredPath, resolve
 
-Place = TypeVar("Place", bound=DatasetPath)
+Place = TypeVar("Place", bound=StoredPath)
 PLAN_FILE = "_plan.json"
 """What an unfinished collection will hold; the dataset's own metadata replaces it."""
 
@@ -142,7 +142,7 @@ def _write_metadata(collection: Collection, reasons: Mapping[str, str]) -> None:
     (collection.output / PLAN_FILE).unlink()
 
 
-def _is_complete(output: DatasetPath, plan: Mapping[str, Any]) -> bool:
+def _is_complete(output: StoredPath, plan: Mapping[str, Any]) -> bool:
     """Whether the planned dataset is already complete.
 
     Raises:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -24,9 +23,10 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from genie_ray.envs.config import EnvConfig
 from genie_ray.envs.game import make_game
+from genie_ray.storage.agents import load_policy
+from genie_ray.storage.paths import StoredPath
 from policies.baselines.random import RandomModule
 from policies.play.acting import Act, learned
-from policies.saved import load_policy
 
 
 class CollectionEnvRunner(EnvRunner):
@@ -47,7 +47,7 @@ class CollectionEnvRunner(EnvRunner):
         game: str,
         env: EnvConfig,
         *,
-        checkpoint: Path | None,
+        checkpoint: StoredPath | None,
         exploration: dict[str, float],
         weights: tuple[float, ...] = (),
         hold: int = 1,

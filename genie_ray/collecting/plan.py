@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genie_ray.collecting.config import CollectionConfig
@@ -15,7 +14,7 @@ from genie_ray.envs.config import EnvConfig
 from genie_ray.games.actions import action_names
 
 if TYPE_CHECKING:
-    from genie_ray.replay.storage import DatasetPath
+    from genie_ray.storage.paths import StoredPath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,7 @@ class Policy:
     """
 
     name: str  # part of the episodes' ids
-    directory: Path | None = None
+    directory: StoredPath | None = None
     epsilon: float = 0.0  # share of random actions mixed in
     temperature: float = 1.0
     weights: tuple[float, ...] = ()  # of random play: how frequent each action is; (): all alike
@@ -41,7 +40,7 @@ class Policy:
                 "because a trained policy brings its own hold"
             )
 
-    def checkpoint(self, game: str) -> Path | None:
+    def checkpoint(self, game: str) -> StoredPath | None:
         """The game's agent.
 
         Raises:
@@ -62,7 +61,7 @@ class Policy:
         """
         if self.directory is None:
             return
-        from policies.saved import read_policy  # imports PyTorch
+        from genie_ray.storage.agents import read_policy  # imports PyTorch
 
         names = list(action_names(env.action_set))
         for game in games:
@@ -98,7 +97,7 @@ class Policy:
 class Collection:
     """What is played, by whom, and where it is written."""
 
-    output: DatasetPath
+    output: StoredPath
     policy: Policy
     games: tuple[str, ...]
     per_game: int

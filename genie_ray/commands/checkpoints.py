@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from genie_ray.commands.options import Output
+from genie_ray.commands.options import DiskOutput, Output
 
 checkpoint_app = typer.Typer(
     no_args_is_help=True, help="Inspect, import, share and export checkpoints; replace a tokenizer."
@@ -29,7 +29,7 @@ def info(directory: Directory) -> None:
 
 @checkpoint_app.command("import")
 def import_pt(
-    output: Output,
+    output: DiskOutput,
     tokenizer: Annotated[Path, typer.Option(help="Published tokenizer (.pt).")],
     model: Annotated[
         Path | None, typer.Option(help="Published GenieRedux-G or GenieRedux (.pt); default: the tokenizer alone.")
@@ -63,13 +63,14 @@ def import_pt(
 @checkpoint_app.command("with-tokenizer")
 def with_tokenizer(
     output: Output,
-    model: Annotated[Path, typer.Option(help="World model checkpoint.")],
-    tokenizer: Annotated[Path, typer.Option(help="Its tokenizer after `genie-ray train decoder`.")],
+    model: Annotated[str, typer.Option(help="World model checkpoint.")],
+    tokenizer: Annotated[str, typer.Option(help="Its tokenizer after `genie-ray train decoder`.")],
 ) -> None:
     """Give a world model its own tokenizer with a tuned decoder; a tokenizer with other tokens is refused."""
+    from genie_ray.storage.paths import resolve
     from genie_ray.training.decoding import save_with_tokenizer
 
-    save_with_tokenizer(output, model, tokenizer)
+    save_with_tokenizer(resolve(output), resolve(model), resolve(tokenizer))
     typer.echo(output)
 
 
@@ -88,7 +89,7 @@ def push(
 @checkpoint_app.command("pull")
 def pull(
     repo: Repo,
-    output: Output,
+    output: DiskOutput,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; default: the latest.")] = None,
 ) -> None:
     """Bring a checkpoint from the Hugging Face hub into a new directory, and check every hash."""
@@ -99,7 +100,7 @@ def pull(
 
 
 @checkpoint_app.command("onnx")
-def onnx(directory: Directory, output: Output) -> None:
+def onnx(directory: Directory, output: DiskOutput) -> None:
     """Export a GenieRedux-G as ONNX graphs, each checked against PyTorch, and a player.json that puts them together."""
     from genie_ray.sharing.onnx_export import export_onnx
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from genie_ray.commands.options import Output
+from genie_ray.commands.options import DiskOutput
 
 data_app = typer.Typer(no_args_is_help=True, help="Inspect, verify, show and convert replay datasets.")
 
@@ -51,7 +51,7 @@ def verify(data: Dataset) -> None:
 @data_app.command("show")
 def show(
     data: Dataset,
-    output: Output,
+    output: DiskOutput,
     game: Annotated[str | None, typer.Option(help="Only episodes of this game.")] = None,
     policy: Annotated[str | None, typer.Option(help="Only episodes played by this policy.")] = None,
     episode: Annotated[str | None, typer.Option(help="The episode with this id.")] = None,
@@ -71,7 +71,7 @@ def show(
 @data_app.command("convert")
 def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Replay dataset to export, or recordings to import.")],
-    output: Output,
+    output: DiskOutput,
     to: Annotated[
         Literal["jpg", "png", "mp4", "lerobot"],
         typer.Option(
@@ -98,7 +98,7 @@ format, or import.
     from genie_ray.replay.exchange import convert, lerobot
     from genie_ray.replay.exchange.recordings import ImportConfig
     from genie_ray.replay.metadata import METADATA_FILE
-    from genie_ray.replay.storage import resolve
+    from genie_ray.storage.paths import resolve
 
     if (resolve(source) / METADATA_FILE).is_file():
         if to == "lerobot":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from genie_ray.config import RunConfig
     from genie_ray.exploring.config import ExplorersConfig
+    from genie_ray.storage.paths import StoredPath
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, e.g. dynamics.blocks=4.")
@@ -26,7 +28,20 @@ ConfigFile = Annotated[
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster to run on (or RAY_ADDRESS); default: a local Ray is started.")
 ]
-Output = Annotated[Path, typer.Argument(metavar="OUT", help="Output directory.")]
+Output = Annotated[
+    str, typer.Argument(metavar="OUT", help="Output directory, or a URI on an object store, as in s3://bucket/run.")
+]
+
+
+def on_a_disk(path: Path | None) -> Path | None:
+    """Refuses a URI where only a directory will do; `Path` has made one slash of two."""
+    if path is not None and re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        uri = str(path).replace(":/", "://", 1)
+        raise ValueError(f"{uri} is not on a disk: this command writes to a directory only")
+    return path
+
+
+DiskOutput = Annotated[Path, typer.Argument(metavar="OUT", help="Output directory.", callback=on_a_disk)]
 Data = Annotated[str, typer.Option("--data", metavar="DIR", help="Replay dataset: a directory or URI.")]
 Games = Annotated[
     list[str] | None,
@@ -40,8 +55,8 @@ Integrations = Annotated[
     list[Path] | None,
     typer.Option("--integrations", help="Directory of your own games (Stable-Retro integrations); repeatable."),
 ]
-TokenizerOption = Annotated[Path | None, typer.Option("--tokenizer", help="Tokenizer checkpoint; trains from scratch.")]
-Init = Annotated[Path | None, typer.Option(help="World model checkpoint to fine-tune.")]
+TokenizerOption = Annotated[str | None, typer.Option("--tokenizer", help="Tokenizer checkpoint; trains from scratch.")]
+Init = Annotated[str | None, typer.Option(help="World model checkpoint to fine-tune.")]
 Seed = Annotated[int | None, typer.Option(help="Random seed; default: the config's.", show_default=False)]
 
 
@@ -84,18 +99,20 @@ def choose_games(settings: ExplorersConfig, names: list[str] | None = None) -> t
     return choice.installed
 
 
-def labelled_models(entries: list[str]) -> dict[str, Path]:
+def labelled_models(entries: list[str]) -> dict[str, StoredPath]:
     """Label → checkpoint of `--model LABEL=CHECKPOINT`.
 
     Raises:
         ValueError: an entry without a label, or a label given twice.
     """
-    models: dict[str, Path] = {}
+    from genie_ray.storage.paths import resolve
+
+    models: dict[str, StoredPath] = {}
     for entry in entries:
         label, separator, path = entry.partition("=")
         if not separator or not label:
             raise ValueError(f"--model {entry!r}: expected LABEL=CHECKPOINT")
         if label in models:
             raise ValueError(f"--model {entry!r}: the label {label} is given twice")
-        models[label] = Path(path)
+        models[label] = resolve(path)
     return models

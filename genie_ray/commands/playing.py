@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -50,7 +49,7 @@ def collect(
     from genie_ray.collecting.collection import collect as play
     from genie_ray.collecting.plan import Policy
     from genie_ray.games.actions import action_names, action_weights
-    from genie_ray.replay.storage import resolve
+    from genie_ray.storage.paths import resolve
 
     place = resolve(output)
     if policy != "random" and hold > 1:
@@ -64,7 +63,8 @@ def collect(
         drawn = action_weights(weights, action_names(settings.env.action_set))
         player = Policy(name="weighted" if hold == 1 else "weighted-held", weights=drawn, hold=hold)
     elif policy != "random":
-        player = Policy(name=Path(policy).name, directory=Path(policy), epsilon=epsilon, temperature=temperature)
+        agents = resolve(policy)
+        player = Policy(name=agents.name, directory=agents, epsilon=epsilon, temperature=temperature)
     with ray_session(settings.ray):
         play(
             place,
@@ -82,7 +82,7 @@ def collect(
 def explore(
     output: Output,
     world_model: Annotated[
-        Path | None, typer.Option(help="World model checkpoint that the rewards come from; see reward.*.")
+        str | None, typer.Option(help="World model checkpoint that the rewards come from; see reward.*.")
     ] = None,
     reward_service: Annotated[
         str | None, typer.Option(help="Instead: name of a reward service running on this cluster (serve-rewards).")
@@ -99,6 +99,7 @@ def explore(
     from genie_ray.exploring import exploration, explorers
     from genie_ray.games.actions import action_names
     from genie_ray.rewards.service import find_service
+    from genie_ray.storage.paths import resolve
 
     if (world_model is None) == (reward_service is None):
         raise ValueError("give one source of rewards: either --world-model or --reward-service")
@@ -107,7 +108,7 @@ def explore(
     games = choose_games(settings, game)
     with ray_session(settings.ray):
         if world_model is not None:
-            for path in explorers.train_explorers(output, games, world_model, settings):
+            for path in explorers.train_explorers(resolve(output), games, resolve(world_model), settings):
                 typer.echo(path)
             return
         assert reward_service is not None
@@ -116,4 +117,4 @@ def explore(
         ask = settings.exploration.algorithm == "vtrace" and settings.exploration.learning.old_rewards == "ask"
         rewards = find_service(reward_service, frame_size=settings.env.frame_size, action_names=names, asked_again=ask)
         for name, played in settings.exploration.agents(games).items():
-            typer.echo(exploration.explore(output / name, played, rewards, settings))
+            typer.echo(exploration.explore(resolve(output) / name, played, rewards, settings))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from genie_ray.commands.options import Address, Overrides
+from genie_ray.commands.options import Address, Overrides, on_a_disk
 
 
 def reproduce(
@@ -17,7 +17,11 @@ def reproduce(
         str, typer.Option(help="tiny: every part runs, in minutes; small: a night on two cores; published.")
     ] = "tiny",
     out: Annotated[
-        Path, typer.Option(help="Directory of results and jobs; tables that share it share what they have in common.")
+        Path,
+        typer.Option(
+            help="Directory of results and jobs; tables that share it share what they have in common.",
+            callback=on_a_disk,
+        ),
     ] = Path("runs/reproduce"),
     only: Annotated[
         list[str] | None,

@@ -10,13 +10,15 @@ from typing import Annotated
 
 import typer
 
-from genie_ray.commands.options import Address, Overrides, choose_games, load_settings
+from genie_ray.commands.options import Address, Overrides, choose_games, load_settings, on_a_disk
 
 
 def run(
     config: Annotated[Path, typer.Argument(help="YAML preset, e.g. experiments/demo.yaml.")],
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/<preset name>.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Run directory, or a URI (s3://bucket/run); default: runs/<preset name>.")
+    ] = None,
     address: Address = None,
 ) -> None:
     """Run the whole loop: random play, world model, explorer, explored play, fine-tuning (decoder, then \
@@ -25,26 +27,29 @@ dynamics), evaluation, report."""
     settings = dataclasses.replace(settings, games=choose_games(settings))
     from genie_ray.loop import run_loop
     from genie_ray.report.page import print_table
+    from genie_ray.storage.paths import resolve
 
-    directory = out or Path("runs") / config.stem
+    directory = resolve(out or f"runs/{config.stem}")
     path = run_loop(settings, directory)
     print_table(directory)
     typer.echo(f"report: {path}")
 
 
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or its URI.")],
     upscaler: Annotated[
-        Path | None, typer.Option(help="Upscaler checkpoint; the report then also shows frames enlarged by it.")
+        str | None, typer.Option(help="Upscaler checkpoint; the report then also shows frames enlarged by it.")
     ] = None,
 ) -> None:
     """Rewrite RUN/report.html and print its tables."""
     from genie_ray.report.page import print_table, write_report
+    from genie_ray.storage.paths import resolve
 
+    directory = resolve(run)
     if upscaler is not None:
         from genie_ray.evaluating.upscaling import upscale_run
 
-        upscale_run(directory, upscaler)
+        upscale_run(directory, resolve(upscaler))
     path = write_report(directory)
     print_table(directory)
     typer.echo(f"report: {path}")
@@ -53,7 +58,9 @@ def report(
 def sweep(
     config: Annotated[Path, typer.Argument(help="YAML file, e.g. experiments/sweeps/topk_epsilon.yaml.")],
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Output directory; default: runs/<file name>.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output directory; default: runs/<file name>.", callback=on_a_disk)
+    ] = None,
     address: Address = None,
 ) -> None:
     """Train explorers under different settings side by side and compare what they find. Settings: run.*, samples, …"""

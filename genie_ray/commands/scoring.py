@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from genie_ray.commands.options import Address, ConfigFile, Data, Output, Overrides, labelled_models, load_settings
+from genie_ray.commands.options import (
+    Address,
+    ConfigFile,
+    Data,
+    DiskOutput,
+    Output,
+    Overrides,
+    labelled_models,
+    load_settings,
+)
 
 
 def evaluate(
@@ -27,11 +35,12 @@ def evaluate(
     from genie_ray.base.session import ray_session
     from genie_ray.evaluating import evaluation
     from genie_ray.report.scores import print_scores
+    from genie_ray.storage.paths import resolve
 
     models = labelled_models(model)
     with ray_session(settings.ray):
         document = evaluation.evaluate(
-            models, data, output, settings.evaluation, settings.ray, train_data=train_data or ()
+            models, data, resolve(output), settings.evaluation, settings.ray, train_data=train_data or ()
         )
     print_scores(document)
 
@@ -39,7 +48,7 @@ def evaluate(
 def evaluate_upscaler(
     output: Output,
     data: Data,
-    upscaler: Annotated[Path, typer.Option(help="Upscaler checkpoint.")],
+    upscaler: Annotated[str, typer.Option(help="Upscaler checkpoint.")],
     split: Annotated[
         Literal["validation", "all"],
         typer.Option(help="The episodes held out from training on this dataset, or all of a test dataset."),
@@ -53,17 +62,20 @@ def evaluate_upscaler(
     from genie_ray.base.session import ray_session
     from genie_ray.evaluating import upscaling
     from genie_ray.report.upscaling import print_upscaling
+    from genie_ray.storage.paths import resolve
 
     with ray_session(settings.ray):
-        document = upscaling.evaluate_upscaler(upscaler, data, output, settings.evaluation, settings.ray, split=split)
+        document = upscaling.evaluate_upscaler(
+            resolve(upscaler), data, resolve(output), settings.evaluation, settings.ray, split=split
+        )
     print_upscaling(document)
 
 
 def rollout(
-    output: Output,
-    world_model: Annotated[Path, typer.Option(help="World model checkpoint to play in.")],
+    output: DiskOutput,
+    world_model: Annotated[str, typer.Option(help="World model checkpoint to play in.")],
     data: Data,
-    upscaler: Annotated[Path | None, typer.Option(help="Upscaler checkpoint that enlarges the pictures.")] = None,
+    upscaler: Annotated[str | None, typer.Option(help="Upscaler checkpoint that enlarges the pictures.")] = None,
     game: Annotated[str | None, typer.Option(help="Game of the episode; default: any.")] = None,
     episode: Annotated[
         str | None, typer.Option(help="Id of the recorded episode; default: the first that is long enough.")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from genie_ray.commands.options import Address, ConfigFile, Overrides, load_settings
+from genie_ray.commands.options import Address, ConfigFile, Overrides, load_settings, on_a_disk
 
 
 def serve_rewards(
@@ -19,7 +19,8 @@ def serve_rewards(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     max_request_mb: Annotated[int, typer.Option(help="Largest request accepted, in MB.")] = 64,
     state: Annotated[
-        Path | None, typer.Option(help="Directory for what a reward remembers, so that it survives a restart.")
+        Path | None,
+        typer.Option(help="Directory for what a reward remembers, so that it survives a restart.", callback=on_a_disk),
     ] = None,
     config: ConfigFile = None,
     address: Address = None,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from genie_ray.commands.options import Data, Output, labelled_models
+from genie_ray.commands.options import Data, DiskOutput, labelled_models
 
 study_app = typer.Typer(no_args_is_help=True, help="Let people judge a world model's clips in the browser.")
 
@@ -20,7 +20,7 @@ def make(
         Literal["quality", "action"],
         typer.Argument(help="quality: how alike are prediction and game? action: which clip shows the named action?"),
     ],
-    output: Output,
+    output: DiskOutput,
     data: Data,
     model: Annotated[list[str], typer.Option(help="LABEL=CHECKPOINT of a world model, repeatable.")],
     game: Annotated[list[str] | None, typer.Option(help="Game of the episodes, repeatable; default: all.")] = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,9 +44,10 @@ def train_tokenizer(
 ) -> None:
     """Train the video tokenizer. Settings: tokenizer.*, train_tokenizer.*, ray.*."""
     settings = load_settings(config, overrides, address)
+    from genie_ray.storage.paths import resolve
     from genie_ray.training import jobs
 
-    _train(jobs.tokenizer(settings, _mixture(data), output), settings)
+    _train(jobs.tokenizer(settings, _mixture(data), resolve(output)), settings)
 
 
 @train_app.command("decoder")
@@ -55,7 +55,7 @@ def train_decoder(
     output: Output,
     data: MixedData,
     tokenizer: Annotated[
-        Path, typer.Option(help="Tokenizer whose decoder is tuned: its checkpoint, or a world model's.")
+        str, typer.Option(help="Tokenizer whose decoder is tuned: its checkpoint, or a world model's.")
     ],
     config: ConfigFile = None,
     address: Address = None,
@@ -63,9 +63,10 @@ def train_decoder(
 ) -> None:
     """Tune a tokenizer's decoder to other games; its tokens do not change. Settings: tune_decoder.*."""
     settings = load_settings(config, overrides, address)
+    from genie_ray.storage.paths import resolve
     from genie_ray.training import jobs
 
-    _train(jobs.decoder(settings, _mixture(data), output, tokenizer=tokenizer), settings)
+    _train(jobs.decoder(settings, _mixture(data), resolve(output), tokenizer=resolve(tokenizer)), settings)
 
 
 @train_app.command("dynamics")
@@ -125,13 +126,16 @@ player.*, env.*."""
     settings = load_settings(config, [*(overrides or []), *([f"player.kind={kind}"] if kind else [])], address)
     from genie_ray.base.session import ray_session
     from genie_ray.playing import depth, players
+    from genie_ray.playing.agents import is_trained
+    from genie_ray.storage.paths import resolve
 
     games, seed = choose_games(settings, game), settings.seed if seed is None else seed
-    if not all((output / name / "module").exists() for name in games):
+    place = resolve(output)
+    if not all(is_trained(place / name) for name in games):
         players.check_player(settings.player, settings.env)
     with ray_session(settings.ray):
         for name in games:
-            path = output / name
+            path = place / name
             module = players.train_player(path, name, settings.player, settings.env, settings.ray, seed=seed)
             found = players.check_against_chance(path, name, settings.player, settings.env, seed=seed)
             typer.echo(f"{name}: {depth.told(found)}", err=True)
@@ -145,17 +149,18 @@ def train_upscaler(
     """Train the upscaler on a dataset with large frames (collection.large_frame_every). Settings: upscaler.*, \
 train_upscaler.*, ray.*."""
     settings = load_settings(config, overrides, address)
+    from genie_ray.storage.paths import resolve
     from genie_ray.training import jobs
 
-    _train(jobs.upscaler(settings, _mixture(data), output), settings)
+    _train(jobs.upscaler(settings, _mixture(data), resolve(output)), settings)
 
 
 def _train_world_model(
     kind: WorldModelKind,
-    output: Path,
+    output: str,
     data: list[str],
-    tokenizer: Path | None,
-    init: Path | None,
+    tokenizer: str | None,
+    init: str | None,
     settings: RunConfig,
     given: Iterable[str],
 ) -> None:
@@ -164,15 +169,16 @@ def _train_world_model(
     Args:
         given: names of the dynamics' settings that the preset or the command line gives.
     """
+    from genie_ray.storage.paths import resolve
     from genie_ray.training import jobs
 
-    mixture = _mixture(data)
+    mixture, place = _mixture(data), resolve(output)
     if tokenizer is not None and init is None:
-        job = jobs.dynamics(settings, mixture, output, tokenizer=tokenizer, kind=kind)
+        job = jobs.dynamics(settings, mixture, place, tokenizer=resolve(tokenizer), kind=kind)
     elif init is not None and tokenizer is None:
         changes = {name: getattr(settings.dynamics, name) for name in given}
         job = jobs.finetuning(
-            settings.finetune, mixture, output, init=init, seed=settings.seed, kind=kind, changes=changes
+            settings.finetune, mixture, place, init=resolve(init), seed=settings.seed, kind=kind, changes=changes
         )
     else:
         raise ValueError("give either --tokenizer (to train from scratch) or --init (to fine-tune)")

@@ -10,7 +10,6 @@ et al., CVPR 2025, arXiv 2504.02515, eqs. 3–4).
 Axes: B games, T prime frames, H W C pixels, h w the grid of a frame's tokens.
 """
 
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -23,7 +22,8 @@ from numpy.typing import NDArray
 
 from genie_ray.envs.world_model_games import ImaginedGames, WorldModelEnvConfig
 from genie_ray.replay.dataset import ReplayDataset
-from world_model import checkpoint
+from genie_ray.storage import checkpoints
+from genie_ray.storage.paths import Location
 from world_model.checkpoint import WorldModel
 
 RLLIB_NAME = "genie_ray/WorldModelEnv"
@@ -150,13 +150,13 @@ class WorldModelVectorEnv(gym.vector.VectorEnv[NDArray[np.uint8], NDArray[np.int
         return tuple(self._games.frames())
 
 
-def load_world_model(path: str | Path) -> WorldModel:
+def load_world_model(path: Location) -> WorldModel:
     """The world model of a checkpoint, on the GPU if there is one.
 
     Raises:
         ValueError: it is not a checkpoint, is damaged, or holds another kind of model.
     """
-    return checkpoint.load_as(checkpoint.WorldModel, path, "cuda" if torch.cuda.is_available() else "cpu")
+    return checkpoints.load_as(WorldModel, path, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def register_rllib_world_model_env() -> str:

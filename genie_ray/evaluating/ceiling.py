@@ -35,7 +35,7 @@ from genie_ray.games.roms import COINRUN
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from genie_ray.replay.metadata import DatasetMetadata
 from genie_ray.replay.schema import Episode
-from genie_ray.replay.storage import Location
+from genie_ray.storage.paths import Location
 
 CONTROLLABLE_DB = 0.5
 """A window is controllable if its ceiling is above this: the other actions make a visible difference in it."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,8 +45,9 @@ from genie_ray.evaluating.published_figures import read_figures
 from genie_ray.evaluating.scores import Tally, frame_errors, frame_ssim, highest_gains, row
 from genie_ray.evaluating.windows import Windows, evenly_spaced, random_actions, read_batches, window_starts
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.replay.storage import Location, resolve
-from world_model.checkpoint import WorldModel, read_config
+from genie_ray.storage.checkpoints import read_config
+from genie_ray.storage.paths import Location, StoredPath, resolve
+from world_model.checkpoint import WorldModel
 from world_model.genie import GenieReduxConfig
 
 Facts = dict[str, Tensor]
@@ -62,9 +62,9 @@ SIDE_BY_SIDE = 2
 
 
 def evaluate(
-    models: Mapping[str, Path],
+    models: Mapping[str, StoredPath],
     dataset: Location,
-    output: Path,
+    output: StoredPath,
     config: EvaluationConfig,
     ray_config: RayConfig,
     *,
@@ -112,7 +112,7 @@ def evaluate(
     with progress_bar("evaluate", len(references) + len(models)) as bar:
         facts, classifier = _prepare(resolve(dataset), train, reached, config, ray_config)
 
-        def score_all(entries: Sequence[tuple[str, Path | None]]) -> None:
+        def score_all(entries: Sequence[tuple[str, StoredPath | None]]) -> None:
             task = ray.remote(score)
             pending = {
                 task.options(num_cpus=cpus, num_gpus=gpus_for(path, config, ray_config)).remote(
@@ -195,8 +195,8 @@ class Result:
 
 def score(
     label: str,
-    checkpoint: Path | None,
-    path: Path,
+    checkpoint: StoredPath | None,
+    path: StoredPath,
     config: EvaluationConfig,
     ray_config: RayConfig,
     facts: Mapping[str, Facts] | None = None,

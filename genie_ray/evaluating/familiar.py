@@ -22,7 +22,7 @@ from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.evaluating.windows import Start, window_starts
 from genie_ray.replay.coverage import cells
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.replay.storage import Location
+from genie_ray.storage.paths import Location
 
 RAREST = 0.1
 """Share of the cells that count as rare."""

@@ -27,7 +27,7 @@ from genie_ray.evaluating.windows import Windows
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.mixture import ReplayMix
 from genie_ray.replay.loading.windows import WindowLoader, iter_windows
-from genie_ray.replay.storage import Location
+from genie_ray.storage.paths import Location
 
 GetLogits = Callable[[Tensor], Tensor]  # pairs of frames uint8 [N, 2, H, W, C] → logits [N, A]
 PAIRS_AT_ONCE = 512

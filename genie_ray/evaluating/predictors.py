@@ -11,7 +11,6 @@ Axes: B batch, T frames, D width, H W C pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -21,7 +20,9 @@ from genie_ray.base.precision import Precision, autocast
 from genie_ray.base.seeding import seeded_generator
 from genie_ray.base.session import RayConfig
 from genie_ray.evaluating.networks import given_networks
-from world_model.checkpoint import WorldModel, load_as, read_description
+from genie_ray.storage.checkpoints import load_as, read_description
+from genie_ray.storage.paths import StoredPath
+from world_model.checkpoint import WorldModel
 from world_model.control import ActionLikelihoods, action_likelihoods
 from world_model.genie import GenieRedux, GenieReduxG
 from world_model.layers.patches import to_uint8
@@ -34,12 +35,12 @@ if TYPE_CHECKING:
 COPY, TOKENIZER, LATENT_ACTIONS = "copy last frame", "tokenizer alone", "latent action model alone"
 
 
-def tokenizer_rows(models: Mapping[str, Path]) -> dict[str, Path]:
+def tokenizer_rows(models: Mapping[str, StoredPath]) -> dict[str, StoredPath]:
     """Label → checkpoint of a row for each different tokenizer, told by all its weights, the decoder's included.
 
     The first model's has the label TOKENIZER; others are named after the first model that has them.
     """
-    rows: dict[str, Path] = {}
+    rows: dict[str, StoredPath] = {}
     seen: set[str] = set()
     for label, path in models.items():
         if (weights := read_description(path)["tokenizer_sha256"]) not in seen:
@@ -48,7 +49,7 @@ def tokenizer_rows(models: Mapping[str, Path]) -> dict[str, Path]:
     return rows
 
 
-def latent_action_rows(models: Mapping[str, Path]) -> dict[str, Path]:
+def latent_action_rows(models: Mapping[str, StoredPath]) -> dict[str, StoredPath]:
     """Label → checkpoint of a row for each model's latent action model alone; labels are as in `tokenizer_rows`."""
     having = {label: path for label, path in models.items() if read_description(path)["kind"] == "genie_redux"}
     return {
@@ -185,7 +186,7 @@ def overlapping(frames_BTHWC: Tensor, longest: int) -> list[Tensor]:
     return [frames_BTHWC[:, start : start + longest] for start in range(0, frames_BTHWC.shape[1] - 1, longest - 1)]
 
 
-def load_predictor(label: str, checkpoint: Path | None, config: EvaluationConfig) -> Predictor:
+def load_predictor(label: str, checkpoint: StoredPath | None, config: EvaluationConfig) -> Predictor:
     """The predictor for a row of the table: `checkpoint` is a world model's, or None for COPY."""
     given = config.prime_frames
     if checkpoint is None:
@@ -199,6 +200,6 @@ def load_predictor(label: str, checkpoint: Path | None, config: EvaluationConfig
     return ModelPredictor(given, model, config.decoding, config.precision)
 
 
-def gpus_for(checkpoint: Path | None, config: EvaluationConfig, ray_config: RayConfig) -> int:
+def gpus_for(checkpoint: StoredPath | None, config: EvaluationConfig, ray_config: RayConfig) -> int:
     """The GPUs that a row asks for: copying a frame needs one only for the user's networks."""
     return int(ray_config.use_gpu and (checkpoint is not None or bool(given_networks(config))))

@@ -31,8 +31,9 @@ from genie_ray.evaluating.predictors import infer_actions
 from genie_ray.evaluating.upscaling import upscale
 from genie_ray.evaluating.windows import evenly_spaced
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
-from genie_ray.replay.storage import Location
-from world_model.checkpoint import WorldModel, load_as
+from genie_ray.storage.checkpoints import load_as
+from genie_ray.storage.paths import Location
+from world_model.checkpoint import WorldModel
 from world_model.genie import GenieRedux
 from world_model.maskgit import DecodingConfig
 from world_model.upscaler import Upscaler
@@ -75,7 +76,7 @@ class Played:
 
 
 def play(
-    output: Path, checkpoint: Path, data: Location, config: RolloutConfig, *, upscaler: Path | None = None
+    output: Path, checkpoint: Location, data: Location, config: RolloutConfig, *, upscaler: Location | None = None
 ) -> dict[str, Any]:
     """Plays in a world model and writes `rollout.gif`, `film_strip.png` and `rollout.json` to `output`.
 
@@ -127,7 +128,7 @@ def print_rollout(document: dict[str, Any]) -> None:
     console.print(f"{document['frames_per_second']:.1f} frames/s", soft_wrap=True)
 
 
-def _load_upscaler(checkpoint: Path, model: WorldModel) -> Upscaler:
+def _load_upscaler(checkpoint: Location, model: WorldModel) -> Upscaler:
     device = next(model.parameters()).device
     upscaler = load_as(Upscaler, checkpoint, device)
     if upscaler.config.frame_size != model.tokenizer.config.frame_size:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,10 @@ from genie_ray.evaluating.predictors import is_reference
 from genie_ray.evaluating.windows import evenly_spaced
 from genie_ray.replay.dataset import ReplayDataset, Split
 from genie_ray.replay.loading.pictures import iter_pictures
-from genie_ray.replay.storage import Location, resolve
+from genie_ray.storage import checkpoints
+from genie_ray.storage.paths import Location, StoredPath, resolve
+from genie_ray.storage.whole import local_copy
 from genie_ray.training.tasks import require_upscaler_fit
-from world_model import checkpoint
 from world_model.layers.patches import to_uint8
 from world_model.upscaler import Upscaler, interpolate
 
@@ -38,9 +38,9 @@ FRAMES_SHOWN = 4  # of each film strip: a page has no room for more large frames
 
 
 def evaluate_upscaler(
-    upscaler: Path,
+    upscaler: StoredPath,
     dataset: Location,
-    output: Path,
+    output: StoredPath,
     config: EvaluationConfig,
     ray_config: RayConfig,
     *,
@@ -53,7 +53,7 @@ def evaluate_upscaler(
     has written film strips, `upscaled_strips.npz` (see `upscale_strips`) to `output`.
 
     Args:
-        upscaler: its checkpoint.
+        upscaler: its checkpoints.
         split: the episodes to score on: all of a test dataset, or those held out from training on this dataset.
 
     Returns:
@@ -64,7 +64,7 @@ def evaluate_upscaler(
     """
     import ray
 
-    require_upscaler_fit(ReplayDataset(dataset), checkpoint.read_config(Upscaler, upscaler))
+    require_upscaler_fit(ReplayDataset(dataset), checkpoints.read_config(Upscaler, upscaler))
     gpus = int(ray_config.use_gpu)
     require_room("evaluating the upscaler", [Role(name="evaluation tasks", gpus=gpus)], ray_config)
     output.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def evaluate_upscaler(
         raise cause_of(error) from error
 
 
-def upscale_run(run: Path, upscaler: Path) -> None:
+def upscale_run(run: StoredPath, upscaler: StoredPath) -> None:
     """Enlarges some frames of a run's film strips with any upscaler, for its report.
 
     Raises:
@@ -87,10 +87,10 @@ def upscale_run(run: Path, upscaler: Path) -> None:
     if (directory / SCORES_FILE).exists():
         raise ValueError(f"{run} has its own upscaler, whose scores are in its report: leave out {upscaler}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    upscale_strips(checkpoint.load_as(Upscaler, upscaler, device), directory)
+    upscale_strips(checkpoints.load_as(Upscaler, upscaler, device), directory)
 
 
-def upscale_strips(upscaler: Upscaler, directory: Path) -> None:
+def upscale_strips(upscaler: Upscaler, directory: StoredPath) -> None:
     """Enlarges some frames of the film strips that an evaluation wrote to `directory`.
 
     Writes `upscaled_strips.npz`: `<label>/<game>` and `truth/<game>`, each uint8 [windows, T, H, W, C], and `frames`,
@@ -98,7 +98,7 @@ def upscale_strips(upscaler: Upscaler, directory: Path) -> None:
     """
     shown: dict[str, Any] = {"frames": np.zeros(0, np.int64)}  # if no film strips were kept
     given = json.loads((directory / "evaluation.json").read_text())["protocol"]["prime_frames"]
-    with np.load(directory / "film_strips.npz") as strips:
+    with local_copy(directory / "film_strips.npz") as file, np.load(file) as strips:
         for key in strips.files:
             label, _, _ = key.rpartition("/")
             if is_reference(label):
@@ -111,14 +111,19 @@ def upscale_strips(upscaler: Upscaler, directory: Path) -> None:
 
 
 def _evaluate(
-    upscaler: Path, path: Path, output: Path, config: EvaluationConfig, ray_config: RayConfig, split: Split
+    upscaler: StoredPath,
+    path: StoredPath,
+    output: StoredPath,
+    config: EvaluationConfig,
+    ray_config: RayConfig,
+    split: Split,
 ) -> dict[str, Any]:
     """Runs in a Ray task."""
     torch.set_num_threads(ray_config.torch_threads(1))
-    model = checkpoint.load_as(Upscaler, upscaler, "cuda" if torch.cuda.is_available() else "cpu")
+    model = checkpoints.load_as(Upscaler, upscaler, "cuda" if torch.cuda.is_available() else "cpu")
     dataset = ReplayDataset(path)
     document = {
-        "upscaler": checkpoint.read_description(upscaler)["weights_sha256"],
+        "upscaler": checkpoints.read_description(upscaler)["weights_sha256"],
         "dataset": dataset.content_hash(),
         "split": split,
         "games": score(model, dataset, split, config),

@@ -101,6 +101,11 @@ class ExplorersConfig:
     ray: RayConfig = field(default_factory=RayConfig)
 
     @property
+    def fewest_rollout_workers(self) -> int:
+        """The rollout workers that an explorer cannot do without."""
+        return self.ray.rollout_workers_min or self.exploration.num_env_runners
+
+    @property
     def training_steps(self) -> int:
         """Environment steps of each game that its explorer plays in training."""
         exploration = self.exploration
@@ -114,6 +119,11 @@ class ExplorersConfig:
         if len(set(self.games)) < len(self.games):
             raise ValueError(f"games lists a game twice: {', '.join(self.games)}")
         exploration = self.exploration
+        if self.ray.rollout_workers_min > exploration.num_env_runners:
+            raise ValueError(
+                f"ray.rollout_workers_min = {self.ray.rollout_workers_min}: must be at most "
+                f"exploration.num_env_runners = {exploration.num_env_runners}"
+            )
         if self.reward.kind == "learning_progress" and not exploration.rounds.every:
             raise ValueError(
                 "reward.kind = 'learning_progress' rewards what is learned in rounds: exploration.rounds.every = 0, "

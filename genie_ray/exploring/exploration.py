@@ -6,14 +6,15 @@ It learns by PPO with held actions (ours), or by V-trace on replayed sequences (
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genie_ray.base.resources import free_resources
 from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
 from genie_ray.exploring.config import ExplorersConfig
 from genie_ray.exploring.rounds import Rounds
 from genie_ray.games.actions import action_names
-from genie_ray.playing.agents import Companion, Line, agent_iterations, saved_iteration
+from genie_ray.playing.agents import Companion, Line, agent_iterations, is_trained, saved_iteration
+from genie_ray.storage.paths import StoredPath
 from policies.rewards import RewardClientFactory
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ RLLIBS = {"vf_loss": "value_loss"}  # RLlib's own name → ours
 
 
 def explore(
-    output: Path,
+    output: StoredPath,
     games: Sequence[str],
     rewards: RewardClientFactory,
     run: ExplorersConfig,
     *,
-    world_model: Path | None = None,
-) -> Path:
+    world_model: StoredPath | None = None,
+) -> StoredPath:
     """Trains an explorer on the games and returns its policy's directory. Needs a running Ray.
 
     Args:
@@ -53,12 +54,12 @@ def explore(
 
 
 def exploration_epochs(
-    output: Path,
+    output: StoredPath,
     games: Sequence[str],
     rewards: RewardClientFactory,
     run: ExplorersConfig,
     *,
-    world_model: Path | None = None,
+    world_model: StoredPath | None = None,
 ) -> Generator[Line, None, None]:
     """As `explore`, but yields what each epoch logs and can be stopped early (`playing.agents.agent_iterations`)."""
     from genie_ray.exploring.log import ExplorationLog
@@ -78,7 +79,15 @@ def exploration_epochs(
     keep_settings(output, settings)
     names = action_names(run.env.action_set)
     about = {"games": list(games), "action_names": list(names)}
-    log = ExplorationLog(output, games[0], rewards, names, keeps_best=config.keeps_best, about=about)
+    log = ExplorationLog(
+        output,
+        games[0],
+        rewards,
+        names,
+        keeps_best=config.keeps_best,
+        about=about,
+        planned_workers=config.num_env_runners,
+    )
     companions: list[Companion] = [log, recorder]
     if reward is not None and reward.remembers:
         assert isinstance(rewards, RewardService)
@@ -86,12 +95,12 @@ def exploration_epochs(
     if rounds is not None:
         companions.append(rounds)
     try:
-        if not (output / "module").exists():
+        if not is_trained(output):
             recorder.forget_after(saved_iteration(output))
             if rounds is not None:
                 rounds.begin()
         yield from agent_iterations(
-            algorithm_config(games, rewards, run),
+            algorithm_config(games, rewards, run, starting=_rollout_workers(run)),
             output,
             iterations=config.epochs,
             checkpoint_every=config.checkpoint_every,
@@ -108,8 +117,29 @@ def exploration_epochs(
             rounds.close()
 
 
-def algorithm_config(games: Sequence[str], rewards: RewardClientFactory, run: ExplorersConfig) -> Any:
-    """The training's RLlib config."""
+def _spare_cpus(run: ExplorersConfig) -> int:
+    """CPUs that others will need while an explorer trains, and do not have yet: the rounds' trainings."""
+    return run.ray.fewest_train_workers * run.ray.cpus_per_worker if run.exploration.rounds.every else 0
+
+
+def _rollout_workers(run: ExplorersConfig) -> int:
+    """How many rollout workers start: all that are planned, or as many as there is room for."""
+    planned, fewest = run.exploration.num_env_runners, run.fewest_rollout_workers
+    if fewest == planned:
+        return planned
+    free = free_resources().get("CPU", 0)
+    room = int(free - _spare_cpus(run) - int(run.ray.learner_apart))
+    return max(fewest, min(planned, room))
+
+
+def algorithm_config(
+    games: Sequence[str], rewards: RewardClientFactory, run: ExplorersConfig, *, starting: int | None = None
+) -> Any:
+    """The training's RLlib config.
+
+    Args:
+        starting: rollout workers at the start, if these are fewer than planned.
+    """
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
     from genie_ray.envs import games_in_turn
@@ -134,22 +164,24 @@ def algorithm_config(games: Sequence[str], rewards: RewardClientFactory, run: Ex
         num_envs_per_env_runner=max(config.num_envs, len(games)),  # at least one episode of each game
     )
     return (
-        algorithm.env_runners(num_env_runners=config.num_env_runners)
+        algorithm.env_runners(num_env_runners=starting or config.num_env_runners)
         .evaluation(evaluation_num_env_runners=1, evaluation_config=evaluation)
         .learners(num_learners=int(run.ray.learner_apart), num_gpus_per_learner=int(run.ray.use_gpu))
         .training(
             reward_client_factory=rewards,
             learner_threads=run.ray.torch_threads(2),  # leaves half of the cores to emulators and reward model
+            planned_env_runners=config.num_env_runners,
+            spare_cpus=_spare_cpus(run),
         )
         .debugging(seed=run.seed, log_level="ERROR")
     )
 
 
 def settings_of(
-    games: Sequence[str], run: ExplorersConfig, reward: RewardConfig | None, world_model: Path | None
+    games: Sequence[str], run: ExplorersConfig, reward: RewardConfig | None, world_model: StoredPath | None
 ) -> dict[str, Any]:
     """The settings that must not change while an explorer's training continues, as plain values."""
-    from world_model.checkpoint import read_description
+    from genie_ray.storage.checkpoints import read_description
 
     return {
         "games": list(games),

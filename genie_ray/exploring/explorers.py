@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 from genie_ray.base.resources import Role, learner_role, require_room
 from genie_ray.base.settings import check_unchanged
@@ -12,10 +11,11 @@ from genie_ray.exploring.config import ExplorersConfig
 from genie_ray.exploring.exploration import exploration_epochs, settings_of
 from genie_ray.exploring.rounds import check_rounds, judge_of
 from genie_ray.games.actions import action_names
-from genie_ray.playing.agents import Line, saved_companions
+from genie_ray.playing.agents import Line, is_trained, saved_companions
 from genie_ray.rewards.deployment import replica_gpus
 from genie_ray.rewards.memory import restore
 from genie_ray.rewards.service import remove_services, reward_service, service_name
+from genie_ray.storage.paths import StoredPath
 
 
 def roles(run: ExplorersConfig, replicas: int) -> list[Role]:
@@ -25,7 +25,7 @@ def roles(run: ExplorersConfig, replicas: int) -> list[Role]:
         replicas: of the reward service; how many to count.
     """
     return [
-        Role(name="rollout workers", count=run.exploration.num_env_runners),
+        Role(name="rollout workers", count=run.fewest_rollout_workers),
         learner_role(run.ray),
         Role(name="reward service", count=replicas, cpus=run.reward.cpus, gpus=replica_gpus(run.reward)),
         Role(
@@ -46,7 +46,9 @@ def check_room(run: ExplorersConfig, *, replicas: int) -> None:
     require_room("an explorer", roles(run, replicas), run.ray)
 
 
-def train_explorers(directory: Path, games: Sequence[str], world_model: Path, run: ExplorersConfig) -> Iterator[Path]:
+def train_explorers(
+    directory: StoredPath, games: Sequence[str], world_model: StoredPath, run: ExplorersConfig
+) -> Iterator[StoredPath]:
     """Trains a run's explorers one after another and yields their policies' directories. Needs a running Ray.
 
     Each has its own reward service: what a reward learns or remembers concerns one explorer's play.
@@ -59,7 +61,7 @@ def train_explorers(directory: Path, games: Sequence[str], world_model: Path, ru
     for name, played in run.exploration.agents(games).items():
         output = directory / name
         check_unchanged(output, settings_of(played, run, run.reward, world_model))
-        if not (output / "module").exists():
+        if not is_trained(output):
             with judged_epochs(output, played, world_model, run, app_name=service_name(output)) as epochs:
                 for _ in epochs:
                     pass
@@ -68,7 +70,7 @@ def train_explorers(directory: Path, games: Sequence[str], world_model: Path, ru
 
 @contextmanager
 def judged_epochs(
-    output: Path, games: Sequence[str], world_model: Path, run: ExplorersConfig, *, app_name: str
+    output: StoredPath, games: Sequence[str], world_model: StoredPath, run: ExplorersConfig, *, app_name: str
 ) -> Iterator[Iterator[Line]]:
     """The epochs of an explorer's training (`exploration_epochs`) with its own reward service, for a `with` block.
 

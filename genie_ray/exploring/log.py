@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from policies.rewards import RewardClientFactory, RewardUnavailableError
 
 if TYPE_CHECKING:
     from genie_ray.base.metrics_log import MetricsLog
+    from genie_ray.storage.paths import StoredPath
     from policies.judged.algorithm import JudgedAlgorithm
     from policies.judged.env_runner import JudgedFragment
     from policies.play.recorded import RecordedPlay
@@ -43,18 +43,21 @@ class ExplorationLog:
         action_names: of the environments, in order.
         keeps_best: whether the policy with the best evaluation is kept; else the last one is.
         about: what a kept policy is for (`policies.saved.save_policy`).
+        planned_workers: rollout workers that there may be; how many there are is told when it changes.
     """
 
     def __init__(
         self,
-        output: Path,
+        output: StoredPath,
         game: str,
         rewards: RewardClientFactory,
         action_names: Sequence[str],
         *,
         keeps_best: bool = True,
         about: Mapping[str, Any] | None = None,
+        planned_workers: int = 0,
     ) -> None:
+        self._planned_workers = self._workers = planned_workers
         self._keeps_best, self._about = keeps_best, about
         self._output, self._game, self._rewards, self._action_names = output, game, rewards, action_names
         self._cells: dict[str, set[int]] = defaultdict(set)
@@ -65,6 +68,7 @@ class ExplorationLog:
 
     def after_iteration(self, algorithm: JudgedAlgorithm, epoch: int, log: MetricsLog) -> dict[str, float]:
         """An epoch's figures, including those of its evaluation, if any."""
+        self._tell_workers(algorithm, epoch)
         figures = self._coverage(algorithm)
         rewards = np.concatenate([play.rewards for _, play in self._plays(algorithm.arrived)])
         known = rewards[~np.isnan(rewards)]
@@ -93,6 +97,14 @@ class ExplorationLog:
             self._evaluated = algorithm.evaluated
             figures |= self._evaluation(algorithm, epoch)
         return figures
+
+    def _tell_workers(self, algorithm: JudgedAlgorithm, epoch: int) -> None:
+        """Says how many rollout workers there are, when they have become fewer or more."""
+        there = algorithm.env_runner_group.num_healthy_remote_env_runners()
+        if self._planned_workers and there != self._workers:
+            self._workers = there
+            more = "; more join when CPUs become free" if there < self._planned_workers else ""
+            console.print(f"epoch {epoch}: {there} of {self._planned_workers} rollout workers play{more}")
 
     def _coverage(self, algorithm: JudgedAlgorithm) -> dict[str, float]:
         """Counts of cells and places: in total, in this epoch, and new in it."""

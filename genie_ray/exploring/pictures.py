@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +20,7 @@ from genie_ray.base.figures import StripRow, heat_maps, labelled_clip, labelled_
 from policies.rewards import WINDOW_ACTIONS, RewardClient
 
 if TYPE_CHECKING:
+    from genie_ray.storage.paths import StoredPath
     from policies.play.recorded import RecordedPlay
 
 TOP_WINDOWS = 4
@@ -42,7 +42,7 @@ def top_windows(rewards: list[NDArray[np.float32]], count: int = TOP_WINDOWS) ->
 
 
 def write_pictures(
-    directory: Path, plays: list[RecordedPlay], client: RewardClient, action_names: Sequence[str]
+    directory: StoredPath, plays: list[RecordedPlay], client: RewardClient, action_names: Sequence[str]
 ) -> None:
     """Writes the pictures of an evaluation's play.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from genie_ray.replay import writer
 from genie_ray.replay.dataset import count_episodes, index_episodes
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata
 from genie_ray.replay.schema import Episode
+from genie_ray.storage.paths import StoredPath
 from policies.play.recorded import RecordedPlay
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class PlayRecorder:
         game: of play that does not name its game.
     """
 
-    def __init__(self, output: Path, run: ExplorersConfig, *, game: str) -> None:
+    def __init__(self, output: StoredPath, run: ExplorersConfig, *, game: str) -> None:
         self.dataset = (output / PLAY).resolve()
         self._run, self._game = run, game
         self._pieces: dict[str, dict[str, list[RecordedPlay]]] = defaultdict(lambda: defaultdict(list))  # by game, id

@@ -13,7 +13,7 @@ published protocol is a single round: its world model never changes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from genie_ray.base.errors import cause_of
@@ -23,6 +23,7 @@ from genie_ray.exploring.config import ExplorersConfig, RoundsConfig
 from genie_ray.playing.agents import saved_companions
 from genie_ray.replay.gather import gather
 from genie_ray.replay.metadata import METADATA_FILE
+from genie_ray.storage.paths import StoredPath
 from genie_ray.training import jobs
 from genie_ray.training.config import check_batch_size
 from genie_ray.training.train import train
@@ -47,14 +48,20 @@ class Rounds:
     """
 
     def __init__(
-        self, output: Path, run: ExplorersConfig, world_model: Path, service: RewardService, *, play: Path
+        self,
+        output: StoredPath,
+        run: ExplorersConfig,
+        world_model: StoredPath,
+        service: RewardService,
+        *,
+        play: StoredPath,
     ) -> None:
         self._directory = (output / "rounds").resolve()
         self._run, self._config, self._play = run, run.exploration.rounds, play
         self._world_model, self._service = world_model.resolve(), service
         self._epoch = 0  # of the latest round whose training started
         self._training: Any = None  # Ray's reference to the running fine-tuning
-        self._swapped: Path | None = None
+        self._swapped: StoredPath | None = None
 
     def begin(self) -> None:
         """Gives the service the world model to start or continue with; an earlier explorer may have left another."""
@@ -118,7 +125,7 @@ class Rounds:
             init=self._swapped or self._world_model,
             seed=self._run.seed,
         )
-        if (job.output / "last" / "config.json").exists():
+        if (job.output / "last" / "config.json").is_file():
             self._swap(job.output / "best")
             return
         console.print(f"epoch {epoch}: the world model starts training on explored play")
@@ -127,28 +134,28 @@ class Rounds:
             job, self._run.ray
         )
 
-    def _swap(self, checkpoint: Path) -> None:
+    def _swap(self, checkpoint: StoredPath) -> None:
         self._service.swap(checkpoint)
         self._swapped = checkpoint
         console.print(f"the world model of {checkpoint.parent.name} is now the judge")
 
     def get_state(self) -> dict[str, Any]:
-        return {"epoch": self._epoch, "swapped": self._swapped}
+        return {"epoch": self._epoch, "swapped": self._swapped and str(self._swapped)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues the round that was under way."""
-        self._epoch, self._swapped = state["epoch"], state["swapped"]
+        self._epoch, self._swapped = state["epoch"], _swapped_in(self._directory.parent, state)
         if self._epoch and (self._swapped is None or epoch_number(self._swapped) < self._epoch):
             self._train(self._epoch)
 
 
-def check_rounds(config: RoundsConfig, world_model: Path, ray: RayConfig) -> None:
+def check_rounds(config: RoundsConfig, world_model: StoredPath, ray: RayConfig) -> None:
     """Refuses rounds whose training would fail when the first one is due.
 
     Raises:
         ValueError: its windows are too long for the world model, or its batches cannot be divided among the workers.
     """
-    from world_model.checkpoint import read_config
+    from genie_ray.storage.checkpoints import read_config
     from world_model.genie import GenieReduxG
 
     if not config.every:
@@ -162,12 +169,20 @@ def check_rounds(config: RoundsConfig, world_model: Path, ray: RayConfig) -> Non
         )
 
 
-def judge_of(output: Path, world_model: Path) -> Path:
+def judge_of(output: StoredPath, world_model: StoredPath) -> StoredPath:
     """The world model that an exploration continues with: the latest round's that took over, or else the first."""
-    swapped = [state["swapped"] for state in saved_companions(output) if state.get("swapped")]
-    return swapped[-1] if swapped else world_model
+    swapped = [_swapped_in(output, state) for state in saved_companions(output) if "swapped" in state]
+    return swapped[-1] or world_model if swapped else world_model
 
 
-def epoch_number(checkpoint: Path) -> int:
+def _swapped_in(output: StoredPath, state: Mapping[str, Any]) -> StoredPath | None:
+    """The checkpoint of a saved state's round. The directory may have been moved since."""
+    if not state["swapped"]:
+        return None
+    *_, name, best = PurePosixPath(str(state["swapped"])).parts
+    return output / "rounds" / name / best
+
+
+def epoch_number(checkpoint: StoredPath) -> int:
     """The epoch at which the round of `…/epoch-000020/best` began."""
     return int(checkpoint.parent.name.removeprefix("epoch-"))

@@ -12,13 +12,18 @@ import json
 import math
 import pickle
 import shutil
+import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from genie_ray.base.errors import cause_of
 from genie_ray.base.metrics_log import MetricsLog
 from genie_ray.base.progress import progress_bar
+from genie_ray.storage.paths import StoredPath, entries, found
+from genie_ray.storage.whole import local_copy, remove, whole_directory
+from policies.saved import POLICY_FILE, save_policy
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -27,6 +32,7 @@ Figures = Callable[[Mapping[str, Any]], Mapping[str, float]]
 """Picks the figures to log from an RLlib result."""
 COMPANIONS_FILE = "companions.pkl"
 SCORE_FILE = "score.json"
+LAST = {"state": COMPANIONS_FILE, "best": SCORE_FILE}  # written last: what has it is whole
 
 
 class Companion(Protocol):
@@ -45,7 +51,7 @@ Line = dict[str, float]
 """A line of metrics.jsonl: `iteration` and its figures."""
 
 
-def train_agent(config: AlgorithmConfig, output: Path, **training: Any) -> Path:
+def train_agent(config: AlgorithmConfig, output: StoredPath, **training: Any) -> StoredPath:
     """Trains to the end and returns the trained policy's directory; arguments as for `agent_iterations`."""
     for _ in agent_iterations(config, output, **training):
         pass
@@ -54,7 +60,7 @@ def train_agent(config: AlgorithmConfig, output: Path, **training: Any) -> Path:
 
 def agent_iterations(
     config: AlgorithmConfig,
-    output: Path,
+    output: StoredPath,
     *,
     iterations: int,
     checkpoint_every: int,
@@ -75,8 +81,8 @@ def agent_iterations(
         companions: called in this order.
         about: what the policy is for, kept with it (`policies.saved.save_policy`).
     """
-    module, temporary = output / "module", output / ".tmp-module"
-    if module.exists():
+    module = output / "module"
+    if is_trained(output):
         _remove(output, "state")
         return
     output.mkdir(parents=True, exist_ok=True)
@@ -84,7 +90,8 @@ def agent_iterations(
     try:
         state = latest(output, "state")
         if state is not None:
-            algorithm.restore_from_path(state.resolve())
+            with local_copy(state) as place:
+                algorithm.restore_from_path(place.resolve())
             for companion, saved in zip(companions, saved_companions(output), strict=True):
                 companion.set_state(saved)
         done = algorithm.iteration
@@ -100,37 +107,50 @@ def agent_iterations(
                 log.write(done, picked)
                 bar.update(done, **{key: picked[key] for key in shown if key in picked})
                 if done % checkpoint_every == 0 or done == iterations:
+                    log.flush()
                     state = _save_state(algorithm, output, done, [companion.get_state() for companion in companions])
                 yield {"iteration": done, **picked}
         log.close()
-        shutil.rmtree(temporary, ignore_errors=True)
-        if (best := latest(output, "best")) is not None:
-            shutil.copytree(best, temporary)
-        else:
-            save_current(algorithm, temporary, about)
+        with whole_directory(module, last=POLICY_FILE) as temporary:
+            if (best := latest(output, "best")) is not None:
+                with local_copy(best) as kept:
+                    shutil.copytree(kept, temporary, dirs_exist_ok=True)
+            else:
+                save_current(algorithm, temporary, about)
     except Exception as error:
         raise cause_of(error) from error
     finally:
         algorithm.stop()
-    temporary.rename(module)
     _remove(output, "state")
 
 
+def is_trained(output: StoredPath) -> bool:
+    """Whether a training is complete: its policy is there."""
+    module = output / "module"
+    return module.exists() if isinstance(module, Path) else (module / POLICY_FILE).is_file()
+
+
 def save_current(algorithm: Any, directory: Path, about: Mapping[str, Any] | None) -> None:
-    """Saves an algorithm's current policy."""
+    """Saves an algorithm's current policy. Its learner may be on another node, and sends the files."""
     from ray.rllib.core import DEFAULT_MODULE_ID
 
-    from policies.saved import save_policy
+    told = dict(about or {})
 
-    path, told = directory.resolve(), dict(about or {})
-    algorithm.learner_group.foreach_learner(
-        lambda learner: save_policy(learner.module[DEFAULT_MODULE_ID].unwrapped(), path, told)
-    )
+    def saved(learner: Any) -> dict[str, bytes]:
+        with tempfile.TemporaryDirectory(prefix="genie-ray-") as place:
+            save_policy(learner.module[DEFAULT_MODULE_ID].unwrapped(), Path(place), told)
+            return {file.name: file.read_bytes() for file in Path(place).iterdir()}
+
+    answer = next(iter(algorithm.learner_group.foreach_learner(saved)))
+    if not answer.ok:
+        raise answer.get()
+    for name, content in answer.get().items():
+        (directory / name).write_bytes(content)
 
 
 def keep_best(
     algorithm: Any,
-    output: Path,
+    output: StoredPath,
     *,
     score: float,
     judge: str,
@@ -154,45 +174,41 @@ def keep_best(
         comparable = judge == kept["judge"] and "+" not in judge
         if not math.isnan(kept["score"]) and (math.isnan(score) or (comparable and score < kept["score"])):
             return
-    temporary, best = output / ".tmp-best", output / f"best-{iteration:06d}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    save_current(algorithm, temporary, about)
-    (temporary / SCORE_FILE).write_text(json.dumps({"score": score, "judge": judge, "iteration": iteration}))
-    if before == best:  # from before the training resumed at an earlier state
-        shutil.rmtree(best)
-    temporary.rename(best)
+    best = output / f"best-{iteration:06d}"  # may be there, from before the training resumed at an earlier state
+    with whole_directory(best, last=SCORE_FILE) as temporary:
+        save_current(algorithm, temporary, about)
+        (temporary / SCORE_FILE).write_text(json.dumps({"score": score, "judge": judge, "iteration": iteration}))
     _remove(output, "best", but=best)
 
 
-def saved_companions(output: Path) -> list[dict[str, Any]]:
+def saved_companions(output: StoredPath) -> list[dict[str, Any]]:
     """The companions' states that an unfinished training resumes from; empty if it has no saved state."""
     state = latest(output, "state")
     return [] if state is None else pickle.loads((state / COMPANIONS_FILE).read_bytes())
 
 
-def saved_iteration(output: Path) -> int:
+def saved_iteration(output: StoredPath) -> int:
     """The iteration that an unfinished training resumes from; 0 if it has no saved state."""
     state = latest(output, "state")
     return 0 if state is None else int(state.name.removeprefix("state-"))
 
 
-def latest(output: Path, kind: str) -> Path | None:
+def latest(output: StoredPath, kind: str) -> StoredPath | None:
     """The latest saved "best" or "state" of a training."""
-    return max(output.glob(f"{kind}-*"), default=None)
+    return max((file.parent for file in found(output, f"{kind}-*/{LAST[kind]}")), default=None, key=str)
 
 
-def _save_state(algorithm: Any, output: Path, iteration: int, companions: list[dict[str, Any]]) -> Path:
-    """Saves under a temporary name, renames, and removes earlier states."""
-    temporary, state = output / ".tmp-state", output / f"state-{iteration:06d}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    algorithm.save_to_path(temporary.resolve())
-    (temporary / COMPANIONS_FILE).write_bytes(pickle.dumps(companions))
-    temporary.rename(state)
+def _save_state(algorithm: Any, output: StoredPath, iteration: int, companions: list[dict[str, Any]]) -> StoredPath:
+    """Saves a state as a whole, and removes earlier ones."""
+    state = output / f"state-{iteration:06d}"
+    with whole_directory(state, last=COMPANIONS_FILE) as temporary:
+        algorithm.save_to_path(temporary.resolve())
+        (temporary / COMPANIONS_FILE).write_bytes(pickle.dumps(companions))
     _remove(output, "state", but=state)
     return state
 
 
-def _remove(output: Path, kind: str, *, but: Path | None = None) -> None:
-    for path in output.glob(f"{kind}-*"):
-        if path != but:
-            shutil.rmtree(path)
+def _remove(output: StoredPath, kind: str, *, but: StoredPath | None = None) -> None:
+    for path in entries(output):
+        if fnmatch(path.name, f"{kind}-*") and path != but:
+            remove(path)

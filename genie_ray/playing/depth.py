@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.storage.paths import StoredPath
 
 SAMPLES = 10_000
 LEVEL_COMPLETE = "level_complete"
@@ -27,7 +27,7 @@ class Outcome:
     finished_E: Sequence[bool]  # with the level complete; empty where the game does not tell
 
 
-def outcome(play: Path, max_episode_steps: int, game: str | None = None) -> Outcome:
+def outcome(play: StoredPath, max_episode_steps: int, game: str | None = None) -> Outcome:
     """The outcomes of the episodes, of one game or all, that the game or its limit of steps ended."""
     dataset = ReplayDataset(play)
     returns: list[float] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from genie_ray.playing.agents import keep_best
 
 if TYPE_CHECKING:
     from genie_ray.base.metrics_log import MetricsLog
+    from genie_ray.storage.paths import StoredPath
     from policies.agent57.algorithm import Agent57
     from policies.agent57.env_runner import Agent57Play
 
@@ -32,7 +32,7 @@ class PlayerLog:
         arms: how many the agent has.
     """
 
-    def __init__(self, output: Path, about: Mapping[str, Any], *, arms: int) -> None:
+    def __init__(self, output: StoredPath, about: Mapping[str, Any], *, arms: int) -> None:
         self._output, self._about, self._arms = output, about, arms
 
     def after_iteration(self, algorithm: Agent57, iteration: int, log: MetricsLog) -> dict[str, float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from genie_ray.base.files import write_atomically
@@ -20,16 +19,17 @@ from genie_ray.collecting.config import CollectionConfig
 from genie_ray.collecting.plan import Policy
 from genie_ray.envs.config import EnvConfig
 from genie_ray.games.actions import action_names
-from genie_ray.playing.agents import train_agent
+from genie_ray.playing.agents import is_trained, train_agent
 from genie_ray.playing.config import PlayerConfig
 from genie_ray.playing.depth import depth, outcome
+from genie_ray.storage.paths import StoredPath
 
 CHECK_FILE = "check.json"
 
 
 def train_player(
-    output: Path, game: str, config: PlayerConfig, env: EnvConfig, ray_config: RayConfig, *, seed: int = 0
-) -> Path:
+    output: StoredPath, game: str, config: PlayerConfig, env: EnvConfig, ray_config: RayConfig, *, seed: int = 0
+) -> StoredPath:
     """Trains a game's test agent and returns the directory of its policy. Needs a running Ray.
 
     Raises:
@@ -42,7 +42,7 @@ def train_player(
     keep_settings(output, settings)
     recurrent = config.kind != "ppo"
     runners = config.recurrent().play.runners if recurrent else 1
-    if not (output / "module").exists():
+    if not is_trained(output):
         check_player(config, env)
         require_room(
             "a test agent", [Role(name="rollout workers", count=runners), learner_role(ray_config)], ray_config
@@ -65,7 +65,7 @@ def train_player(
 
 
 def check_against_chance(
-    output: Path, game: str, config: PlayerConfig, env: EnvConfig, *, seed: int = 0
+    output: StoredPath, game: str, config: PlayerConfig, env: EnvConfig, *, seed: int = 0
 ) -> dict[str, Any]:
     """Plays an agent and chance, and writes and returns whether the agent is visibly better (`depth`).
 

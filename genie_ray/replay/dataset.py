@@ -17,8 +17,9 @@ from genie_ray.base.errors import one_line
 from genie_ray.replay.layout import frame_shape_of, large_frame_layout_of
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata, GameCounts
 from genie_ray.replay.schema import Episode, frames_of, large_frames_of, table_to_episode
-from genie_ray.replay.storage import DatasetPath, Location, file_size, open_parquet, read_footer_bytes, resolve
+from genie_ray.replay.storage import file_size, open_parquet, read_footer_bytes
 from genie_ray.replay.writer import footer_digest, read_metadata, shard_name, shard_paths
+from genie_ray.storage.paths import Location, StoredPath, resolve
 
 Split = Literal["train", "validation", "all"]
 HELD_OUT_FRACTION = 0.01  # of each game's episodes
@@ -32,7 +33,7 @@ class EpisodeRef:
 
     episode_id: str
     game: str
-    path: DatasetPath
+    path: StoredPath
     row_group: int
     length: int  # actions; the episode has one frame more
 
@@ -150,7 +151,7 @@ def index_episodes(root: Location, metadata: DatasetMetadata | None = None) -> l
     return sorted(refs.values())
 
 
-def index_shard(path: DatasetPath, metadata: DatasetMetadata | None = None) -> list[EpisodeRef]:
+def index_shard(path: StoredPath, metadata: DatasetMetadata | None = None) -> list[EpisodeRef]:
     """The episodes of one file, from its footer: one row group each.
 
     Raises:
@@ -185,7 +186,7 @@ def _only_episode(row_group: pq.RowGroupMetaData) -> str:
     return ids.min
 
 
-def read_footer(path: DatasetPath, metadata: DatasetMetadata | None = None) -> pq.FileMetaData:
+def read_footer(path: StoredPath, metadata: DatasetMetadata | None = None) -> pq.FileMetaData:
     """The footer of a file of a replay dataset.
 
     Raises:
@@ -240,7 +241,7 @@ def count_differences(episodes: Iterable[EpisodeRef], metadata: DatasetMetadata)
             )
 
 
-def read_row_group(path: DatasetPath, row_group: int, columns: list[str] | None = None) -> pa.Table:
+def read_row_group(path: StoredPath, row_group: int, columns: list[str] | None = None) -> pa.Table:
     """The rows of one episode.
 
     Raises:

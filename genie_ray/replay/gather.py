@@ -1,4 +1,4 @@
-"""One replay dataset out of several on the same disk, without copying: its files are hard links to theirs.
+"""One replay dataset out of several. On the same disk nothing is copied: its files are hard links to theirs.
 
 A dataset that still grows can so be read as it is now. Shards are never changed once they are written, only replaced.
 """
@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from genie_ray.replay import writer
 from genie_ray.replay.dataset import count_episodes, index_episodes
+from genie_ray.storage.paths import StoredPath
+from genie_ray.storage.whole import copy_file
 
 
-def gather(output: Path, sources: Sequence[Path], *, policy: str) -> Path:
+def gather(output: StoredPath, sources: Sequence[StoredPath], *, policy: str) -> StoredPath:
     """Makes a dataset with the shards of all sources and returns its directory; files are copied if links are refused.
 
     Args:
@@ -39,7 +40,7 @@ def gather(output: Path, sources: Sequence[Path], *, policy: str) -> Path:
             copy = output / path.parent.name / f"{prefix}{path.name}"
             copy.parent.mkdir(parents=True, exist_ok=True)
             if not copy.exists():
-                _link(Path(str(path)), copy)
+                _link(path, copy)
     metadata = dataclasses.replace(
         first, policy=policy, policy_checkpoint=None, config={}, counts=count_episodes(index_episodes(output))
     )
@@ -47,10 +48,11 @@ def gather(output: Path, sources: Sequence[Path], *, policy: str) -> Path:
     return output
 
 
-def _link(path: Path, copy: Path) -> None:
-    try:
-        os.link(path, copy)
-    except OSError:  # another file system, or one without links
-        temporary = copy.with_name(f"{writer.TEMPORARY_PREFIX}{copy.name}")
-        shutil.copy2(path, temporary)
-        temporary.rename(copy)
+def _link(path: StoredPath, copy: StoredPath) -> None:
+    if isinstance(path, Path) and isinstance(copy, Path):
+        try:
+            os.link(path, copy)
+            return
+        except OSError:  # another file system, or one without links
+            pass
+    copy_file(path, copy)

@@ -21,7 +21,8 @@ from genie_ray.replay.coverage import place_of
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from genie_ray.replay.metadata import METADATA_FILE
 from genie_ray.replay.schema import infos_of, policy_of
-from genie_ray.replay.storage import DatasetPath, file_size, open_parquet
+from genie_ray.replay.storage import file_size, open_parquet
+from genie_ray.storage.paths import StoredPath
 
 COLUMNS = ["action", "reward_env", "terminated", "info"]
 
@@ -48,7 +49,7 @@ def summarize(dataset: ReplayDataset) -> dict[str, Any]:
     Raises:
         ValueError: a damaged file; the message names it.
     """
-    by_file: dict[DatasetPath, list[EpisodeRef]] = defaultdict(list)
+    by_file: dict[StoredPath, list[EpisodeRef]] = defaultdict(list)
     for ref in dataset.episodes:
         by_file[ref.path].append(ref)
     groups: dict[tuple[str, str], list[EpisodeFigures]] = defaultdict(list)

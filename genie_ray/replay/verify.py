@@ -22,15 +22,15 @@ from genie_ray.replay.dataset import (
 )
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata
 from genie_ray.replay.schema import NO_ACTION, infos_of, update_digest
-from genie_ray.replay.storage import DatasetPath, Location, resolve
 from genie_ray.replay.writer import CONTENT_KEY, TEMPORARY_PREFIX, read_metadata, shard_name, shard_paths
+from genie_ray.storage.paths import Location, StoredPath, resolve
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """Something wrong with a file."""
 
-    path: DatasetPath
+    path: StoredPath
     message: str
 
     def __str__(self) -> str:
@@ -68,15 +68,15 @@ def verify(root: Location) -> list[Problem]:
     return problems
 
 
-def _strangers(root: DatasetPath, shards: list[DatasetPath]) -> Iterator[Problem]:
+def _strangers(root: StoredPath, shards: list[StoredPath]) -> Iterator[Problem]:
     expected = {*shards, root / METADATA_FILE, root / CARD_FILE}
-    paths: list[DatasetPath] = [*root.rglob("*")]
+    paths: list[StoredPath] = [*root.rglob("*")]
     for path in sorted(paths):
         if path.is_file() and path not in expected and not path.name.startswith(TEMPORARY_PREFIX):
             yield Problem(path=path, message="does not belong to a replay dataset")
 
 
-def _check_shard(path: DatasetPath, metadata: DatasetMetadata) -> tuple[list[EpisodeRef], list[str]]:
+def _check_shard(path: StoredPath, metadata: DatasetMetadata) -> tuple[list[EpisodeRef], list[str]]:
     """The episodes of a file, and what is wrong with it."""
     refs: list[EpisodeRef] = []
     messages: list[str] = []
@@ -91,7 +91,7 @@ def _check_shard(path: DatasetPath, metadata: DatasetMetadata) -> tuple[list[Epi
 
 
 def _shard_problems(
-    path: DatasetPath, footer: pq.FileMetaData, refs: list[EpisodeRef], action_count: int
+    path: StoredPath, footer: pq.FileMetaData, refs: list[EpisodeRef], action_count: int
 ) -> Iterator[str]:
     digest = hashlib.sha256()
     for ref in refs:

@@ -30,7 +30,8 @@ from genie_ray.replay.card import CARD_FILE, GENERATED, dataset_card
 from genie_ray.replay.layout import SCHEMA_VERSION
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata
 from genie_ray.replay.schema import PIXEL_COLUMNS, Episode, episode_to_table, schema_of, update_digest
-from genie_ray.replay.storage import DatasetPath, Location, RemotePath, read_footer_bytes, resolve
+from genie_ray.replay.storage import read_footer_bytes
+from genie_ray.storage.paths import Location, RemotePath, StoredPath, resolve
 
 TEMPORARY_PREFIX = ".tmp-"
 CONTENT_KEY = b"content_sha256"  # of a shard's rows, in its footer
@@ -38,7 +39,7 @@ PAGE_BYTES = 8 << 20  # a page spans hundreds of frames, so that zstd finds repe
 ROWS_PER_BATCH = 64  # rows between checks of a page's size
 
 
-def write_shard(root: Location, game: str, shard: str, episodes: Iterable[Episode]) -> DatasetPath:
+def write_shard(root: Location, game: str, shard: str, episodes: Iterable[Episode]) -> StoredPath:
     """Write episodes of one game atomically as `game=<game>/<shard>.parquet`, and return that path.
 
     Episodes are written as they come, one in memory at a time. A shard of the same name is replaced. Leftovers of a
@@ -59,7 +60,7 @@ def write_shard(root: Location, game: str, shard: str, episodes: Iterable[Episod
     return path
 
 
-def write_metadata(root: Location, metadata: DatasetMetadata) -> DatasetPath:
+def write_metadata(root: Location, metadata: DatasetMetadata) -> StoredPath:
     """Write `_dataset.json` atomically, with the digests of the existing shards, and return its path.
 
     Raises:
@@ -76,7 +77,7 @@ def write_metadata(root: Location, metadata: DatasetMetadata) -> DatasetPath:
     return path
 
 
-def write_text(path: DatasetPath, text: str) -> None:
+def write_text(path: StoredPath, text: str) -> None:
     """Write a text file as a whole."""
     with _whole_or_not_at_all(path) as temporary:
         temporary.write_text(text)
@@ -105,13 +106,13 @@ def read_metadata(root: Location) -> DatasetMetadata:
         raise ValueError(f"damaged {path}: {error}") from error
 
 
-def shard_paths(root: Location) -> list[DatasetPath]:
+def shard_paths(root: Location) -> list[StoredPath]:
     """The complete shards under a directory, sorted."""
     paths = resolve(root).glob("game=*/*.parquet")
     return sorted(path for path in paths if not path.name.startswith(TEMPORARY_PREFIX))
 
 
-def shard_name(path: DatasetPath) -> str:
+def shard_name(path: StoredPath) -> str:
     """A shard's name in `_dataset.json`: `game=<game>/<shard>.parquet`."""
     return f"{path.parent.name}/{path.name}"
 
@@ -156,7 +157,7 @@ def _write_row_groups(path: Path, game: str, episodes: Iterable[Episode]) -> Non
 
 
 @contextmanager
-def _whole_or_not_at_all(path: DatasetPath) -> Iterator[Path]:
+def _whole_or_not_at_all(path: StoredPath) -> Iterator[Path]:
     """A temporary path to write to, renamed to `path` once its content is on disk; removed after a failure."""
     if isinstance(path, RemotePath):
         with tempfile.TemporaryDirectory() as directory:

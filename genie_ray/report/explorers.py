@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-from pathlib import Path
 from typing import Any
 
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.exploring.settling import SettlingDetector
+from genie_ray.storage.paths import StoredPath, found
 
 CURVES = {
     "reward_mean": "mean reward",
@@ -25,11 +25,11 @@ PICTURES = {
 }
 
 
-def explorer_section(run: Path) -> dict[str, Any]:
+def explorer_section(run: StoredPath) -> dict[str, Any]:
     """Learning curves of a run's explorers, warnings, and the pictures of each one's latest evaluation."""
     from genie_ray.base.figures import curves
 
-    trainings = {path.parent.name: read_metrics(path) for path in sorted(run.glob("agent/*/metrics.jsonl"))}
+    trainings = {path.parent.name: read_metrics(path) for path in found(run, "agent/*/metrics.jsonl")}
     plots = []
     for key, title in CURVES.items():
         data = {
@@ -60,9 +60,9 @@ def _warning(game: str, lines: list[dict[str, float]]) -> str:
     return f"{game}: the explorer settled in {epochs} (the first is {settled[0]}, the last {settled[-1]}): {described}."
 
 
-def _pictures(agent: Path) -> list[dict[str, str]]:
+def _pictures(agent: StoredPath) -> list[dict[str, str]]:
     """The latest evaluation's pictures, as data URIs with titles."""
-    latest = max(agent.glob("pictures/epoch-*"), default=None)
+    latest = max((file.parent for file in found(agent, "pictures/epoch-*/*")), default=None, key=str)
     shown = []
     for name, title in PICTURES.items():
         if latest is not None and (latest / name).exists():

@@ -9,7 +9,6 @@ import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,13 @@ from genie_ray.report.players import player_section
 from genie_ray.report.scores import columns, games_of, notes, print_scores, score_tables, title_of
 from genie_ray.report.upscaling import upscaling_section
 from genie_ray.report.verdict import verdict
+from genie_ray.storage.paths import StoredPath, entries
+from genie_ray.storage.whole import local_copy
 
 PACKAGES = ("torch", "ray", "stable-retro", "gymnasium", "numpy", "pyarrow", "vector-quantize-pytorch")
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: StoredPath) -> StoredPath:
     """Writes `report.html` into a run directory and returns its path.
 
     Raises:
@@ -64,7 +65,7 @@ def write_report(run: Path) -> Path:
     return path
 
 
-def print_table(run: Path) -> None:
+def print_table(run: StoredPath) -> None:
     """Prints a run's table and verdicts."""
     evaluation, _ = _read(run)
     print_scores(evaluation)
@@ -73,7 +74,7 @@ def print_table(run: Path) -> None:
             console.print(verdict(evaluation, game)["text"], soft_wrap=True)
 
 
-def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read(run: StoredPath) -> tuple[dict[str, Any], dict[str, Any]]:
     scores, settings = run / "evaluation" / "evaluation.json", run / "config.yaml"
     for path in (scores, settings):
         if not path.exists():
@@ -104,14 +105,14 @@ def _horizons(evaluation: Mapping[str, Any]) -> list[str]:
     return plots
 
 
-def _strips(run: Path, evaluation: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def _strips(run: StoredPath, evaluation: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Per game, for each kept window: a strip with the truth above the predictions, a clip with all side by side."""
     from genie_ray.base.figures import clip, film_strip
 
     given = evaluation["protocol"]["prime_frames"]
     labels = _labels(evaluation)
     windows: dict[str, list[dict[str, Any]]] = {}
-    with np.load(run / "evaluation" / "film_strips.npz") as kept:
+    with local_copy(run / "evaluation" / "film_strips.npz") as file, np.load(file) as kept:
         for game in (game for game in games_of(evaluation) if game != "all"):
             truth = kept[f"truth/{game}"]
             shown = {label: kept[f"{label}/{game}"] for label in labels}
@@ -133,7 +134,7 @@ def _labels(evaluation: Mapping[str, Any]) -> list[str]:
     return [label for label in evaluation["models"] if not is_reference(label)]
 
 
-def _learning_curves(run: Path) -> list[str]:
+def _learning_curves(run: StoredPath) -> list[str]:
     from genie_ray.base.figures import curves
 
     plots = []
@@ -156,7 +157,7 @@ def _series(lines: list[dict[str, float]], key: str) -> tuple[list[float], list[
     return [line["iteration"] for line in lines if key in line], [line[key] for line in lines if key in line]
 
 
-def _coverage(run: Path, games: list[str]) -> dict[str, Any]:
+def _coverage(run: StoredPath, games: list[str]) -> dict[str, Any]:
     """Distinct cells over steps: explored play against fresh random play of the same length."""
     from genie_ray.base.figures import curves
     from genie_ray.replay.coverage import coverage_curve
@@ -176,14 +177,16 @@ def _coverage(run: Path, games: list[str]) -> dict[str, Any]:
     return {"plots": plots, "rows": rows}
 
 
-def _datasets(run: Path) -> list[dict[str, Any]]:
+def _datasets(run: StoredPath) -> list[dict[str, Any]]:
     from genie_ray.replay.dataset import ReplayDataset
+    from genie_ray.replay.storage import file_size
+    from genie_ray.replay.writer import shard_paths
 
     rows = []
-    for path in sorted((run / "datasets").iterdir()):
+    for path in entries(run / "datasets"):
         dataset = ReplayDataset(path)
         frames = sum(episode.length + 1 for episode in dataset.episodes)
-        size = sum(file.stat().st_size for file in path.rglob("*.parquet"))
+        size = sum(map(file_size, shard_paths(path)))
         rows.append(
             {
                 "name": path.name,
@@ -196,7 +199,7 @@ def _datasets(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _timings(run: Path) -> list[dict[str, Any]]:
+def _timings(run: StoredPath) -> list[dict[str, Any]]:
     """Seconds of each stage; if it was interrupted, those of its last try."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     starts: dict[str, int] = {}

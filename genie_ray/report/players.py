@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.playing.depth import depth, outcome, told
+from genie_ray.storage.paths import StoredPath, found
 
 Lines = list[dict[str, float]]
 
 
-def player_section(run: Path, max_episode_steps: int) -> dict[str, Any]:
+def player_section(run: StoredPath, max_episode_steps: int) -> dict[str, Any]:
     """A run's test agents.
 
     Returns:
@@ -22,7 +22,7 @@ def player_section(run: Path, max_episode_steps: int) -> dict[str, Any]:
     """
     from genie_ray.base.figures import curves
 
-    trainings = {path.parent.name: read_metrics(path) for path in sorted(run.glob("player/*/metrics.jsonl"))}
+    trainings = {path.parent.name: read_metrics(path) for path in found(run, "player/*/metrics.jsonl")}
     data = {game: _series(lines, "return") for game, lines in trainings.items()}
     plots = [curves(data, x="iteration", y="game score per episode", title="test agents, in training")]
     for game, lines in trainings.items():
@@ -32,19 +32,19 @@ def player_section(run: Path, max_episode_steps: int) -> dict[str, Any]:
             ("novelty of a step", "intrinsic reward", lambda key: key.startswith("novelty_p")),
             ("evaluations of the best arm", "game score per episode", lambda key: key == "evaluation_return"),
         ):
-            found = _matching(lines, shown)
-            if found:
-                plots.append(curves(found, x="iteration", y=y, title=f"{game}: {title}"))
+            matching = _matching(lines, shown)
+            if matching:
+                plots.append(curves(matching, x="iteration", y=y, title=f"{game}: {title}"))
     clips = {}
     for game in trainings:
-        pictures = sorted((run / "player" / game / "pictures").glob("*.gif"))
+        pictures = found(run / "player" / game / "pictures", "*.gif")
         if pictures:
             content = base64.b64encode(pictures[-1].read_bytes()).decode()
             clips[game] = f"data:image/gif;base64,{content}"
     return {"verdicts": _verdicts(run, list(trainings), max_episode_steps), "plots": plots, "clips": clips}
 
 
-def _verdicts(run: Path, games: list[str], max_episode_steps: int) -> list[dict[str, Any]]:
+def _verdicts(run: StoredPath, games: list[str], max_episode_steps: int) -> list[dict[str, Any]]:
     verdicts = []
     for game in games:
         found = depth(*(outcome(run / "datasets" / name, max_episode_steps, game) for name in ("test", "random")))

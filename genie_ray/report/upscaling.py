@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
 from genie_ray.base.progress import console
+from genie_ray.storage.paths import StoredPath
+from genie_ray.storage.whole import local_copy
 
 PAPERS_MSE = "paper, on 50,000 pictures of its own games: 0.0047 (31 M parameters), 0.0029 (124 M)"
 
@@ -47,7 +48,7 @@ def score_rows(document: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def upscaling_section(evaluation: Path, labels: Sequence[str]) -> dict[str, Any] | None:
+def upscaling_section(evaluation: StoredPath, labels: Sequence[str]) -> dict[str, Any] | None:
     """The report page's data on an upscaler; None if the directory has no results of one.
 
     Args:
@@ -69,12 +70,12 @@ def upscaling_section(evaluation: Path, labels: Sequence[str]) -> dict[str, Any]
     }
 
 
-def _examples(evaluation: Path) -> dict[str, Any] | None:
+def _examples(evaluation: StoredPath) -> dict[str, Any] | None:
     """Some pictures with every method, one above the other."""
     from genie_ray.base.figures import film_strip
     from genie_ray.evaluating.upscaling import BICUBIC, PICTURES_FILE, UPSCALER
 
-    with np.load(evaluation / PICTURES_FILE) as kept:
+    with local_copy(evaluation / PICTURES_FILE) as file, np.load(file) as kept:
         if not kept.files:
             return None
         small, true = kept["frames"], kept["true"]
@@ -84,11 +85,11 @@ def _examples(evaluation: Path) -> dict[str, Any] | None:
     return {"strip": film_strip(list(rows.values())), "rows": list(rows)}
 
 
-def _strips(path: Path, labels: Sequence[str]) -> dict[str, Any]:
+def _strips(path: StoredPath, labels: Sequence[str]) -> dict[str, Any]:
     """Per game, a strip of its first window: the enlarged truth above the enlarged predictions."""
     from genie_ray.base.figures import film_strip
 
-    with np.load(path) as kept:
+    with local_copy(path) as file, np.load(file) as kept:
         games = [key.removeprefix("truth/") for key in kept.files if key.startswith("truth/")]
         return {
             "frames": kept["frames"].tolist(),

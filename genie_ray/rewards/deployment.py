@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,6 +14,7 @@ from genie_ray.rewards.client import DEPLOYMENT
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.replica import RewardModel
 from genie_ray.rewards.state import describe_checkpoint
+from genie_ray.storage.paths import Location, RemotePath, resolve
 from policies.baselines.curiosity import STRIDE
 from policies.ray_internals import deployment_version
 
@@ -23,7 +23,7 @@ REQUESTS_PER_REPLICA = 4.0  # in flight; above that, replicas are added
 HEALTH_CHECK_S = 2.0  # a dead replica is replaced within this time
 
 
-def check_checkpoint(checkpoint: str | Path, *, frame_size: int, action_names: Sequence[str]) -> str:
+def check_checkpoint(checkpoint: Location, *, frame_size: int, action_names: Sequence[str]) -> str:
     """Checks, before anything starts, that a checkpoint can judge these environments; returns its weights' hash.
 
     Raises:
@@ -47,7 +47,7 @@ def require_fit(name: str, described: Mapping[str, Any], *, frame_size: int, act
 
 
 def replica_settings(
-    checkpoint: str | Path, config: RewardConfig, *, version: str, state: str | Path | None
+    checkpoint: Location, config: RewardConfig, *, version: str, state: Location | None
 ) -> dict[str, Any]:
     """The replicas' settings.
 
@@ -60,16 +60,23 @@ def replica_settings(
     if config.kind in ("rf", "vae") and frame_size % STRIDE:
         raise ValueError(f"frame size is {frame_size}; allowed with kind {config.kind!r}: multiples of {STRIDE}")
     return {
-        "checkpoint": str(Path(checkpoint).absolute()),
+        "checkpoint": str(resolve(checkpoint)),
         "version": version,
         "config": dataclasses.asdict(config),
-        "state": None if state is None else str(Path(state).absolute()),
+        "state": None if state is None else str(resolve(state)),
         "gpus": replica_gpus(config),
     }
 
 
-def bind(config: RewardConfig, settings: dict[str, Any]) -> serve.Application:
-    """The deployment as Serve runs it."""
+def bind(config: RewardConfig, settings: dict[str, Any], *places: Location | None) -> serve.Application:
+    """The deployment as Serve runs it.
+
+    Args:
+        places: where its checkpoint and state are; replicas reach object stores as these do. Not among the settings,
+            which Serve shows to everybody who asks: they may hold credentials.
+    """
+    there = [resolve(place) for place in places if place is not None]
+    stores = {place.scheme: place.filesystem for place in there if isinstance(place, RemotePath)}
     if config.max_replicas is None:
         replicas: dict[str, Any] = {"num_replicas": config.replicas}
     else:
@@ -91,7 +98,7 @@ def bind(config: RewardConfig, settings: dict[str, Any]) -> serve.Application:
             user_config=settings,
             **deployment_version(__version__),
         )
-        .bind()
+        .bind(stores)
     )
 
 

@@ -6,13 +6,13 @@ is older. Play that is then repeated must not be learned from, or counted, twice
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.service import RewardService, save_memory
+from genie_ray.storage.paths import StoredPath, found
+from genie_ray.storage.whole import remove
 
 if TYPE_CHECKING:
     from genie_ray.base.metrics_log import MetricsLog
@@ -25,7 +25,7 @@ class RewardMemory:
 
     def __init__(self, service: RewardService) -> None:
         assert service.state is not None
-        self._service, self._directory = service, Path(service.state)
+        self._service, self._directory = service, service.state
 
     def after_iteration(self, algorithm: Any, iteration: int, log: MetricsLog) -> Mapping[str, float]:
         return {}
@@ -33,13 +33,13 @@ class RewardMemory:
     def get_state(self) -> dict[str, Any]:
         """The contents of the service's state files, by file name."""
         save_memory(self._service.app_name, self._service.config)
-        return {KEY: {path.name: path.read_bytes() for path in sorted(self._directory.glob("*.pt"))}}
+        return {KEY: {path.name: path.read_bytes() for path in found(self._directory, "*.pt")}}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Does nothing: `restore` has done it before the service started."""
 
 
-def restore(directory: Path, companions: Sequence[Mapping[str, Any]], config: RewardConfig) -> None:
+def restore(directory: StoredPath, companions: Sequence[Mapping[str, Any]], config: RewardConfig) -> None:
     """Resets a service's state to an explorer's last checkpoint, before the service starts.
 
     Args:
@@ -49,7 +49,7 @@ def restore(directory: Path, companions: Sequence[Mapping[str, Any]], config: Re
     """
     if not config.remembers:
         return
-    shutil.rmtree(directory, ignore_errors=True)
+    remove(directory)
     for files in (state[KEY] for state in companions if KEY in state):
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():

@@ -14,9 +14,8 @@ import logging
 import os
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,6 +28,7 @@ from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.judges import Judge, Judgement
 from genie_ray.rewards.state import build_judge, describe_checkpoint, save_state
 from genie_ray.rewards.windows import Windows, check_fragments, join, unfold
+from genie_ray.storage.paths import resolve_in
 from policies.memory import keep_freed_memory
 from policies.rewards import RewardAnswer
 
@@ -43,9 +43,14 @@ logger = logging.getLogger(__name__)
 
 
 class RewardModel:
-    """The class that Serve deploys."""
+    """The class that Serve deploys.
 
-    def __init__(self) -> None:
+    Args:
+        stores: the file systems of object stores that its settings name, by scheme.
+    """
+
+    def __init__(self, stores: Mapping[str, Any] | None = None) -> None:
+        self._stores = stores or {}
         # Judging, learning, loading and saving take turns in one thread; meanwhile the event loop accepts requests.
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._queue: deque[Request] = deque()
@@ -77,20 +82,30 @@ class RewardModel:
         def replace_judge() -> Judge:
             if self._judge is not None:
                 self._try_to_save(self._judge)
-            judge = _build(user_config)
+            judge = self._build(user_config)
             if config.stateful:
                 save_state(judge, state)
             return judge
 
         config = build(RewardConfig, user_config["config"])
-        state = user_config["state"] and Path(user_config["state"])
-        served = describe_checkpoint(user_config["checkpoint"])
+        state = user_config["state"] and resolve_in(user_config["state"], self._stores)
+        served = describe_checkpoint(resolve_in(user_config["checkpoint"], self._stores))
         judge = await self._in_thread(replace_judge)
         self._judge, self._config, self._state, self._served = judge, config, state, served
 
+    def _build(self, user_config: dict[str, Any]) -> Judge:
+        config = build(RewardConfig, user_config["config"])
+        torch.set_num_threads(config.threads)
+        state = user_config["state"] and resolve_in(user_config["state"], self._stores)
+        device = torch.device("cuda" if user_config["gpus"] else "cpu")
+        if device.type == "cpu":
+            keep_freed_memory()
+        checkpoint = resolve_in(user_config["checkpoint"], self._stores)
+        return build_judge(config, checkpoint, user_config["version"], state, device)
+
     async def rehearse(self, user_config: dict[str, Any]) -> None:
         """Builds the judge that `reconfigure` would, and drops it; raises what would end a replica there."""
-        await self._in_thread(_build, user_config)
+        await self._in_thread(self._build, user_config)
 
     async def rewards(
         self,
@@ -253,16 +268,6 @@ class RewardModel:
             "uptime_s": time.perf_counter() - self._started,
             "pid": os.getpid(),
         }
-
-
-def _build(user_config: dict[str, Any]) -> Judge:
-    config = build(RewardConfig, user_config["config"])
-    torch.set_num_threads(config.threads)
-    state = user_config["state"] and Path(user_config["state"])
-    device = torch.device("cuda" if user_config["gpus"] else "cpu")
-    if device.type == "cpu":
-        keep_freed_memory()
-    return build_judge(config, user_config["checkpoint"], user_config["version"], state, device)
 
 
 def _part(judged: Judgement, part: slice) -> Judgement:

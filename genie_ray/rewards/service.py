@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 from ray import serve
 from ray.exceptions import RayTaskError
@@ -23,6 +23,7 @@ from genie_ray.base.errors import cause_of, one_line
 from genie_ray.rewards.client import APP_NAME, ServeRewardClient
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.deployment import bind, check_checkpoint, check_cluster, replica_settings, require_fit
+from genie_ray.storage.paths import Location, StoredPath, resolve
 from policies.errors import last_line
 from policies.ray_internals import serve_runs
 from policies.rewards import RewardUnavailableError
@@ -40,14 +41,18 @@ class RewardService:
     config: RewardConfig
     frame_size: int
     action_names: tuple[str, ...]
-    state: str | None
+    state: StoredPath | None
     app_name: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without its state's place, which may come with credentials: a training's states hold this factory."""
+        return self.__dict__ | {"state": None}
 
     def __call__(self) -> ServeRewardClient:
         """A client, in any process of the cluster."""
         return ServeRewardClient(self.app_name)
 
-    def swap(self, checkpoint: str | Path) -> str:
+    def swap(self, checkpoint: Location) -> str:
         """Gives all replicas another checkpoint, waits until they have it, and returns its version.
 
         Requests that arrived earlier are answered with the old one.
@@ -64,7 +69,7 @@ class RewardService:
         except RayTaskError as error:
             reason = one_line(cause_of(error))
             raise ValueError(f"reward service {self.app_name!r} keeps its current weights: {reason}") from error
-        deploy(bind(self.config, settings), self.app_name)
+        deploy(bind(self.config, settings, checkpoint, self.state), self.app_name)
         return version
 
 
@@ -83,12 +88,12 @@ def deploy(app: serve.Application, app_name: str) -> None:
 
 @contextmanager
 def reward_service(
-    checkpoint: str | Path,
+    checkpoint: Location,
     config: RewardConfig,
     *,
     frame_size: int,
     action_names: Sequence[str],
-    state: str | Path | None = None,
+    state: Location | None = None,
     app_name: str | None = None,
 ) -> Iterator[RewardService]:
     """Runs the service for a `with` block on the Ray cluster that this process is connected to.
@@ -112,7 +117,7 @@ def reward_service(
         raise ValueError(
             f"{name!r} already runs on this cluster: pass it as --reward-service, or give another app_name"
         )
-    app = bind(config, replica_settings(checkpoint, config, version=version, state=state))
+    app = bind(config, replica_settings(checkpoint, config, version=version, state=state), checkpoint, state)
     with start_serve():
         try:
             deploy(app, name)
@@ -121,7 +126,7 @@ def reward_service(
                     config=config,
                     frame_size=frame_size,
                     action_names=tuple(action_names),
-                    state=None if state is None else str(state),
+                    state=None if state is None else resolve(state),
                     app_name=name,
                 )
             finally:
@@ -153,7 +158,7 @@ def start_serve() -> Iterator[None]:
         shut_down_if_idle()
 
 
-def service_name(directory: Path) -> str:
+def service_name(directory: StoredPath) -> str:
     """Name, or common prefix, of the reward services of the run in a directory; no other run's names begin with it."""
     return f"{APP_NAME}-{hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:8]}"
 

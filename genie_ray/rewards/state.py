@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,14 +22,17 @@ from genie_ray.rewards.judges import Judge, NoveltyJudge, ProgressJudge, Uncerta
 from genie_ray.rewards.learned import CuriosityJudge, DisagreementJudge
 from genie_ray.rewards.novelty import Novelty
 from genie_ray.rewards.windows import WINDOW_FRAMES
-from world_model.checkpoint import load_as, read_config, read_description, weights_hash
+from genie_ray.storage.checkpoints import load_as, read_config, read_description
+from genie_ray.storage.paths import Location, StoredPath
+from genie_ray.storage.whole import local_copy
+from world_model.checkpoint import weights_hash
 from world_model.genie import GenieReduxG, GenieReduxGConfig
 
 FORMAT = 3
 
 
 def build_judge(
-    config: RewardConfig, checkpoint: str | Path, version: str, state: Path | None, device: torch.device
+    config: RewardConfig, checkpoint: Location, version: str, state: StoredPath | None, device: torch.device
 ) -> Judge:
     """Builds the judge for a config, with the state that an earlier one left.
 
@@ -70,7 +72,7 @@ def build_judge(
     return NoveltyJudge(judge, tokenizer, novelty)
 
 
-def describe_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
+def describe_checkpoint(checkpoint: Location) -> dict[str, Any]:
     """What a checkpoint can judge: frame_size, num_actions, action_names (None if unknown), version.
 
     Raises:
@@ -90,7 +92,7 @@ def describe_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     }
 
 
-def save_state(judge: Judge, directory: Path) -> None:
+def save_state(judge: Judge, directory: StoredPath) -> None:
     """Writes a judge's state.
 
     Raises:
@@ -103,25 +105,26 @@ def save_state(judge: Judge, directory: Path) -> None:
         write_atomically(directory / f"{name}.pt", partial(torch.save, {"format": FORMAT, "state": state}))
 
 
-def _load(directory: Path | None, name: str) -> dict[str, Any] | None:
+def _load(directory: StoredPath | None, name: str) -> dict[str, Any] | None:
     """A saved state, on the CPU; None if there is none."""
     path = None if directory is None else directory / f"{name}.pt"
-    if path is None or not path.exists():
+    if path is None or not path.is_file():
         return None
-    document = torch.load(path, map_location="cpu", weights_only=True)
+    with local_copy(path) as file:
+        document = torch.load(file, map_location="cpu", weights_only=True)
     if document["format"] != FORMAT:
         raise ValueError(f"{path} has format {document['format']}; allowed: {FORMAT}")
     return document["state"]
 
 
-def _world_model(checkpoint: str | Path, version: str, device: torch.device) -> GenieReduxG:
+def _world_model(checkpoint: Location, version: str, device: torch.device) -> GenieReduxG:
     model = load_as(GenieReduxG, checkpoint, device)
     if (found := weights_hash(model)) != version:
         raise ValueError(f"checkpoint {checkpoint} was replaced while it was served: its hash is now {found[:12]}…")
     return model
 
 
-def _progress_judge(model: GenieReduxG, config: RewardConfig, version: str, state: Path | None) -> ProgressJudge:
+def _progress_judge(model: GenieReduxG, config: RewardConfig, version: str, state: StoredPath | None) -> ProgressJudge:
     """A judge with the lagged copy that belongs to these weights.
 
     For the first weights, that is a copy of themselves; for new ones, the weights they replace. Weights that were

@@ -9,7 +9,6 @@ import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,10 +19,10 @@ from genie_ray.evaluating.ceiling import NO_ENVIRONMENT, OtherFrames, other_fram
 from genie_ray.evaluating.predictors import ModelPredictor, Predictor
 from genie_ray.evaluating.windows import Start, Windows, read_batches
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.replay.storage import Location
+from genie_ray.storage import checkpoints
+from genie_ray.storage.paths import Location, StoredPath
 from genie_ray.studies.config import TRUTH, Kind, StudyConfig
 from genie_ray.studies.plan import Clip, Sample, evaluation_config
-from world_model import checkpoint
 from world_model.checkpoint import WorldModel
 from world_model.genie import GenieReduxG
 
@@ -31,7 +30,7 @@ Frames = NDArray[np.uint8]  # T H W C
 
 
 def load_models(
-    kind: Kind, models: Mapping[str, Path], dataset: ReplayDataset, config: StudyConfig
+    kind: Kind, models: Mapping[str, StoredPath], dataset: ReplayDataset, config: StudyConfig
 ) -> dict[str, Predictor]:
     """What predicts, by label.
 
@@ -41,7 +40,7 @@ def load_models(
     """
     evaluation, found = evaluation_config(config), dict[str, Predictor]()
     for label, path in models.items():
-        model = checkpoint.load_as(GenieReduxG if kind == "action" else WorldModel, path)
+        model = checkpoints.load_as(GenieReduxG if kind == "action" else WorldModel, path)
         actions = model.num_actions if isinstance(model, GenieReduxG) else None
         dataset.metadata.require_fit(frame_size=model.tokenizer.config.frame_size, num_actions=actions)
         evaluation.require_horizon(model.dynamics.config.max_frames, str(path), "")

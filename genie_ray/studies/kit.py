@@ -20,7 +20,7 @@ import numpy as np
 
 from genie_ray.base.files import parse_json_object, write_atomically
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.replay.storage import Location
+from genie_ray.storage.paths import Location, StoredPath
 from genie_ray.studies.clips import load_models, make_clips
 from genie_ray.studies.config import ANSWERS, TRUTH, Kind, StudyConfig
 from genie_ray.studies.plan import Clip, Sample, plan
@@ -29,7 +29,9 @@ KIT, KEY = "kit", "key.json"
 PAGE, CLIPS = "index.html", "clips"
 
 
-def make(output: Path, kind: Kind, models: Mapping[str, Path], data: Location, config: StudyConfig) -> dict[str, Any]:
+def make(
+    output: Path, kind: Kind, models: Mapping[str, StoredPath], data: Location, config: StudyConfig
+) -> dict[str, Any]:
     """Makes a study in a directory.
 
     Args:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from genie_ray.storage import checkpoints
+from genie_ray.storage.paths import StoredPath
 from genie_ray.training.card import model_card
 from world_model import checkpoint
 from world_model.tokenizer import Tokenizer
 
 
-def save_with_tokenizer(output: Path, model: Path, tokenizer: Path) -> None:
+def save_with_tokenizer(output: StoredPath, model: StoredPath, tokenizer: StoredPath) -> None:
     """Writes a world model's checkpoint with the tokenizer of another one; its provenance holds those of both.
 
     Args:
@@ -20,11 +20,11 @@ def save_with_tokenizer(output: Path, model: Path, tokenizer: Path) -> None:
     Raises:
         ValueError: the tokenizer's tokens are not those that the dynamics learned.
     """
-    tuned = checkpoint.load_as(Tokenizer, tokenizer)
-    swapped = checkpoint.with_tokenizer(checkpoint.load_as(checkpoint.WorldModel, model), tuned)
+    tuned = checkpoints.load_as(Tokenizer, tokenizer)
+    swapped = checkpoint.with_tokenizer(checkpoints.load_as(checkpoint.WorldModel, model), tuned)
     sources = {
-        name: checkpoint.read_description(path)["provenance"]
+        name: checkpoints.read_description(path)["provenance"]
         for name, path in (("model", model), ("tokenizer", tokenizer))
     }
     provenance = {**sources, "action_names": sources["model"].get("action_names")}
-    checkpoint.save(swapped, output, provenance=provenance, card=model_card(swapped, provenance))
+    checkpoints.save(swapped, output, provenance=provenance, card=model_card(swapped, provenance))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from genie_ray.base.session import RayConfig
+from genie_ray.storage.paths import StoredPath
 from genie_ray.training import jobs
 from genie_ray.training.config import RecipeConfig
 from genie_ray.training.decoding import save_with_tokenizer
@@ -24,19 +24,19 @@ ADAPTED = "world_model"
 class FineTuningStep:
     """One step of a fine-tuning; it is done when its artefact exists."""
 
-    output: Path
-    artefact: Path
+    output: StoredPath
+    artefact: StoredPath
     run: Callable[[], object]
 
 
 def finetuning_steps(
     recipe: RecipeConfig,
-    data: Path,
+    data: StoredPath,
     ray_config: RayConfig,
     *,
-    base: Path,
-    decoder: Path,
-    finetuned: Path,
+    base: StoredPath,
+    decoder: StoredPath,
+    finetuned: StoredPath,
 ) -> tuple[FineTuningStep, ...]:
     """The steps of fine-tuning a base model on a dataset, in order; each can be interrupted and repeated.
 
@@ -48,7 +48,7 @@ def finetuning_steps(
     adapted = decoder / ADAPTED
     tuning = jobs.decoder(recipe, data, decoder, tokenizer=base)
 
-    def adapt_dynamics() -> Path:
+    def adapt_dynamics() -> StoredPath:
         job = jobs.finetuning(recipe.finetune, data, finetuned, init=adapted, seed=recipe.seed)
         return train(job, ray_config)
 

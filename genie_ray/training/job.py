@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
 from genie_ray.replay.loading.mixture import WeightedData, open_mix
+from genie_ray.storage.checkpoints import read_description
+from genie_ray.storage.paths import StoredPath
 from genie_ray.training.config import TrainingConfig
-from world_model.checkpoint import read_description
 
 if TYPE_CHECKING:
     from world_model.dynamics import DynamicsConfig
@@ -37,14 +37,14 @@ class TrainingJob:
     """
 
     kind: Literal["tokenizer", "decoder", "dynamics", "genie_redux", "upscaler"]
-    output: Path
-    dataset: Path | tuple[WeightedData, ...]  # one, or several mixed by weight
+    output: StoredPath
+    dataset: StoredPath | tuple[WeightedData, ...]  # one, or several mixed by weight
     config: TrainingConfig
     seed: int = 0
     model: TokenizerConfig | DynamicsConfig | UpscalerConfig | None = None
     latent_actions: LatentActionConfig | None = None
-    tokenizer: Path | None = None
-    init: Path | None = None
+    tokenizer: StoredPath | None = None
+    init: StoredPath | None = None
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines the result, as plain JSON: settings, and the content of data and checkpoints."""
@@ -74,7 +74,7 @@ def begin(job: TrainingJob) -> bool:
     return last.exists()
 
 
-def read_identity(output: Path) -> dict[str, Any]:
+def read_identity(output: StoredPath) -> dict[str, Any]:
     """What JOB_FILE says of the training that `begin` let start in `output`: its `TrainingJob.identity`."""
     identity: dict[str, Any] = json.loads((output / JOB_FILE).read_text())
     return identity

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 from genie_ray.replay.loading.mixture import WeightedData
+from genie_ray.storage.checkpoints import read_config
+from genie_ray.storage.paths import StoredPath
 from genie_ray.training.config import RecipeConfig, TrainingConfig
 from genie_ray.training.job import TrainingJob
-from world_model.checkpoint import read_config
 from world_model.dynamics import FREE_AFTER_TRAINING, DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxG
 
-Data = Path | tuple[WeightedData, ...]
+Data = StoredPath | tuple[WeightedData, ...]
 """One replay dataset, or several mixed by weight."""
 
 WorldModelKind = Literal["dynamics", "genie_redux"]
 """Conditioned on the player's actions, or on latent ones."""
 
 
-def tokenizer(recipe: RecipeConfig, data: Data, output: Path) -> TrainingJob:
+def tokenizer(recipe: RecipeConfig, data: Data, output: StoredPath) -> TrainingJob:
     """A tokenizer from scratch."""
     return TrainingJob(
         kind="tokenizer",
@@ -33,7 +33,7 @@ def tokenizer(recipe: RecipeConfig, data: Data, output: Path) -> TrainingJob:
     )
 
 
-def decoder(recipe: RecipeConfig, data: Data, output: Path, *, tokenizer: Path) -> TrainingJob:
+def decoder(recipe: RecipeConfig, data: Data, output: StoredPath, *, tokenizer: StoredPath) -> TrainingJob:
     """The decoder of a trained tokenizer, or of a world model's, tuned to other games."""
     return TrainingJob(
         kind="decoder",
@@ -46,7 +46,7 @@ def decoder(recipe: RecipeConfig, data: Data, output: Path, *, tokenizer: Path) 
 
 
 def dynamics(
-    recipe: RecipeConfig, data: Data, output: Path, *, tokenizer: Path, kind: WorldModelKind = "dynamics"
+    recipe: RecipeConfig, data: Data, output: StoredPath, *, tokenizer: StoredPath, kind: WorldModelKind = "dynamics"
 ) -> TrainingJob:
     """Dynamics from scratch on a trained tokenizer's tokens; for a "genie_redux", with latent actions."""
     return TrainingJob(
@@ -64,9 +64,9 @@ def dynamics(
 def finetuning(
     config: TrainingConfig,
     data: Data,
-    output: Path,
+    output: StoredPath,
     *,
-    init: Path,
+    init: StoredPath,
     seed: int,
     kind: WorldModelKind = "dynamics",
     changes: Mapping[str, Any] | None = None,
@@ -83,7 +83,7 @@ def finetuning(
     return TrainingJob(kind=kind, output=output, dataset=data, config=config, seed=seed, model=model, init=init)
 
 
-def _changed(init: Path, kind: WorldModelKind, changes: Mapping[str, Any]) -> DynamicsConfig | None:
+def _changed(init: StoredPath, kind: WorldModelKind, changes: Mapping[str, Any]) -> DynamicsConfig | None:
     """The dynamics' settings with those that a fine-tuning may change; None if none changes."""
     own: DynamicsConfig = read_config(GenieRedux if kind == "genie_redux" else GenieReduxG, init).dynamics
     changed = {name: value for name, value in changes.items() if value != getattr(own, name)}
@@ -96,7 +96,7 @@ def _changed(init: Path, kind: WorldModelKind, changes: Mapping[str, Any]) -> Dy
     return replace(own, **changed) if changed else None
 
 
-def upscaler(recipe: RecipeConfig, data: Data, output: Path) -> TrainingJob:
+def upscaler(recipe: RecipeConfig, data: Data, output: StoredPath) -> TrainingJob:
     """An upscaler from scratch, on a dataset with large frames."""
     return TrainingJob(
         kind="upscaler",

@@ -28,6 +28,7 @@ from genie_ray.base.psnr import psnr
 from genie_ray.base.seeding import seed_of, seeded_generator
 from genie_ray.base.session import peak_memory_bytes
 from genie_ray.replay.loading.mixture import ReplayMix, open_mix
+from genie_ray.storage import checkpoints
 from genie_ray.training.batches import Loader, Pieces
 from genie_ray.training.best import Best
 from genie_ray.training.card import model_card
@@ -187,7 +188,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
                 "loader": pieces.state_dict(),
                 "ranking": ranking.state_dict(),
             }
-            _report(state, rank)
+            _report(state, log)
         since += time.perf_counter() - paused  # validating and saving is not training time
     pieces.close()
     if log:
@@ -285,15 +286,15 @@ def _save(
     assert best.name is not None
     score = {"name": best.name, "value": validation[best.name], "best": best.value}
     provenance = {"iteration": iteration, "seed": job.seed, **source, "score": score, "validation": validation}
-    checkpoint.save(module, job.output / name, provenance=provenance, card=model_card(module, provenance))
+    checkpoints.save(module, job.output / name, provenance=provenance, card=model_card(module, provenance))
 
 
-def _report(state: Mapping[str, Any], rank: int) -> None:
-    """Reports the state that a resumed training needs; every rank must call it."""
+def _report(state: Mapping[str, Any], log: MetricsLog | None) -> None:
+    """Reports the state that a resumed training needs; every rank must call it, the first one with its log."""
     metrics = {"iteration": state["iteration"]}
-    if rank != 0:
-        ray.train.report(metrics)
-        return
+    if log is None:
+        return ray.train.report(metrics)
+    log.flush()
     with tempfile.TemporaryDirectory() as directory:
         torch.save(state, Path(directory) / STATE_FILE)
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))

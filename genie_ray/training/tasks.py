@@ -18,6 +18,7 @@ from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.mixture import ReplayMix
 from genie_ray.replay.loading.pictures import PictureLoader, iter_pictures, require_large_frames
 from genie_ray.replay.loading.windows import WindowLoader, iter_windows
+from genie_ray.storage import checkpoints
 from genie_ray.training.batches import BatchOptions, Loader
 from genie_ray.training.job import TrainingJob
 from world_model import checkpoint
@@ -148,11 +149,11 @@ class DecoderTask(TokenizerTask):
 
     def build(self, replay: Replay) -> Tokenizer:
         assert self.job.tokenizer is not None
-        return checkpoint.load_tokenizer(self.job.tokenizer).for_decoder_tuning()
+        return checkpoints.load_tokenizer(self.job.tokenizer).for_decoder_tuning()
 
     def _config(self) -> TokenizerConfig:
         assert self.job.tokenizer is not None
-        return checkpoint.read_tokenizer_config(self.job.tokenizer)
+        return checkpoints.read_tokenizer_config(self.job.tokenizer)
 
 
 class DynamicsTask(Task):
@@ -169,10 +170,10 @@ class DynamicsTask(Task):
     def build(self, replay: Replay) -> checkpoint.WorldModel:
         model = self.model_class(self._config())
         if self.job.init is not None:
-            model.load_state_dict(checkpoint.load_as(self.model_class, self.job.init).state_dict())
+            model.load_state_dict(checkpoints.load_as(self.model_class, self.job.init).state_dict())
             return model
         assert self.job.tokenizer is not None
-        model.tokenizer.load_state_dict(checkpoint.load_as(Tokenizer, self.job.tokenizer).state_dict())
+        model.tokenizer.load_state_dict(checkpoints.load_as(Tokenizer, self.job.tokenizer).state_dict())
         return model
 
     def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
@@ -206,10 +207,10 @@ class DynamicsTask(Task):
     def _config(self) -> Any:
         """The whole model's configuration, of `model_class`'s config class."""
         if self.job.init is not None:
-            config = checkpoint.read_config(self.model_class, self.job.init)
+            config = checkpoints.read_config(self.model_class, self.job.init)
             return config if self.job.model is None else replace(config, dynamics=self.job.model)
         assert self.job.tokenizer is not None
-        return self._fresh_config(checkpoint.read_config(Tokenizer, self.job.tokenizer))
+        return self._fresh_config(checkpoints.read_config(Tokenizer, self.job.tokenizer))
 
     def _fresh_config(self, tokenizer: TokenizerConfig) -> Any:
         assert isinstance(self.job.model, DynamicsConfig)

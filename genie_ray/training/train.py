@@ -3,13 +3,13 @@
 A training writes `best/` (by `Task.score` of a validation) and `last/`, both checkpoints, beside `metrics.jsonl` and
 TensorBoard files, and `job.json`, which identifies it. If it was killed, the same call continues from the last saved
 state; if it has finished, the call does nothing; another training in the same directory is refused. The directory must
-be on storage that every train worker can access. Recipe: paper, supplement A (see TrainingConfig).
+be on storage that every train worker can access: a disk that all see, or an object store. Recipe: paper, supplement A
+(see TrainingConfig).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from genie_ray.base.progress import follow_metrics
 from genie_ray.base.resources import Role, require_room
 from genie_ray.base.session import RayConfig
 from genie_ray.replay.loading.mixture import open_mix, resolved
+from genie_ray.storage.paths import StoredPath
+from genie_ray.storage.whole import remove
 from genie_ray.training import jobs
 from genie_ray.training.config import RecipeConfig, check_batch_size
 from genie_ray.training.job import TrainingJob, begin, read_identity
@@ -28,7 +30,7 @@ RESIZE_EVERY_S = 60.0
 """How often Ray Train looks whether a training could have more workers; it then restarts from the last saved state."""
 
 
-def train(job: TrainingJob, ray_config: RayConfig) -> Path:
+def train(job: TrainingJob, ray_config: RayConfig) -> StoredPath:
     """Runs a training on Ray Train, unless it is finished. Returns the best checkpoint's directory.
 
     Raises:
@@ -52,11 +54,13 @@ def train(job: TrainingJob, ray_config: RayConfig) -> Path:
         require_room(f"training ({job.kind})", [workers], ray_config)
         with follow_metrics(job.output / "metrics.jsonl", total=job.config.iterations, title=f"train {job.kind}"):
             _run_trainer(job, ray_config)
-    shutil.rmtree(job.output / "resume", ignore_errors=True)
+    remove(job.output / "resume")
     return job.output / "best"
 
 
-def train_world_model(recipe: RecipeConfig, data: jobs.Data, directory: Path, ray_config: RayConfig) -> Path:
+def train_world_model(
+    recipe: RecipeConfig, data: jobs.Data, directory: StoredPath, ray_config: RayConfig
+) -> StoredPath:
     """Trains a tokenizer, then dynamics on its tokens, in folders of those names; returns the latter's best checkpoint.
 
     Raises:
@@ -90,7 +94,7 @@ def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
         ),
         run_config=RunConfig(
             name="resume",
-            storage_path=str(job.output),
+            **_storage(job.output),
             failure_config=FailureConfig(max_failures=2),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
@@ -99,6 +103,13 @@ def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
         trainer.fit()
     except Exception as error:
         raise cause_of(error) from error
+
+
+def _storage(output: StoredPath) -> dict[str, Any]:
+    """Where Ray Train keeps its states."""
+    if isinstance(output, Path):
+        return {"storage_path": str(output)}
+    return {"storage_path": output.path, "storage_filesystem": output.filesystem}
 
 
 def _check(job: TrainingJob, ray_config: RayConfig) -> None:

@@ -53,7 +53,7 @@ class Pilots:
             )
         paths = {game: path for game in sorted(set(games)) if (path := policy.checkpoint(game))}
         policy.check(list(paths), build(EnvConfig, dataset.metadata.config["env"]))
-        from policies.saved import load_policy  # imports RLlib
+        from genie_ray.storage.agents import load_policy  # imports RLlib
 
         quiet_libraries()
         exploration = {"epsilon": policy.epsilon, "temperature": policy.temperature}  # as collecting by default

@@ -18,8 +18,8 @@ import numpy as np
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata
 from genie_ray.replay.schema import Episode, episode_id
-from genie_ray.replay.storage import Location, resolve
 from genie_ray.replay.writer import read_metadata, shard_paths, write_metadata, write_shard
+from genie_ray.storage.paths import Location, resolve
 from genie_ray.web.emulator import GameFrame
 
 PERSON = "person"

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from genie_ray.envs.world_model_games import episodes_of
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.replay.storage import Location
+from genie_ray.storage.paths import Location
 from genie_ray.web.pages import listen
 from genie_ray.web.pilot import Pilots
 from genie_ray.web.recording import Recorder

@@ -92,7 +92,8 @@ class AutoExploreConfig(JudgedConfig):
     @property
     def epoch_steps(self) -> int:
         """Environment steps of an epoch, over all environments."""
-        return max(self.num_env_runners, 1) * self.learning.num_envs * self.learning.steps_per_epoch
+        runners = self.planned_env_runners or max(self.num_env_runners, 1)
+        return runners * self.learning.num_envs * self.learning.steps_per_epoch
 
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:

@@ -35,7 +35,13 @@ class JudgedAlgorithm(Algorithm):
         self.arrived: list[JudgedFragment] = []
         self.evaluated: JudgedFragment | None = None
         self.evaluation_error = ""
-        self._source = FragmentSource(self.env_runner_group, self.learner_group, config.sample_timeout_s)
+        self._source = FragmentSource(
+            self.env_runner_group,
+            self.learner_group,
+            config.sample_timeout_s,
+            planned=config.planned_env_runners,
+            spare_cpus=config.spare_cpus,
+        )
 
     def receive(self, fragments: list[PlayedFragment]) -> list[JudgedFragment]:
         """Counts and keeps fragments for the epoch; returns those with play.
@@ -70,6 +76,7 @@ class JudgedAlgorithm(Algorithm):
             "env_steps": self.env_steps,
             "updates": self.updates,
             "runner_restarts": self.env_runner_group.num_remote_worker_restarts(),
+            "rollout_workers": self.env_runner_group.num_healthy_remote_env_runners(),
             "reward_undefined_share": np.isnan(rewards).mean(),
             **{f"action_share_{action}": share for action, share in enumerate(shares)},
             **reward_figures(rewards),

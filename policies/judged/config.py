@@ -19,6 +19,8 @@ class JudgedConfig(AlgorithmConfig):
         self.reward_client_factory: RewardClientFactory | None = None
         self.reward_timeout_s = 60.0
         self.learner_threads = 0
+        self.planned_env_runners: int | None = None
+        self.spare_cpus = 0.0
         self.sample_timeout_s = 300.0  # for one fragment and the rewards of the previous one
         self.gym_env_vectorize_mode = "async"
         self.grad_clip_by = "global_norm"
@@ -35,6 +37,8 @@ class JudgedConfig(AlgorithmConfig):
         reward_client_factory: RewardClientFactory = NotProvided,
         reward_timeout_s: float = NotProvided,
         learner_threads: int = NotProvided,
+        planned_env_runners: int = NotProvided,
+        spare_cpus: float = NotProvided,
         **kwargs: Any,
     ) -> "JudgedConfig":
         """Sets the run's parameters.
@@ -45,6 +49,9 @@ class JudgedConfig(AlgorithmConfig):
             reward_timeout_s: seconds to wait for a fragment's rewards before it is dropped.
             learner_threads: PyTorch threads of a learner without GPU; 0 keeps PyTorch's default. Fewer threads are
                 faster than threads waiting for cores that emulators or the reward model occupy.
+            planned_env_runners: how many there may be in the end, if `num_env_runners` are only those that there is
+                room for at the start. An epoch has their steps, whoever plays them.
+            spare_cpus: free CPUs that runners which join later leave to others.
         """
         super().training(**kwargs)
         if reward_client_factory is not NotProvided:
@@ -53,6 +60,10 @@ class JudgedConfig(AlgorithmConfig):
             self.reward_timeout_s = reward_timeout_s
         if learner_threads is not NotProvided:
             self.learner_threads = learner_threads
+        if planned_env_runners is not NotProvided:
+            self.planned_env_runners = planned_env_runners
+        if spare_cpus is not NotProvided:
+            self.spare_cpus = spare_cpus
         return self
 
     def validate(self) -> None:

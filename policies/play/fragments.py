@@ -5,7 +5,8 @@ comes back with the following request, once its rewards are there. So emulators,
 parallel, runners never play further ahead than that, and `oldest_weights` tells how old the play in flight is.
 
 A runner that dies loses its play in flight, is restarted by Ray and asked again. One that does not answer within
-RLlib's `sample_timeout_s` is killed.
+RLlib's `sample_timeout_s` is killed. There may be fewer runners than planned: then those that are there play more, and
+others join where CPUs become free.
 """
 
 import time
@@ -24,6 +25,7 @@ from policies.ray_internals import end_remote_runner, end_remote_runners
 TAG = "play"
 POLL_S = 0.02
 PROBE_EVERY_S, PROBE_TIMEOUT_S = 1.0, 0.1  # attempts to restore dead runners
+GROW_EVERY_S = 5.0  # looks for room for further runners
 STOP_TIMEOUT_S = 5.0
 MAX_DEATHS_IN_A_ROW = 5  # per runner, without play in between
 
@@ -31,7 +33,10 @@ MAX_DEATHS_IN_A_ROW = 5  # per runner, without play in between
 class FragmentSource:
     """Source of an algorithm's play: its remote runners, or its local one if there are none.
 
-    `further` gives what else travels with a request, as arguments of the runner's `play_fragment`.
+    Args:
+        planned: runners that there may be, one CPU each; None: those that there are.
+        spare_cpus: free CPUs that further runners leave to others.
+        further: gives what else travels with a request, as arguments of the runner's `play_fragment`.
     """
 
     def __init__(
@@ -40,6 +45,8 @@ class FragmentSource:
         learners: LearnerGroup,
         timeout_s: float,
         *,
+        planned: int | None = None,
+        spare_cpus: float = 0.0,
         further: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._runners, self._learners, self._timeout_s, self._further = runners, learners, timeout_s, further
@@ -49,7 +56,8 @@ class FragmentSource:
         self._asked_at: dict[int, float] = {}  # when each runner got its current request
         self._idle = set(runners.healthy_env_runner_ids())
         self._deaths_in_a_row = 0
-        self._probed_at = 0.0
+        self._planned, self._spare_cpus = planned or runners.num_remote_env_runners(), spare_cpus
+        self._probe_at = self._grow_at = 0.0
 
     @property
     def oldest_weights(self) -> int | None:
@@ -75,7 +83,7 @@ class FragmentSource:
                 return fragments
 
     def gather(self, env_steps: int) -> list[PlayedFragment]:
-        """One fragment of each runner, all by the newest weights; a runner that dies meanwhile misses its turn.
+        """As many fragments as runners are planned, all by the newest weights, of those runners that there are.
 
         Args:
             env_steps: steps of all environments so far.
@@ -86,11 +94,9 @@ class FragmentSource:
         if not self._runners.num_remote_env_runners():
             return [self._play_here(env_steps)]
         fragments: list[PlayedFragment] = []
-        self._ask_the_idle(env_steps)
-        while self._asked_at or not fragments:
+        while len(fragments) < self._planned:
+            self._ask_the_idle(env_steps, at_most=self._planned - len(fragments) - len(self._asked_at))
             fragments += self._arrivals()
-            if not self._asked_at and not fragments:
-                self._ask_the_idle(env_steps)
         return fragments
 
     def _arrivals(self) -> list[PlayedFragment]:
@@ -103,6 +109,7 @@ class FragmentSource:
                 self._deaths_in_a_row = 0
         self._end_the_stuck()
         self._bring_back_the_dead()
+        self._grow()
         if not ready and not self._asked_at:  # all runners are dead: the call above did not wait
             time.sleep(POLL_S)
         return [fragment for _, fragment in ready]
@@ -112,21 +119,21 @@ class FragmentSource:
         self._note_request(0, weights[WEIGHTS_SEQ_NO])
         return self._runners.local_env_runner.play_fragment(**self._request(weights, env_steps))
 
-    def _ask_the_idle(self, env_steps: int) -> None:
-        """Requests a fragment from each idle runner."""
-        if not self._idle:
+    def _ask_the_idle(self, env_steps: int, at_most: int | None = None) -> None:
+        """Requests a fragment from each idle runner, or from some of them."""
+        idle = sorted(self._idle)[:at_most]
+        if not idle:
             return
         weights = self._newest_weights()
         version = weights[WEIGHTS_SEQ_NO]
         if self._weights is None or self._weights[0] != version:
             self._weights = version, ray.put(weights)
-        idle = sorted(self._idle)
         requests = [self._request(self._weights[1], env_steps) for _ in idle]
         self._runners.foreach_env_runner_async("play_fragment", TAG, kwargs=requests, remote_worker_ids=idle)
         for runner in idle:
             self._note_request(runner, version)
             self._asked_at[runner] = time.monotonic()
-        self._idle.clear()
+        self._idle.difference_update(idle)
 
     def _request(self, weights: Any, env_steps: int) -> dict[str, Any]:
         """Arguments of a runner's `play_fragment`."""
@@ -161,6 +168,18 @@ class FragmentSource:
         if self._deaths_in_a_row > MAX_DEATHS_IN_A_ROW * self._runners.num_remote_env_runners():
             raise RuntimeError(f"the environment runners died {self._deaths_in_a_row} times in a row: see their errors")
         runners = self._runners.num_remote_env_runners()
-        if self._runners.num_healthy_remote_env_runners() < runners and time.monotonic() > self._probed_at:
-            self._probed_at = time.monotonic() + PROBE_EVERY_S
+        if self._runners.num_healthy_remote_env_runners() < runners and time.monotonic() > self._probe_at:
+            self._probe_at = time.monotonic() + PROBE_EVERY_S
             self._idle.update(self._runners.probe_unhealthy_env_runners(timeout_seconds=PROBE_TIMEOUT_S))
+
+    def _grow(self) -> None:
+        """Adds runners that were planned and now have room."""
+        lacking = self._planned - self._runners.num_remote_env_runners()
+        if not lacking or time.monotonic() < self._grow_at:
+            return
+        self._grow_at = time.monotonic() + GROW_EVERY_S
+        room = int(ray.available_resources().get("CPU", 0) - self._spare_cpus)
+        if room > 0:
+            there = set(self._runners.healthy_env_runner_ids())
+            self._runners.add_workers(min(lacking, room), validate=False)
+            self._idle |= set(self._runners.healthy_env_runner_ids()) - there

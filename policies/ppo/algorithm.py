@@ -1,8 +1,8 @@
 """The PPO explorer: RLlib's PPO on a judge's rewards, with held actions.
 
-One training iteration is one epoch: every runner plays a fragment with the newest weights, its rewards arrive, and PPO
-makes its passes over it. So no play is older than the policy that learns from it, and a judge that takes over
-(`genie_ray.exploring.rounds`) judges everything from then on.
+One training iteration is one epoch: as many fragments as runners are planned, played with the newest weights. Their
+rewards arrive, and PPO makes its passes over them. So no play is older than the policy that learns from it, and a judge
+that takes over (`genie_ray.exploring.rounds`) judges everything from then on.
 """
 
 import copy
@@ -89,7 +89,7 @@ class ExplorerPPOConfig(JudgedConfig, PPOConfig):
 
     def validate(self) -> None:
         # RLlib's own training step would need to know how much all runners play in an iteration.
-        runners = max(self.num_env_runners, 1)
+        runners = self.planned_env_runners or max(self.num_env_runners, 1)
         self.train_batch_size_per_learner = runners * self.settings.num_envs * self.settings.fragment_length
         super().validate()
 

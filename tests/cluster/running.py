@@ -5,11 +5,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-DEADLINE_S = 120
+DEADLINE_S = 300
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+ROOT = Path(__file__).parents[2]
+OF_JOBS = os.environ | {
+    "RAY_AUTH_MODE": "disabled",
+    "PYTHONPATH": str(ROOT),
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+}
+"""The environment of what submits jobs, and of the cluster that runs them."""
 
 
 class Nodes:
@@ -69,3 +77,23 @@ def wait_for(condition: Callable[[], object], driver: subprocess.Popen[str]) -> 
         assert driver.poll() is None, driver.communicate()
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """The files below a directory, by their path in it."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@contextmanager
+def job_server(nodes: int) -> Iterator[str]:
+    """The cluster that clusters/local.py starts, with a head and nodes of one CPU; its job server."""
+    port = str(20_000 + os.getpid() % 10_000)
+    script = [sys.executable, "clusters/local.py", "--nodes", str(nodes), "--cpus", "1", "--port", port]
+    process = subprocess.Popen(
+        [*script, "--memory-mb", "80"], env=OF_JOBS, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(f"{nodes} nodes of 1 CPUs")
+    yield f"http://127.0.0.1:{port}"
+    process.send_signal(signal.SIGINT)
+    process.wait(30)

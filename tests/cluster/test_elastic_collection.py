@@ -13,7 +13,7 @@ from genie_ray.collecting.plan import Policy
 from genie_ray.envs.config import EnvConfig
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.verify import verify
-from tests.cluster.running import DEADLINE_S, Nodes, start, wait_for
+from tests.cluster.running import DEADLINE_S, Nodes, contents, start, wait_for
 
 GAMES = ["Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"]
 EPISODES, PER_SHARD, LENGTH = 24, 2, 100  # EPISODES per game; LENGTH: most steps of an episode
@@ -27,11 +27,7 @@ def peaceful(roms: list[str], ray_session: None, tmp_path_factory: pytest.TempPa
     directory = tmp_path_factory.mktemp("collections") / "peaceful"
     config = CollectionConfig(steps_per_shard=PER_SHARD * LENGTH)
     env = EnvConfig(max_episode_steps=LENGTH)
-    return files(collect(directory, Policy(name="random"), GAMES, EPISODES, config, env, unit="episodes"))
-
-
-def files(directory: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
+    return contents(collect(directory, Policy(name="random"), GAMES, EPISODES, config, env, unit="episodes"))
 
 
 def collecting(output: Path, nodes: Nodes) -> subprocess.Popen[str]:
@@ -70,7 +66,7 @@ def test_workers_and_nodes_come_and_go(nodes: Nodes, peaceful: dict[str, bytes],
     still.kill()
     assert driver.wait(timeout=DEADLINE_S) == 0, driver.communicate()
     nodes.remove(first)
-    assert files(output) == peaceful
+    assert contents(output) == peaceful
     assert verify(output) == []
 
 
@@ -99,5 +95,5 @@ def test_a_killed_and_an_interrupted_driver_go_on(nodes: Nodes, peaceful: dict[s
 
     driver = collecting(output, nodes)
     assert driver.wait(timeout=DEADLINE_S) == 0, driver.communicate()
-    assert files(output) == peaceful
+    assert contents(output) == peaceful
     nodes.remove(node)

@@ -77,3 +77,39 @@ def test_the_nodes_of_play_and_rewards_die(nodes: Nodes, roms: list[str], tmp_pa
     rewards = np.concatenate([episode.reward_uncertainty for episode in episodes])
     assert np.isfinite(rewards).mean() == pytest.approx(1 / HOLD, abs=0.01)  # one for each held action
     assert rewards[np.isfinite(rewards)].std() > 0
+
+
+@pytest.mark.slow
+def test_it_starts_with_fewer_workers_and_others_join(nodes: Nodes, roms: list[str], tmp_path: Path) -> None:
+    """Epochs have the same steps, whoever plays them."""
+    checkpoint.save(guided_model(), tmp_path / "judge", provenance={})
+    output = tmp_path / "explorers"
+    there = [nodes.add(), nodes.add()]  # the reward service, and one of two rollout workers
+    command = ["-m", "genie_ray", "explore", str(output), "--world-model", str(tmp_path / "judge"), "--game", GAME]
+    elastic = ["exploration.num_env_runners=2", "ray.rollout_workers_min=1"]
+    driver = start([*command, "--address", nodes.address, *SETTINGS, *elastic])
+
+    def workers() -> list[int]:
+        file = output / GAME / "metrics.jsonl"
+        return [int(line["rollout_workers"]) for line in read_metrics(file) if "rollout_workers" in line]
+
+    wait_for(lambda: workers()[-1:] == [1], driver)
+    there.append(nodes.add())
+    wait_for(lambda: workers()[-1:] == [2], driver)
+    assert len(workers()) < EPOCHS
+    lost = next(raylet for raylet in there if holds(raylet, "EnvRunner"))
+    there.remove(lost)
+    nodes.remove(lost)
+    out, error = driver.communicate(timeout=2 * DEADLINE_S)
+    assert driver.returncode == 0, (out, error)
+    for raylet in there:
+        nodes.remove(raylet)
+    assert workers()[0] == 1
+    assert workers()[-1] == 1
+    assert "1 of 2 rollout workers play; more join when CPUs become free" in out
+    assert "2 of 2 rollout workers play" in out
+    lines = [line for line in read_metrics(output / GAME / "metrics.jsonl") if "entropy" in line]
+    assert [line["iteration"] for line in lines] == list(range(1, EPOCHS + 1))
+    steps, full = np.diff([0, *(line["env_steps"] for line in lines)]), 2 * ENVS * DECISIONS * HOLD
+    assert 0.9 * full <= steps.min()  # fewer where an episode ends within a held action
+    assert steps.max() <= full

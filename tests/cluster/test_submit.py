@@ -1,8 +1,6 @@
 """A command as a job on a cluster of several nodes on this machine."""
 
-import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,20 +9,15 @@ from pathlib import Path
 import pytest
 
 from genie_ray.replay.dataset import ReplayDataset
+from tests.cluster.running import OF_JOBS, ROOT, job_server
 
-ROOT = Path(__file__).parents[2]
 GAME = "Kangaroo-Atari2600-v0"
-ENVIRONMENT = os.environ | {
-    "RAY_AUTH_MODE": "disabled",
-    "PYTHONPATH": str(ROOT),
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-}
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "genie_ray", *words],
-        env=ENVIRONMENT,
+        env=OF_JOBS,
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -33,51 +26,43 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def job_server(roms: list[str]) -> Iterator[str]:
-    """The cluster that clusters/local.py starts, with a head and two nodes; its job server."""
-    port = str(20_000 + os.getpid() % 10_000)
-    script = [sys.executable, "clusters/local.py", "--nodes", "2", "--cpus", "1", "--port", port, "--memory-mb", "80"]
-    process = subprocess.Popen(
-        script, env=ENVIRONMENT, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("2 nodes of 1 CPUs")
-    yield f"http://127.0.0.1:{port}"
-    process.send_signal(signal.SIGINT)
-    process.wait(30)
+def jobs(roms: list[str]) -> Iterator[str]:
+    """A job server with two nodes."""
+    with job_server(2) as address:
+        yield address
 
 
 @pytest.mark.slow
-def test_a_job_is_submitted_followed_and_listed(job_server: str, tmp_path: Path) -> None:
+def test_a_job_is_submitted_followed_and_listed(jobs: str, tmp_path: Path) -> None:
     play = ["collect", str(tmp_path / "data"), "--game", GAME, "--steps", "300"]
-    done = command("submit", "--address", job_server, "--name", "play", "--", *play)
+    done = command("submit", "--address", jobs, "--name", "play", "--", *play)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{GAME}: 300 of 300 steps" in done.stdout
     assert "play: succeeded" in done.stderr
     assert sum(episode.length for episode in ReplayDataset(tmp_path / "data").episodes) == 300
-    logs = command("submit", "--address", job_server, "--logs", "play")
+    logs = command("submit", "--address", jobs, "--logs", "play")
     assert logs.returncode == 0
     assert logs.stdout == done.stdout
-    failed = command("submit", "--address", job_server, "--name", "fails", "--", *play, "--steps", "0")
+    failed = command("submit", "--address", jobs, "--name", "fails", "--", *play, "--steps", "0")
     assert failed.returncode == 1
     assert "fails: failed: " in failed.stderr
-    listed = command("submit", "--address", job_server, "--status").stdout
+    listed = command("submit", "--address", jobs, "--status").stdout
     assert re.search(r"fails +FAILED +genie-ray collect", listed)
     assert re.search(r"play +SUCCEEDED +genie-ray collect", listed)
-    again = command("submit", "--address", job_server, "--name", "play", "--", *play)
+    again = command("submit", "--address", jobs, "--name", "play", "--", *play)
     assert again.returncode == 2
     assert "the cluster refuses the job" in again.stderr
-    unknown = command("submit", "--address", job_server, "--stop", "nothing")
+    unknown = command("submit", "--address", jobs, "--stop", "nothing")
     assert unknown.returncode == 2
     assert "no job 'nothing'" in unknown.stderr
 
 
 @pytest.mark.slow
-def test_rays_own_command_submits_too(job_server: str, tmp_path: Path) -> None:
+def test_rays_own_command_submits_too(jobs: str, tmp_path: Path) -> None:
     """As clusters/README.md has it."""
-    job = ["ray", "job", "submit", "--address", job_server, "--working-dir", ".", "--"]
+    job = ["ray", "job", "submit", "--address", jobs, "--working-dir", ".", "--"]
     play = ["python", "-m", "genie_ray", "collect", str(tmp_path / "data"), "--game", GAME, "--steps", "100"]
-    done = subprocess.run([*job, *play], env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = subprocess.run([*job, *play], env=OF_JOBS, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{GAME}: 100 of 100 steps" in done.stdout
     assert sum(episode.length for episode in ReplayDataset(tmp_path / "data").episodes) == 100

@@ -90,6 +90,20 @@ def test_scaling_is_measured(roms: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_scaling_of_rewards_and_training_is_measured(roms: list[str], tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    arguments = ["--smoke", "--json", str(figures)]
+    subprocess.run([sys.executable, str(BENCHMARKS / "scaling_stages.py"), *arguments], check=True, capture_output=True)
+    measured = json.loads(figures.read_text())
+    assert measured["windows_per_second"]["1"] <= 120.0 * 1.1  # throttled
+    assert measured["iteration_seconds"]["1"] >= 4 * 0.4
+    assert measured["iteration_seconds"]["4"] >= 0.4
+    assert (
+        set(measured["share_of_linear"]["rewards"]) == set(measured["share_of_linear"]["training"]) == {"1", "2", "4"}
+    )
+
+
+@pytest.mark.long
 def test_two_checkouts_are_compared(roms: list[str], tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     arguments = ["--against", str(BENCHMARKS.parents[1]), "--game", roms[0], "--turns", "1", "--json", str(figures)]

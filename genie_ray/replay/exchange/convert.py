@@ -15,13 +15,13 @@ from genie_ray.replay.exchange import clips, published
 from genie_ray.replay.exchange.recordings import ImportConfig, Recording
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata
 from genie_ray.replay.schema import Episode
-from genie_ray.replay.storage import DatasetPath, Location, resolve
 from genie_ray.replay.writer import write_metadata, write_shard
+from genie_ray.storage.paths import Location, StoredPath, resolve
 
 EPISODES_PER_SHARD = 20
 
 
-def import_recordings(source: Path, output: Location, config: ImportConfig) -> DatasetPath:
+def import_recordings(source: Path, output: Location, config: ImportConfig) -> StoredPath:
     """Converts recordings in another format to a replay dataset. If interrupted, the same call starts over.
 
     Args:

@@ -20,7 +20,8 @@ import torch
 
 from genie_ray.replay.dataset import EpisodeRef
 from genie_ray.replay.loading.order import Integers, Supply
-from genie_ray.replay.storage import DatasetPath, open_parquet
+from genie_ray.replay.storage import open_parquet
+from genie_ray.storage.paths import StoredPath
 
 OPEN_FILES = 64
 
@@ -95,7 +96,7 @@ class OpenFiles:
     """Reads episodes and keeps recently read files open: opening one costs a third as much as reading an episode."""
 
     def __init__(self) -> None:
-        self._open: Callable[[DatasetPath], pq.ParquetFile] = lru_cache(OPEN_FILES)(open_parquet)
+        self._open: Callable[[StoredPath], pq.ParquetFile] = lru_cache(OPEN_FILES)(open_parquet)
 
     def read(self, ref: EpisodeRef, columns: list[str]) -> pa.Table:
         """Some columns of an episode.

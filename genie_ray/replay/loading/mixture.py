@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from genie_ray.replay.dataset import EpisodeRef, ReplayDataset, Split
     from genie_ray.replay.metadata import DatasetMetadata
+    from genie_ray.storage.paths import Location, StoredPath
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedData:
     """A replay dataset of a mixture."""
 
-    path: Path | str  # a directory, or a URI (storage.py)
+    path: Location  # a directory, or a URI (storage/paths.py)
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -42,9 +43,9 @@ def parse_data(text: str) -> WeightedData:
     return WeightedData(path=where if "://" in where else Path(where), weight=weight)
 
 
-def resolved(data: Path | tuple[WeightedData, ...]) -> Path | tuple[WeightedData, ...]:
+def resolved(data: StoredPath | tuple[WeightedData, ...]) -> StoredPath | tuple[WeightedData, ...]:
     """The same datasets with absolute paths."""
-    if isinstance(data, Path):
+    if not isinstance(data, tuple):
         return data.resolve()
     return tuple(
         WeightedData(path=part.path.resolve() if isinstance(part.path, Path) else part.path, weight=part.weight)
@@ -111,7 +112,7 @@ def mix_of(replay: ReplayDataset | ReplayMix) -> ReplayMix:
     return replay if isinstance(replay, ReplayMix) else ReplayMix([replay], [1.0])
 
 
-def open_mix(data: Path | Sequence[WeightedData]) -> ReplayMix:
+def open_mix(data: StoredPath | Sequence[WeightedData]) -> ReplayMix:
     """Open the dataset or datasets of a training run.
 
     Raises:
@@ -119,5 +120,5 @@ def open_mix(data: Path | Sequence[WeightedData]) -> ReplayMix:
     """
     from genie_ray.replay.dataset import ReplayDataset
 
-    parts = [WeightedData(path=data)] if isinstance(data, Path) else data
+    parts = data if isinstance(data, Sequence) else [WeightedData(path=data)]
     return ReplayMix([ReplayDataset(part.path) for part in parts], [part.weight for part in parts])

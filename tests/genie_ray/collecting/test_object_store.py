@@ -15,12 +15,13 @@ from genie_ray.envs.config import EnvConfig
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.mixture import WeightedData
 from genie_ray.replay.metadata import METADATA_FILE
-from genie_ray.replay.storage import RemotePath, resolve
 from genie_ray.replay.verify import verify
 from genie_ray.replay.writer import shard_name, shard_paths
+from genie_ray.storage.paths import RemotePath, resolve
 from genie_ray.training.config import TrainingConfig
 from genie_ray.training.job import TrainingJob
 from genie_ray.training.train import train
+from tests.genie_ray.s3 import s3_bucket
 from world_model import checkpoint
 from world_model.tokenizer import TokenizerConfig
 
@@ -35,15 +36,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """The URI of a bucket; its query says where the server is."""
-    boto3, server = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
-    s3 = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    s3.start()
-    host, port = s3.get_host_and_port()
-    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": "us-east-1"}
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}", **keys).create_bucket(Bucket="play")
-    yield f"s3://testing:testing@play/{{}}?scheme=http&endpoint_override={host}:{port}&region=us-east-1"
-    s3.stop()
+    with s3_bucket("play") as uri:
+        yield uri
 
 
 def contents(root: str | Path) -> dict[str, bytes]:

@@ -8,9 +8,9 @@ import pytest
 from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episodes
 from genie_ray.replay.loading.windows import WindowLoader, iter_windows
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata
-from genie_ray.replay.storage import RemotePath, resolve
 from genie_ray.replay.verify import verify
 from genie_ray.replay.writer import write_metadata, write_shard
+from genie_ray.storage.paths import RemotePath, resolve
 
 HERO, KANGAROO = "Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"
 

@@ -161,21 +161,23 @@ def test_learns_what_the_frame_tells_and_pays_later(hides: bool) -> None:
     assert (learner["state_information"] > 0.2) is not hides
 
 
-def test_a_killed_runner_misses_its_turn_and_comes_back() -> None:
+def test_a_killed_runners_turn_is_played_by_the_other_and_it_comes_back() -> None:
     algorithm = config().env_runners(num_env_runners=2).build_algo()
     algorithm.train()
     assert len(algorithm.arrived) == 2
-    end_remote_runner(algorithm.env_runner_group, 1)
-    steps, fragments = algorithm.env_steps, []
+    runners = algorithm.env_runner_group
+    end_remote_runner(runners, 1)
+    steps, there = algorithm.env_steps, set()
     end = time.monotonic() + 120
-    while 2 not in fragments[1:]:
+    while not there or runners.num_remote_worker_restarts() == 0 or runners.num_healthy_remote_env_runners() < 2:
         algorithm.train()
-        fragments.append(len(algorithm.arrived))
+        assert len(algorithm.arrived) == 2  # an epoch is as large as ever
+        there.add(runners.num_healthy_remote_env_runners())
         steps += sum(fragment.steps for fragment in algorithm.arrived)
         assert time.monotonic() < end
-    assert set(fragments) <= {1, 2}
+    assert 1 in there
     assert algorithm.env_steps == steps
-    assert algorithm.env_runner_group.num_remote_worker_restarts() == 1
+    assert runners.num_remote_worker_restarts() == 1
     # All play of an epoch is by the weights that the update before it left.
     episodes = [episode for fragment in algorithm.arrived for episode in fragment.episodes]
     assert len(np.unique(np.concatenate([e.get_extra_model_outputs(WEIGHTS_SEQ_NO) for e in episodes]))) == 1
