@@ -40,7 +40,9 @@ Integrations = Annotated[
     list[Path] | None,
     typer.Option("--integrations", help="Directory of your own games (Stable-Retro integrations); repeatable."),
 ]
-TokenizerOption = Annotated[Path | None, typer.Option("--tokenizer", help="Tokenizer checkpoint; trains from scratch.")]
+TokenizerOption = Annotated[
+    Path | None, typer.Option("--tokenizer", help="Tokenizer checkpoint; without --init, trains from scratch.")
+]
 Init = Annotated[Path | None, typer.Option(help="World model checkpoint to fine-tune.")]
 Seed = Annotated[int | None, typer.Option(help="Random seed; default: the config's.", show_default=False)]
 
