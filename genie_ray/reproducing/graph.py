@@ -200,8 +200,8 @@ class Graph:
             return {}
         if kind == "gathered":
             return {"games": list(config.games)}
-        parts = () if "init" in inputs else BUILT_OF.get(kind, ())
-        return {name: to_dict(getattr(config, name)) for name in parts} | trained(config, kind) | seed
+        built = () if "init" in inputs else BUILT_OF.get(kind, ())
+        return {name: to_dict(getattr(config, name)) for name in built} | trained(config, kind) | seed
 
     def _play(self, text: JobText, config: RunConfig) -> dict[str, Any]:
         assert text.amount is not None
