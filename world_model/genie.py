@@ -242,7 +242,8 @@ class GenieRedux(_WorldModel):
         The sum of the dynamics' loss and the LAM's own (reconstruction and codebook; Genie, Sec. 2.1).
         """
         latent = self.latent_actions(frames_BTHWC)
-        dynamics = self._loss(frames_BTHWC, latent.vectors_BTD, generator)
+        vectors_BTD = latent.vectors_BTD.detach() if self.config.latent_actions.apart else latent.vectors_BTD
+        dynamics = self._loss(frames_BTHWC, vectors_BTD, generator)
         loss = dynamics.loss + latent.loss
         metrics = {
             "loss": loss.detach(),

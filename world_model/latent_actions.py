@@ -24,6 +24,9 @@ from world_model.layers.quantizer import QuantizerConfig, build_quantizer
 class LatentActionConfig(AutoencoderConfig):
     # 7: CoinRun's actions. Moving averages are ours: learned by gradient, as published, it soon collapses to one code.
     quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(kind="ema", codes=7))
+    # Whether only its own loss trains it, and the dynamics' gradient stops before it. Published: false, except in the
+    # comparison with Jafar (Savov et al., CVPR 2025, supplement F.5).
+    apart: bool = False
 
 
 class LatentActionOutput(NamedTuple):

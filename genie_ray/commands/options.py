@@ -55,7 +55,9 @@ Integrations = Annotated[
     list[Path] | None,
     typer.Option("--integrations", help="Directory of your own games (Stable-Retro integrations); repeatable."),
 ]
-TokenizerOption = Annotated[str | None, typer.Option("--tokenizer", help="Tokenizer checkpoint; trains from scratch.")]
+TokenizerOption = Annotated[
+    str | None, typer.Option("--tokenizer", help="Tokenizer checkpoint; without --init, trains from scratch.")
+]
 Init = Annotated[str | None, typer.Option(help="World model checkpoint to fine-tune.")]
 Seed = Annotated[int | None, typer.Option(help="Random seed; default: the config's.", show_default=False)]
 

@@ -40,14 +40,23 @@ train_app = typer.Typer(no_args_is_help=True, help="Train a part of the world mo
 
 @train_app.command("tokenizer")
 def train_tokenizer(
-    output: Output, data: MixedData, config: ConfigFile = None, address: Address = None, overrides: Overrides = None
+    output: Output,
+    data: MixedData,
+    init: Annotated[
+        str | None, typer.Option(help="Tokenizer that is trained further, as a whole: its checkpoint, or a model's.")
+    ] = None,
+    config: ConfigFile = None,
+    address: Address = None,
+    overrides: Overrides = None,
 ) -> None:
-    """Train the video tokenizer. Settings: tokenizer.*, train_tokenizer.*, ray.*."""
+    """Train the video tokenizer. Settings: tokenizer.* (without --init), train_tokenizer.*, ray.*."""
     settings = load_settings(config, overrides, address)
     from genie_ray.storage.paths import resolve
     from genie_ray.training import jobs
 
-    _train(jobs.tokenizer(settings, _mixture(data), resolve(output)), settings)
+    _train(
+        jobs.tokenizer(settings, _mixture(data), resolve(output), init=None if init is None else resolve(init)), settings
+    )
 
 
 @train_app.command("decoder")
@@ -82,7 +91,8 @@ def train_dynamics(
     """Train the dynamics on a tokenizer's tokens (dynamics.*, train_dynamics.*), or fine-tune a model (finetune.*).
 
     A fine-tuning keeps the model's dynamics.*, but for those that shape no weights (masking, tdce_weight, …), if the
-    preset or the command line gives them; any other that differs is refused.
+    preset or the command line gives them; any other that differs is refused. With --tokenizer too, that one takes the
+    place of the model's own.
     """
     settings, given = load_settings(config, overrides, address), given_names("dynamics", config, overrides)
     _train_world_model("dynamics", output, data, tokenizer, init, settings, given)
@@ -175,13 +185,20 @@ def _train_world_model(
     mixture, place = _mixture(data), resolve(output)
     if tokenizer is not None and init is None:
         job = jobs.dynamics(settings, mixture, place, tokenizer=resolve(tokenizer), kind=kind)
-    elif init is not None and tokenizer is None:
+    elif init is not None:
         changes = {name: getattr(settings.dynamics, name) for name in given}
         job = jobs.finetuning(
-            settings.finetune, mixture, place, init=resolve(init), seed=settings.seed, kind=kind, changes=changes
+            settings.finetune,
+            mixture,
+            place,
+            init=resolve(init),
+            seed=settings.seed,
+            tokenizer=None if tokenizer is None else resolve(tokenizer),
+            kind=kind,
+            changes=changes,
         )
     else:
-        raise ValueError("give either --tokenizer (to train from scratch) or --init (to fine-tune)")
+        raise ValueError("give either --tokenizer (to train from scratch) or --init (to fine-tune), or both")
     _train(job, settings)
 
 

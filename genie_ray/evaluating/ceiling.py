@@ -29,7 +29,7 @@ from genie_ray.envs.game import make_game
 from genie_ray.envs.retro import RetroEnv
 from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.evaluating.scores import frame_errors
-from genie_ray.evaluating.windows import Start, random_actions, read_batches
+from genie_ray.evaluating.windows import Start, blackened, random_actions, read_batches
 from genie_ray.games.actions import action_names
 from genie_ray.games.roms import COINRUN
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
@@ -197,8 +197,9 @@ def ceiling_errors(
             if found.frames_BPHWC is None:
                 return None, found.reason
             clips_BTHWC = torch.cat([windows.frames_BTHWC[:, : config.prime_frames], found.frames_BPHWC], dim=1)
-            predicted_BPHWC = predict(clips_BTHWC, others_BT, seeds)
-            errors.append(frame_errors(predicted_BPHWC, windows.frames_BTHWC[:, config.prime_frames :]))
+            predicted_BPHWC = blackened(predict(clips_BTHWC, others_BT, seeds), config)
+            true_BPHWC = blackened(windows.frames_BTHWC[:, config.prime_frames :], config)
+            errors.append(frame_errors(predicted_BPHWC, true_BPHWC))
     except ray.exceptions.RayActorError:
         return None, "the emulator crashed"
     finally:

@@ -42,6 +42,9 @@ class EvaluationConfig:
     precision: Precision = "auto"  # of world models; the tokenizer alone is scored in fp32
     delta_psnr_frame: int = 4  # the predicted frame at which ΔPSNR is reported
     random_actions: Literal["all", "last"] = "all"  # "all" that lead to predicted frames: Genie; "last": published code
+    # Rows and columns at the upper left that are black wherever frames are compared. [13, 26]: CoinRun's velocity map,
+    # at 64 pixels (Kazemi et al. 2024, App. A).
+    black_corner: tuple[int, int] = (0, 0)
     ceiling: bool = True  # let the emulator take the random actions, too: the ΔPSNR of a perfect model
     inverse_dynamics: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)  # needs training data
     film_strips: int = 3  # windows per game whose frames are kept for the report
@@ -58,6 +61,8 @@ class EvaluationConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
         if not 1 <= self.delta_psnr_frame <= self.predicted_frames:
             raise ValueError(f"delta_psnr_frame = {self.delta_psnr_frame}: must be in [1, {self.predicted_frames}]")
+        if min(self.black_corner) < 0:
+            raise ValueError(f"black_corner = {list(self.black_corner)}: must be two numbers of 0 or more")
         for name in ("windows_per_game", "film_strips"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be 0 or more")

@@ -42,8 +42,8 @@ from genie_ray.evaluating.predictors import (
     tokenizer_rows,
 )
 from genie_ray.evaluating.published_figures import read_figures
-from genie_ray.evaluating.scores import Tally, frame_errors, frame_ssim, highest_gains, row
-from genie_ray.evaluating.windows import Windows, evenly_spaced, random_actions, read_batches, window_starts
+from genie_ray.evaluating.scores import Tally, frame_errors, frame_ssim, full_row, highest_gains
+from genie_ray.evaluating.windows import Windows, blackened, evenly_spaced, random_actions, read_batches, window_starts
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.storage.checkpoints import read_config
 from genie_ray.storage.paths import Location, StoredPath, resolve
@@ -231,7 +231,7 @@ def score(
         first = 0
         for windows in read_batches(dataset, starts, config):
             batch = slice(first, first + len(windows.starts))
-            true_BTHWC = windows.frames_BTHWC[:, config.prime_frames :]
+            true_BTHWC = blackened(windows.frames_BTHWC[:, config.prime_frames :], config)
             guidance = predictor.guidance(windows.frames_BTHWC, windows.actions_BT)
             predicted_BTHWC, values = measure(predictor, windows, guidance, networks, config)
             values |= {name: fact[batch] for name, fact in known.items()}
@@ -273,9 +273,10 @@ def measure(
     predictor: Predictor, windows: Windows, guidance: Guidance, networks: Networks, config: EvaluationConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Predicts windows: the frames uint8 [B, T, H, W, C], and measures of them by name, [B, …] (see `Tally`)."""
-    frames_BTHWC, true_BTHWC = windows.frames_BTHWC, windows.frames_BTHWC[:, config.prime_frames :]
+    frames_BTHWC = windows.frames_BTHWC
+    true_BTHWC = blackened(frames_BTHWC[:, config.prime_frames :], config)
     seeds = windows.seeds(config.seed)  # of both rollouts: only the actions differ
-    predicted_BTHWC = predictor.predict(frames_BTHWC, guidance.actions_BT, seeds)
+    predicted_BTHWC = blackened(predictor.predict(frames_BTHWC, guidance.actions_BT, seeds), config)
     values = {
         "errors": frame_errors(predicted_BTHWC, true_BTHWC),
         "ssim": frame_ssim(predicted_BTHWC, true_BTHWC),
@@ -284,15 +285,11 @@ def measure(
     if predictor.num_actions:
         others = windows.seeds(config.seed, "random")
         others_BT = random_actions(guidance.actions_BT, predictor.num_actions, config, others)
-        values["random_errors"] = frame_errors(predictor.predict(frames_BTHWC, others_BT, seeds), true_BTHWC)
+        otherwise_BTHWC = blackened(predictor.predict(frames_BTHWC, others_BT, seeds), config)
+        values["random_errors"] = frame_errors(otherwise_BTHWC, true_BTHWC)
     asked = config.prime_frames + config.delta_psnr_frame  # frames up to that of ΔPSNR
     likelihoods = predictor.likelihoods(frames_BTHWC[:, :asked], windows.actions_BT[:, : asked - 1])
     if likelihoods is not None:
         values |= {"nll": likelihoods.nll_BA, "changed": likelihoods.changed_B}
         values["last_action"] = windows.actions_BT[:, asked - 2]
     return predicted_BTHWC, values
-
-
-def full_row(tally: Tally, parts: Mapping[str, Tally], config: EvaluationConfig) -> dict[str, Any]:
-    """The scores on all windows and, by name, on each part of them; None for an empty part."""
-    return row(tally, config) | {name: row(part, config) if part.episodes else None for name, part in parts.items()}

@@ -13,8 +13,8 @@ from typing import Any
 # keys of the evaluation's rows; PSNR and ΔPSNR are published as means of per-frame values
 FIGURES = ("psnr_mean", "ssim", "delta_psnr_mean", "fid")
 COLUMNS = ("paper", "test_set", "model", *FIGURES)
-MORE = ("table", "suspect")
-"""The table of the paper, and the figures of the line that are probably misprints, joined by spaces."""
+MORE = ("table", "suspect", "source")
+"""The table of the paper; the figures of the line that are probably misprints, joined by spaces; where they stand."""
 
 
 def read_figures(path: str) -> list[dict[str, Any]]:

@@ -117,6 +117,11 @@ def row(tally: Tally, config: EvaluationConfig) -> dict[str, Any]:
     return scores | {"curves": curves}
 
 
+def full_row(tally: Tally, parts: Mapping[str, Tally], config: EvaluationConfig) -> dict[str, Any]:
+    """The scores on all windows and, by name, on each part of them; None for an empty part."""
+    return row(tally, config) | {name: row(part, config) if part.episodes else None for name, part in parts.items()}
+
+
 def _pictures(values: Mapping[str, Tensor], tally: Tally, config: EvaluationConfig) -> dict[str, Any]:
     """PSNR and SSIM over all predicted frames, and as curves."""
     errors_WT, ssim_WT = values["errors"], values["ssim"]

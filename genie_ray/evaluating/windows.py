@@ -83,6 +83,16 @@ def read_batches(dataset: ReplayDataset, starts: Sequence[Start], config: Evalua
         yield Windows(torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(actions).astype(np.int64)), batch)
 
 
+def blackened(frames_BTHWC: Tensor, config: EvaluationConfig) -> Tensor:
+    """The frames as they are compared: with `config.black_corner` in black."""
+    rows, columns = config.black_corner
+    if not rows or not columns:
+        return frames_BTHWC
+    shown_BTHWC = frames_BTHWC.clone()
+    shown_BTHWC[..., :rows, :columns, :] = 0
+    return shown_BTHWC
+
+
 def random_actions(actions_BT: Tensor, num_actions: int, config: EvaluationConfig, seeds: Sequence[int]) -> Tensor:
     """The actions that ΔPSNR compares with: all random, or only the one that leads to its frame changed.
 

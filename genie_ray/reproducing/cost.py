@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from genie_ray.base.progress import console
 from genie_ray.base.results import markdown
 from genie_ray.reproducing.flops import count_flops
-from genie_ray.reproducing.graph import TRAINED_BY, Job
+from genie_ray.reproducing.graph import TRAINED_BY, Job, origin
 from genie_ray.reproducing.run import missing_jobs
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieReduxG, GenieReduxGConfig
@@ -85,8 +85,7 @@ def job_flops(job: Job) -> float:
         passes = {
             "tokenizer": TRAINING_PASS * (encode + decode),
             "decoder": encode + TRAINING_PASS * decode,
-            "genie_redux": encode + TRAINING_PASS * (dynamics + latent),
-        }.get(job.kind, encode + TRAINING_PASS * dynamics)
+        }.get(job.kind, encode + TRAINING_PASS * (dynamics + latent))
         return float(training.iterations * training.batch_size * passes)
     if job.kind == "explorer" and config.reward.kind in ("entropy", "learning_progress", "disagreement"):
         encode, _, dynamics, _ = _passes(job, PRIME_FRAMES + PREDICTED_FRAMES)
@@ -100,8 +99,8 @@ def _evaluation(job: Job) -> float:
     """Of both rollouts, with the true actions and with random ones, and of the tokenizer alone."""
     test, settings = job.inputs["test"], job.config.evaluation
     encode, decode, dynamics, _ = _passes(job, settings.window)
-    source = test if test.kind == "play" else test.inputs["by"]
-    steps, games = job_steps(source), len(source.settings["games"])
+    sources = {"play": [test], "gathered": list(test.inputs.values())}.get(test.kind) or [test.inputs["by"]]
+    steps, games = sum(map(job_steps, sources)), sum(len(source.settings["games"]) for source in sources)
     windows = steps / settings.stride
     if settings.windows_per_game:
         windows = min(windows, games * settings.windows_per_game)
@@ -117,7 +116,7 @@ def _passes(job: Job, frames: int) -> tuple[int, int, int, int]:
     latent = config.latent_actions
     sizes = {name: getattr(latent, name) for name in ("frame_size", "patch_size", *SIZES)}
     # The latent action model is built like a tokenizer; what it has besides is below one per cent of it.
-    beside = sum(_tokenizer_passes(TokenizerConfig(**sizes), frames)) if job.kind == "genie_redux" else 0
+    beside = sum(_tokenizer_passes(TokenizerConfig(**sizes), frames)) if origin(job).kind == "genie_redux" else 0
     return (
         *_tokenizer_passes(config.tokenizer, frames),
         _dynamics_pass(config.tokenizer, config.dynamics, frames),

@@ -38,11 +38,11 @@ player       test agents, one a game, trained on the game's own reward
 explorer     explorers, one a game, rewarded by the model `judge`
 found        a replay dataset: all that an explorer played in training
 gathered     a replay dataset: those that the play `of` a game is, for each game of a set
-tokenizer    from scratch
+tokenizer    from scratch, or `init` trained further as a whole
 decoder      a tokenizer's decoder, tuned
 dynamics     GenieRedux-G from scratch
 genie_redux  GenieRedux from scratch, with its latent action model
-finetune     a model's dynamics, trained further
+finetune     a model's dynamics (and latent action model), trained further, if given with another `tokenizer`
 adapted      a model with its tokenizer's tuned decoder
 """
 PLAYS, AGENTS = ("play", "found", "gathered"), ("player", "explorer")
@@ -54,14 +54,15 @@ ROLES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "explorer": {"judge": MODELS},
     "found": {"by": ("explorer",)},
     "gathered": {"of": ("play", "found")},
-    "tokenizer": {"data": PLAYS},
+    "tokenizer": {"data": PLAYS, "init": (*TOKENIZERS, *MODELS)},
     "decoder": {"data": PLAYS, "tokenizer": (*TOKENIZERS, *MODELS)},
     "dynamics": {"data": PLAYS, "tokenizer": TOKENIZERS},
     "genie_redux": {"data": PLAYS, "tokenizer": TOKENIZERS},
-    "finetune": {"data": PLAYS, "init": MODELS},
+    "finetune": {"data": PLAYS, "init": MODELS, "tokenizer": TOKENIZERS},
     "adapted": {"model": MODELS, "tokenizer": ("decoder",)},
 }
-"""Each kind's inputs, and the kinds that these may have. All are needed but for a play's, which may be by chance."""
+"""Each kind's inputs, and the kinds that these may have; all are needed but for those in OPTIONAL."""
+OPTIONAL = (("play", "by"), ("tokenizer", "init"), ("finetune", "tokenizer"))
 PLAYED = ("play", "player", "explorer", "gathered")
 """Kinds that need games."""
 EACH = "each"
@@ -96,7 +97,7 @@ class JobText:
         roles = ROLES[self.kind]
         for role in ("by", "of", "judge", "data", "tokenizer", "init", "model"):
             given = getattr(self, role) is not None
-            if given != (role in roles) and not (self.kind == "play" and role == "by"):
+            if given != (role in roles) and (self.kind, role) not in OPTIONAL:
                 raise ValueError(
                     f"{role} is {getattr(self, role)!r}: a {self.kind} {'takes none' if given else 'needs one'}"
                 )
@@ -165,7 +166,7 @@ class PictureText:
     """A picture as the file has it: of a model on a test set, which it shows and does not score."""
 
     picture: str  # its heading
-    kind: Literal["tokens", "uncertainty", "actions"]  # see pictures.py
+    kind: Literal["tokens", "uncertainty", "actions", "horizon", "behaviour"]  # see pictures.py
     model: str
     test: str
     settings: dict[str, Any] = field(default_factory=dict)  # evaluation.*
@@ -213,7 +214,7 @@ class TableText:
             raise ValueError(f"scales are {', '.join(self.scales)}: {PUBLISHED} must be among them")
         known = {part for scale in self.scales.values() for part in scale.parts}
         for name, job in self.jobs.items():
-            if job.part is not None and job.part not in known:
+            if job.part not in (None, *known):
                 raise ValueError(f"jobs.{name}.part is {job.part!r}: no scale has it")
             for role, other in job.inputs.items():
                 self._require(f"jobs.{name}.{role}", other, ROLES[job.kind][role])

@@ -200,7 +200,8 @@ class Graph:
             return {}
         if kind == "gathered":
             return {"games": list(config.games)}
-        return {name: to_dict(getattr(config, name)) for name in BUILT_OF.get(kind, ())} | trained(config, kind) | seed
+        built = () if "init" in inputs else BUILT_OF.get(kind, ())
+        return {name: to_dict(getattr(config, name)) for name in built} | trained(config, kind) | seed
 
     def _play(self, text: JobText, config: RunConfig) -> dict[str, Any]:
         assert text.amount is not None
@@ -244,6 +245,13 @@ def trained(config: RunConfig, kind: str) -> dict[str, Any]:
     section = TRAINED_BY[kind]
     training: TrainingConfig = getattr(config, section)
     return {section: {key: value for key, value in to_dict(training).items() if key not in UNTOLD}}
+
+
+def origin(model: Job) -> Job:
+    """The model from scratch that a model was fine-tuned or adapted from, or itself."""
+    while model.kind in ("finetune", "adapted"):
+        model = model.inputs.get("init") or model.inputs["model"]
+    return model
 
 
 def model_settings(model: Job) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The papers' pictures of a model on a test set: what its tokens are, where it is unsure, and what each action does.
+"""The papers' pictures of a model on a test set: what its tokens are, where it is unsure, what each action does, how
+far ahead it predicts and obeys; and of what its explorers do.
 
 Axes: T frames, H W C pixels, h w the grid of a frame's tokens, K codes.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +19,33 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genie_ray.base.figures import StripRow, labelled_strip
+from genie_ray.base.figures import GIF_FRAME_MS, StripRow, blank_figure, labelled_clip, labelled_strip
 from genie_ray.base.files import write_atomically
 from genie_ray.base.psnr import psnr
 from genie_ray.base.seeding import seeded_generator
+from genie_ray.base.session import RayConfig
 from genie_ray.evaluating.config import EvaluationConfig
+from genie_ray.evaluating.evaluation import score
 from genie_ray.evaluating.rollouts import RolloutConfig, play
-from genie_ray.evaluating.windows import read_batches, window_starts
+from genie_ray.evaluating.windows import evenly_spaced, read_batches, window_starts
 from genie_ray.replay.dataset import ReplayDataset
 from world_model.checkpoint import WorldModel, load_as
 from world_model.genie import GenieReduxG
 from world_model.tokenizer import Tokenizer
+from world_model.uncertainty import PREDICTED_FRAMES, PRIME_FRAMES, top_k_mean
 
 FRAMES = 8  # of a strip
 STATIC = (0, 0, 0)  # colour of the commonest token of what did not change
 COLOURS = matplotlib.colormaps["turbo"]
+GIVEN = (1, 2, 4)  # frames, of Fig. 16: 1 and 4 are the paper's
+CURVES = {"psnr_mean": "PSNR (dB)", "delta_psnr_mean": "ΔPSNR (dB)"}  # as published: means of per-frame values
+EPISODES, CLIP_FRAMES = 3, 60
+PAST = PRIME_FRAMES + PREDICTED_FRAMES - 1  # steps from the first given frame to the one that is judged
+TOP = 0.25  # share of the tokens that an explorer is rewarded by; paper, eq. 4
 
 
 def draw_tokens(output: Path, checkpoint: Path, test: Path, config: EvaluationConfig) -> None:
-    """Fig. 5: tokens in colour, the frames with every token replaced by its nearest or furthest code, static tokens."""
+    """Fig. 5: tokens in colour, frames with each token but the static one replaced by its nearest or furthest code."""
     tokenizer, dataset = load_as(WorldModel, checkpoint).tokenizer, ReplayDataset(test)
     frames_NTHWC = windows_of(dataset, config)
     with torch.no_grad():
@@ -43,6 +53,7 @@ def draw_tokens(output: Path, checkpoint: Path, test: Path, config: EvaluationCo
     found = static_tokens(tokens_NThw, frames_NTHWC, tokenizer.config.patch_size)
     clip_THWC, tokens_Thw = frames_NTHWC[0, :FRAMES], tokens_NThw[0, :FRAMES]
     nearest_K, furthest_K = replacements(tokenizer.distance_vectors().detach())
+    nearest_K[found["token"]] = furthest_K[found["token"]] = found["token"]  # paper, Sec. 5
     shown = {
         "frames": clip_THWC.numpy(),
         "tokens": in_colour(tokens_Thw, found["token"], tokenizer),
@@ -125,6 +136,56 @@ def draw_actions(output: Path, checkpoint: Path, test: Path, config: EvaluationC
     _write(output, "actions.png", labelled_strip(rows, title=f"{game}: each action, held from the first frame on"))
 
 
+def draw_horizon(output: Path, checkpoint: Path, test: Path, config: EvaluationConfig) -> None:
+    """Fig. 16: PSNR and ΔPSNR at each predicted frame, with 1, 2 and 4 given frames."""
+    longest = load_as(WorldModel, checkpoint).config.dynamics.max_frames
+    asked = {given: replace(config, prime_frames=given, film_strips=0, ceiling=False) for given in GIVEN}
+    for one in asked.values():
+        one.require_horizon(longest, str(checkpoint))
+    rows = {given: score("model", checkpoint, test, one, RayConfig()).scores["all"] for given, one in asked.items()}
+    figure = blank_figure(9, 3.6)
+    for axes, (key, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
+        for given, row in rows.items():
+            values = row["curves"][key]
+            axes.plot(range(1, len(values) + 1), values, "o-", markersize=3, label=f"{given} given")
+        axes.set(xlabel="predicted frame", ylabel=title)
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False)
+    found = {str(given): {key: row[key] for key in (*CURVES, "windows", "curves")} for given, row in rows.items()}
+    _write(output, "horizon.json", json.dumps(found, indent=1).encode())
+    write_atomically(output / "horizon.png", figure.savefig)
+
+
+def draw_behaviour(output: Path, checkpoint: Path, test: Path, config: EvaluationConfig) -> None:
+    """Fig. 13: the longest episodes of an explorer's play, with the uncertainty that it is rewarded for; and a clip."""
+    model, dataset = load_as(GenieReduxG, checkpoint), ReplayDataset(test)
+    longest = sorted(dataset.episodes, key=lambda episode: (-episode.length, episode.episode_id))[:EPISODES]
+    rows, clips = list[StripRow](), dict[str, NDArray[np.uint8]]()
+    shown = evenly_spaced(longest[0].length + 1, CLIP_FRAMES)
+    for number, episode in enumerate(longest, 1):
+        frames_NHWC, actions_N = dataset.read_frames_and_actions(episode)
+        steps = evenly_spaced(len(frames_NHWC), FRAMES)
+        told = [f"step {step}\n{reward_at(model, frames_NHWC, actions_N, step)}" for step in steps]
+        name = f"episode {number}"
+        rows.append(StripRow(label=name, frames=frames_NHWC[steps], notes=told))
+        clips[f"{name}, {episode.length} steps"] = frames_NHWC[
+            np.minimum(shown, episode.length)
+        ]  # its end stands still
+    title = f"{longest[0].game}: the longest of {len(dataset.episodes)} episodes; below, the reward for the frame"
+    _write(output, "behaviour.png", labelled_strip(rows, title=title))
+    captions = [f"step {step}" for step in shown]
+    _write(output, "behaviour.gif", labelled_clip(clips, captions, frame_ms=GIF_FRAME_MS))
+
+
+def reward_at(model: GenieReduxG, frames_NHWC: NDArray[np.uint8], actions_N: NDArray[np.integer], step: int) -> str:
+    """What an explorer gets for the frame of a step of an episode; a dash in the first steps, which have no past."""
+    if step < PAST:
+        return "–"
+    clip_BTHWC = torch.from_numpy(frames_NHWC[None, step - PAST : step - PAST + PRIME_FRAMES])
+    actions_BT = torch.from_numpy(actions_N[None, step - PAST : step].astype(np.int64))
+    return f"{float(top_k_mean(model.uncertainty(clip_BTHWC, actions_BT), TOP)):.2f}"
+
+
 def _write(output: Path, name: str, content: bytes) -> None:
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(output / name, lambda path: path.write_bytes(content))
@@ -134,5 +195,7 @@ DRAWERS: Mapping[str, tuple[Callable[[Path, Path, Path, EvaluationConfig], None]
     "tokens": (draw_tokens, "tokens.png"),
     "uncertainty": (draw_uncertainty, "film_strip.png"),
     "actions": (draw_actions, "actions.png"),
+    "horizon": (draw_horizon, "horizon.png"),
+    "behaviour": (draw_behaviour, "behaviour.png"),
 }
 """Kind → how it is drawn, and the file that shows it."""

@@ -24,7 +24,7 @@ from genie_ray.exploring.recorder import PLAY
 from genie_ray.playing.players import CHECK_FILE, check_against_chance, train_player
 from genie_ray.replay.gather import gather
 from genie_ray.reproducing.description import MODELS, TOKENIZERS
-from genie_ray.reproducing.graph import EVALUATION, Job
+from genie_ray.reproducing.graph import EVALUATION, Job, origin
 from genie_ray.reproducing.pictures import DRAWERS
 from genie_ray.training import jobs
 from genie_ray.training.decoding import save_with_tokenizer
@@ -140,7 +140,7 @@ def _gathered(job: Job, output: Path, inputs: Inputs) -> None:
 
 
 def _tokenizer(job: Job, output: Path, inputs: Inputs) -> None:
-    train(jobs.tokenizer(job.config, inputs["data"], output), job.config.ray)
+    train(jobs.tokenizer(job.config, inputs["data"], output, init=inputs.get("init")), job.config.ray)
 
 
 def _decoder(job: Job, output: Path, inputs: Inputs) -> None:
@@ -154,16 +154,14 @@ def _dynamics(job: Job, output: Path, inputs: Inputs) -> None:
 
 
 def _finetune(job: Job, output: Path, inputs: Inputs) -> None:
-    first = job
-    while first.kind in ("finetune", "adapted"):
-        first = first.inputs.get("init") or first.inputs["model"]
     made = jobs.finetuning(
         job.config.finetune,
         inputs["data"],
         output,
         init=inputs["init"],
         seed=job.settings["seed"],
-        kind="genie_redux" if first.kind == "genie_redux" else "dynamics",
+        tokenizer=inputs.get("tokenizer"),
+        kind="genie_redux" if origin(job).kind == "genie_redux" else "dynamics",
         changes={name: _as_given(value) for name, value in job.settings["dynamics"].items()},
     )
     train(made, job.config.ray)

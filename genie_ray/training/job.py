@@ -29,9 +29,10 @@ FREE = ("config.compile:", "config.checkpoint_activations:", "config.log_every:"
 class TrainingJob:
     """One training: what is trained, on which data, and where the result goes.
 
-    A tokenizer is trained from `model`; a "decoder" is that of a `tokenizer` checkpoint. Dynamics are trained from
-    `model` on the tokens of a `tokenizer` checkpoint; or a whole world model, `init`, is fine-tuned: its dynamics are
-    trained further, its tokenizer stays fixed, and `model`, if not None, holds the dynamics' settings from now on. In a
+    A tokenizer is trained from `model`, or a `tokenizer` checkpoint is trained further; a "decoder" is that of a
+    `tokenizer` checkpoint. Dynamics are trained from `model` on the tokens of a `tokenizer` checkpoint; or a whole
+    world model, `init`, is fine-tuned: its dynamics are trained further, its tokenizer, or the `tokenizer` that takes
+    its place, stays fixed, and `model`, if not None, holds the dynamics' settings from now on. In a
     "genie_redux", `latent_actions` are trained together with the dynamics. An upscaler is trained from `model`, on a
     dataset with large frames.
     """

@@ -21,15 +21,16 @@ WorldModelKind = Literal["dynamics", "genie_redux"]
 """Conditioned on the player's actions, or on latent ones."""
 
 
-def tokenizer(recipe: RecipeConfig, data: Data, output: StoredPath) -> TrainingJob:
-    """A tokenizer from scratch."""
+def tokenizer(recipe: RecipeConfig, data: Data, output: StoredPath, *, init: StoredPath | None = None) -> TrainingJob:
+    """A tokenizer from scratch; or `init`, a tokenizer or a world model's, trained further as a whole."""
     return TrainingJob(
         kind="tokenizer",
         output=output,
         dataset=data,
         config=recipe.train_tokenizer,
         seed=recipe.seed,
-        model=recipe.tokenizer,
+        model=recipe.tokenizer if init is None else None,
+        tokenizer=init,
     )
 
 
@@ -68,19 +69,23 @@ def finetuning(
     *,
     init: StoredPath,
     seed: int,
+    tokenizer: StoredPath | None = None,
     kind: WorldModelKind = "dynamics",
     changes: Mapping[str, Any] | None = None,
 ) -> TrainingJob:
     """Further training of a world model's dynamics.
 
     Args:
+        tokenizer: instead of the model's own; it was trained further, so that the dynamics learn its tokens anew.
         changes: settings of the dynamics by name; those equal to the model's change nothing.
 
     Raises:
         ValueError: one differs from the model's and shapes its weights or what its inputs mean.
     """
     model = _changed(init, kind, changes) if changes else None
-    return TrainingJob(kind=kind, output=output, dataset=data, config=config, seed=seed, model=model, init=init)
+    return TrainingJob(
+        kind=kind, output=output, dataset=data, config=config, seed=seed, model=model, tokenizer=tokenizer, init=init
+    )
 
 
 def _changed(init: StoredPath, kind: WorldModelKind, changes: Mapping[str, Any]) -> DynamicsConfig | None:

@@ -112,7 +112,7 @@ class Task(ABC):
 
 
 class TokenizerTask(Task):
-    """A tokenizer from scratch."""
+    """A tokenizer, from scratch or from one that is trained further as a whole: its tokens change their meaning."""
 
     scored_by = ("reconstruction_mse",)
 
@@ -124,7 +124,9 @@ class TokenizerTask(Task):
     def build(self, replay: Replay) -> Tokenizer:
         config = self._config()
         tokenizer = Tokenizer(config)
-        if config.mean_frame:
+        if self.job.tokenizer is not None:
+            tokenizer.load_state_dict(checkpoints.load_tokenizer(self.job.tokenizer).state_dict())
+        elif config.mean_frame:
             windows = iter_windows(
                 replay,
                 split="train",
@@ -140,6 +142,8 @@ class TokenizerTask(Task):
         return model(batch["frames_BTHWC"])
 
     def _config(self) -> TokenizerConfig:
+        if self.job.tokenizer is not None:
+            return checkpoints.read_tokenizer_config(self.job.tokenizer)
         assert isinstance(self.job.model, TokenizerConfig)
         return self.job.model
 
@@ -151,29 +155,31 @@ class DecoderTask(TokenizerTask):
         assert self.job.tokenizer is not None
         return checkpoints.load_tokenizer(self.job.tokenizer).for_decoder_tuning()
 
-    def _config(self) -> TokenizerConfig:
-        assert self.job.tokenizer is not None
-        return checkpoints.read_tokenizer_config(self.job.tokenizer)
-
 
 class DynamicsTask(Task):
-    """GenieRedux-G: dynamics on a frozen tokenizer's tokens, or a whole world model whose dynamics are fine-tuned."""
+    """GenieRedux-G: dynamics on a frozen tokenizer's tokens, or a whole world model whose dynamics are fine-tuned.
+
+    If a tokenizer is given with the model, it takes the place of the model's own: the dynamics learn its tokens anew.
+    """
 
     model_class: type[GenieReduxG] | type[GenieRedux] = GenieReduxG
     scored_by = ("prediction_mse", "loss")  # there is no prediction in windows of two frames
 
     def check(self, dataset: ReplayDataset) -> None:
         config = self._config()
-        dataset.metadata.require_fit(frame_size=config.tokenizer.frame_size, num_actions=config.dynamics.num_actions)
+        given, own = self.job.tokenizer, config.tokenizer
+        if given is not None and checkpoints.read_config(Tokenizer, given) != own:
+            raise ValueError(f"{given} is built otherwise than the tokenizer of {self.job.init}")
+        num_actions = None if self.model_class is GenieRedux else config.dynamics.num_actions  # or it infers its own
+        dataset.metadata.require_fit(frame_size=own.frame_size, num_actions=num_actions)
         self._check_window(config.dynamics.max_frames)
 
     def build(self, replay: Replay) -> checkpoint.WorldModel:
         model = self.model_class(self._config())
         if self.job.init is not None:
             model.load_state_dict(checkpoints.load_as(self.model_class, self.job.init).state_dict())
-            return model
-        assert self.job.tokenizer is not None
-        model.tokenizer.load_state_dict(checkpoints.load_as(Tokenizer, self.job.tokenizer).state_dict())
+        if self.job.tokenizer is not None:
+            model.tokenizer.load_state_dict(checkpoints.load_as(Tokenizer, self.job.tokenizer).state_dict())
         return model
 
     def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
@@ -221,11 +227,6 @@ class GenieReduxTask(DynamicsTask):
     """GenieRedux: as GenieRedux-G, but conditioned on a latent action model trained with it; needs no actions."""
 
     model_class = GenieRedux
-
-    def check(self, dataset: ReplayDataset) -> None:
-        config = self._config()
-        dataset.metadata.require_fit(frame_size=config.tokenizer.frame_size)
-        self._check_window(config.dynamics.max_frames)
 
     def loss(self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator) -> Output:
         return model(batch["frames_BTHWC"], generator)

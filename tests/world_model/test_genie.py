@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -181,3 +182,21 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         GenieReduxGConfig(dynamics=DynamicsConfig(max_frames=32))
     with pytest.raises(ValueError, match="conditioning is 'embedding', allowed here: 'latent'"):
         GenieReduxConfig(dynamics=DynamicsConfig())
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_latent_action_model_apart_learns_from_its_own_loss_alone(apart: bool) -> None:
+    """Its encoder's gradient is then that of its own loss, whatever the dynamics' is."""
+    config = unguided_config()
+    model = GenieRedux(replace(config, latent_actions=replace(config.latent_actions, apart=apart)))
+    frames_BTHWC, _ = random_clip()
+
+    def gradients(loss: Tensor) -> list[Tensor]:
+        found = torch.autograd.grad(loss, list(model.latent_actions.parameters()), allow_unused=True)
+        return [gradient for gradient in found if gradient is not None]
+
+    together = gradients(model(frames_BTHWC, torch.Generator().manual_seed(0)).loss)
+    own = gradients(model.latent_actions(frames_BTHWC).loss)
+    assert len(together) == len(own)
+    same = all(torch.allclose(*pair, rtol=1e-4, atol=1e-7) for pair in zip(together, own, strict=True))
+    assert same == apart

@@ -144,8 +144,7 @@ def test_painting_the_speed_changes_the_corner_and_nothing_else() -> None:
     changed = (plain != painted).any(axis=(0, 3))
     rows, columns = np.nonzero(changed)
     assert changed.any()
-    assert rows.max() < 16
-    assert columns.max() < 32
+    assert (rows.max() + 1, columns.max() + 1) == (13, 26)  # what evaluation.black_corner hides in the papers' table
     corner = painted[:, : rows.max() + 1, : columns.max() + 1]
     assert len(np.unique(corner.reshape(len(corner), -1), axis=0)) > 5  # it shows a speed that changes
 

@@ -8,7 +8,7 @@ import torch
 from tiny_world import GAMES, tiny_dataset
 
 from genie_ray.evaluating.config import EvaluationConfig
-from genie_ray.evaluating.windows import evenly_spaced, random_actions, read_batches, window_starts
+from genie_ray.evaluating.windows import blackened, evenly_spaced, random_actions, read_batches, window_starts
 
 CONFIG = EvaluationConfig(stride=3, batch_size=2)
 
@@ -69,3 +69,14 @@ def test_a_test_set_without_a_window_is_refused(tmp_path: Path) -> None:
     long = dataclasses.replace(CONFIG, predicted_frames=200)
     with pytest.raises(ValueError, match=f"no window of 202 frames of {GAMES[1]}, its longest episode has 31"):
         window_starts(tiny_dataset(tmp_path, [12, 30]), GAMES[1], long)
+
+
+def test_a_corner_is_black_where_frames_are_compared() -> None:
+    frames_BTHWC = torch.full((2, 3, 8, 8, 3), 200, dtype=torch.uint8)
+    assert blackened(frames_BTHWC, CONFIG) is frames_BTHWC
+    shown = blackened(frames_BTHWC, dataclasses.replace(CONFIG, black_corner=(2, 5)))
+    assert torch.all(shown[:, :, :2, :5] == 0)
+    assert int((shown == 200).sum()) == 2 * 3 * 3 * (64 - 10)
+    assert torch.all(frames_BTHWC == 200)
+    with pytest.raises(ValueError, match=r"black_corner = \[-1, 3\]"):
+        dataclasses.replace(CONFIG, black_corner=(-1, 3))

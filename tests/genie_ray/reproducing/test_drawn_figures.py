@@ -1,6 +1,7 @@
 """The papers' pictures: what they say is counted by hand here, and they are drawn from a real model and dataset."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -10,11 +11,21 @@ import torch
 
 from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.reproducing.pictures import DRAWERS, draw_tokens, in_colour, replacements, static_tokens, windows_of
+from genie_ray.reproducing.pictures import (
+    DRAWERS,
+    draw_horizon,
+    draw_tokens,
+    in_colour,
+    replacements,
+    reward_at,
+    static_tokens,
+    windows_of,
+)
 from genie_ray.reproducing.plan import read_plan
 from genie_ray.reproducing.run import reproduce
 from genie_ray.reproducing.stages import MADE_FILE, directory_of, make
 from world_model.checkpoint import WorldModel, load_as
+from world_model.genie import GenieReduxG
 from world_model.maskgit import DecodingConfig
 
 CONFIG = EvaluationConfig(windows_per_game=3, decoding=DecodingConfig(steps=2, mode="autoregressive"))
@@ -75,10 +86,35 @@ def test_the_token_study_counts_what_the_tokenizer_says(
     assert found["share_of_unchanged"] == pytest.approx(max(counts.values()) / sum(counts.values()))
 
 
+def test_the_horizon_is_predicted_from_1_2_and_4_frames(
+    replay: ReplayDataset, world_model: Path, tmp_path: Path
+) -> None:
+    draw_horizon(tmp_path, world_model, Path(str(replay.root)), CONFIG)
+    found = json.loads((tmp_path / "horizon.json").read_text())
+    assert list(found) == ["1", "2", "4"]
+    for row in found.values():
+        assert row["windows"] == 3
+        assert [len(row["curves"][key]) for key in ("psnr_mean", "delta_psnr_mean")] == [10, 10]
+        assert np.mean(row["curves"]["psnr_mean"]) == pytest.approx(row["psnr_mean"])
+    longer = replace(CONFIG, predicted_frames=13)  # with 4 given frames one more than its clip has
+    with pytest.raises(ValueError, match="prime_frames \\+ predicted_frames is 17: must be at most 16"):
+        draw_horizon(tmp_path, world_model, Path(str(replay.root)), longer)
+
+
+def test_an_explorers_reward_is_that_of_the_frame(replay: ReplayDataset, world_model: Path) -> None:
+    """Two given frames, three predicted: of step 9 these are frames 5 and 6, and actions 5 to 8."""
+    model = load_as(GenieReduxG, world_model)
+    frames, actions = replay.read_frames_and_actions(replay.episodes[0])
+    assert reward_at(model, frames, actions, 3) == "–"
+    clip, between = torch.tensor(frames[None, 5:7]), torch.tensor(actions[None, 5:9], dtype=torch.int64)
+    tokens = sorted(model.uncertainty(clip, between)[0].tolist())
+    assert reward_at(model, frames, actions, 9) == f"{np.mean(tokens[-len(tokens) // 4 :]):.2f}"
+
+
 @pytest.mark.slow
 def test_a_figure_is_made_and_shown(roms: list[str], replay: ReplayDataset, world_model: Path, tmp_path: Path) -> None:
     """Of jobs that are there already: its model and its test play."""
-    plan = read_plan("fig5", "tiny", games={"many": ["Kangaroo-Atari2600-v0"], "few": ["Kangaroo-Atari2600-v0"]})
+    plan = read_plan("fig5", "tiny", games={name: ["Kangaroo-Atari2600-v0"] for name in ("all", "many", "few")})
     (picture,) = plan.pictures
     for role, place, target in (("model", "result/best", world_model), ("test", "result", Path(str(replay.root)))):
         directory = directory_of(picture.job.inputs[role], tmp_path)

@@ -7,19 +7,22 @@ import pytest
 import yaml
 
 from genie_ray.base.settings import differences
+from genie_ray.reproducing.graph import origin
 from genie_ray.reproducing.plan import TABLES, Plan, PlannedRow, read_plan
 from genie_ray.reproducing.scaled import told
 
 pytestmark = pytest.mark.usefixtures("roms")
 NAMES = sorted(path.stem for path in TABLES.glob("*.yaml"))
-GAMES = {"many": ["Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"], "few": ["Hero-Atari2600-v0"]}
+TWO = ["Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"]
+GAMES = {"all": TWO, "many": TWO, "few": ["Hero-Atari2600-v0"]}
+OWN = ("tab2", "fig16", "ablation")  # have other sets of games
 TESTED = {**GAMES, "tested": ["Pong-Atari2600-v0"]}
 AUTOREGRESSIVE = "+ autoregressive decoding"
 
 
 def plan(name: str, scale: str = "tiny", **more: Any) -> Plan:
     """A plan with games that ale-py brings."""
-    sets = {} if name == "tab2" else GAMES if name in ("tab4", "fig5", "fig6", "fig10") else TESTED
+    sets = {} if name in OWN else GAMES if name in ("tab4", "fig5", "fig6", "fig10") else TESTED
     return read_plan(name, scale, games=sets, **more)
 
 
@@ -91,24 +94,43 @@ def test_coinruns_study_at_the_published_scale_is_the_papers(procgen: None) -> N
     assert first + count <= test_first
 
 
+def test_a_trained_agents_models_are_the_random_ones_trained_further(procgen: None) -> None:
+    """Kazemi et al. 2024, Sec. 2: first the tokenizer as a whole, then the dynamics on its tokens."""
+    found = plan("tab2", "published")
+    for name in ("GenieRedux", "GenieRedux-G"):
+        (before, *_), (after, *_) = (
+            [one.jobs[0].inputs["model"] for one in found.rows if one.label == label] for label in (name, f"{name}-TA")
+        )
+        assert after.inputs["init"].identity == before.identity
+        tokenizer = after.inputs["tokenizer"]
+        assert tokenizer.inputs["init"].identity == before.inputs["tokenizer"].identity
+        assert tokenizer.settings.keys() == {"train_tokenizer", "seed"}  # its build is that of the one before
+        assert tokenizer.inputs["data"].identity == after.inputs["data"].identity
+        assert (tokenizer.settings["train_tokenizer"]["iterations"], origin(after)) == (150_000, before)
+    shown = {one.text.test: one.jobs[0].inputs["test"].settings["env"]["paint_vel_info"] for one in found.rows}
+    assert shown == {"basic test": False, "diverse test": True}
+    assert {tuple(one.jobs[0].settings["evaluation"]["black_corner"]) for one in found.rows} == {(13, 26)}
+
+
 def test_tables_share_what_they_have_in_common() -> None:
     four, five, six = (plan(name) for name in ("tab4", "tab5", "tab6"))
     shared = {job.identity for job in four.jobs()} & {job.identity for job in five.jobs()}
     kinds = sorted(job.kind for job in five.jobs() if job.identity in shared)
-    assert kinds == ["dynamics", "finetune", "play", "play", "tokenizer"]
+    assert kinds == ["dynamics", "finetune", "play", "play", "tokenizer"]  # of all games and of many: one at this scale
     explorers = {job.identity for job in five.jobs() if job.kind == "explorer"}
     assert explorers < {job.identity for job in six.jobs()}
 
 
 def test_one_fine_tuning_for_several_games_learns_from_the_play_of_each() -> None:
+    """And is tested on that of each."""
     sets = {**GAMES, "tested": ["Pong-Atari2600-v0", "Enduro-Atari2600-v0"]}
     five, twelve = (read_plan(name, "tiny", games=sets) for name in ("tab5", "tab12"))
-    models = [one.jobs[0].inputs["model"] for one in twelve.rows if one.label == "fine-tuned on all games"]
-    assert len(models) == 2
-    assert models[0].identity == models[1].identity
-    explored = {job.identity for job in five.jobs() if job.name == "explored play"}
-    assert {job.identity for job in models[0].inputs["data"].inputs.values()} == explored
-    assert len(explored) == 2
+    assert {one.section for one in twelve.rows} == {""}
+    explored = row(twelve, "fine-tuned on explored play").jobs[0]
+    for gathered, name in ((explored.inputs["model"].inputs["data"], "explored play"), (explored.inputs["test"], "")):
+        of_each = {job.identity for job in five.jobs() if job.name == (name or "test play")}
+        assert {job.identity for job in gathered.inputs.values()} == of_each
+        assert len(of_each) == 2
 
 
 def test_speed_and_logging_are_no_part_of_a_job() -> None:
@@ -116,7 +138,7 @@ def test_speed_and_logging_are_no_part_of_a_job() -> None:
     assert [job.identity for job in before.jobs()] == [job.identity for job in after.jobs()]
     other = plan("tab4", overrides={"tokenizer": {"dim": 64}, "dynamics": {"dim": 64}})
     kept = {job.identity for job in before.jobs()} & {job.identity for job in other.jobs()}
-    assert {job.kind for job in before.jobs() if job.identity in kept} == {"play", "player"}
+    assert {job.kind for job in before.jobs() if job.identity in kept} == {"play"}
 
 
 def test_seeds_change_play_and_trainings_but_not_the_test_set() -> None:
@@ -127,15 +149,18 @@ def test_seeds_change_play_and_trainings_but_not_the_test_set() -> None:
 
 
 def test_what_was_scaled_down_is_found_by_comparing() -> None:
-    changes = {(one.job, one.setting): (one.ours, one.papers) for one in row(plan("tab4"), "+ TDCE").scaled}
-    assert changes["pretraining play", "games"] == (2, 200)
-    assert changes["aligned play", "games"] == changes["player", "games"] == (1, 50)
+    found = row(plan("tab4"), "+ TDCE").scaled
+    changes = {(one.job, one.setting): (one.ours, one.papers) for one in found}
+    games = [(one.ours, one.papers) for one in found if (one.job, one.setting) == ("pretraining play", "games")]
+    assert sorted(games) == [(2, 200), (2, 483)]  # of the dynamics and of the tokenizer
+    assert changes["aligned play", "games"] == changes["test play", "games"] == (1, 50)
     assert changes["dynamics", "train_dynamics.iterations"] == (4, 185_000)
     assert changes["evaluation", "evaluation.decoding.steps"] == (2, 25)
-    assert changes["player", "player.kind"] == ("ppo", "agent57")
     text = told(row(plan("tab4"), "+ TDCE").scaled)
     assert "finetune: iterations 4 (80,000), batch_size 4 (160)" in text
-    assert "pretraining play: games 2 (200), amount 200 steps (20 episodes)" in text
+    assert "pretraining play: games 2 (200), games 2 (483), amount 200 steps (50 episodes)" in text
+    five = row(plan("tab5"), "pre-trained").scaled
+    assert {(one.ours, one.papers) for one in five if one.setting == "player.kind"} == {("ppo", "agent57")}
 
 
 def test_the_papers_figures_are_those_of_the_row() -> None:
@@ -145,7 +170,7 @@ def test_the_papers_figures_are_those_of_the_row() -> None:
     five = plan("tab5")
     assert row(five, "from scratch").paper is None  # of Pong the paper has none
     assert {line["test_set"] for line in five.paper_rows} == {"Adventure Island II", "Super Mario Bros", "Smurfs"}
-    assert {line["table"] for line in five.paper_rows} == {"Tab. 5"}
+    assert {line["table"] for line in five.paper_rows} == {"Tab. 5", "Tab. 11"}
     assert {line["table"] for line in plan("tab6").paper_rows} == {"Tab. 6"}
 
 
@@ -190,7 +215,12 @@ def test_settings_that_make_a_label_untrue_or_cannot_work_are_refused(change: di
         (("rows", 2, "means"), {"model.sed": 1}, "its recipe lacks at 'sed'"),
         (("rows", 2, "published"), {"test_set": "Moon", "model": "+ TDCE"}, "has no 'Moon', '\\+ TDCE'"),
         (("rows", 2, "settings"), {"dynamics": {"dim": 8}}, "a row's are of the evaluation"),
-        (("jobs", "test play", "purpose"), None, "purpose is None: a play needs one"),
+        (("jobs", "with token input", "purpose"), "test", "purpose is 'test': a finetune takes none"),
+        (
+            ("jobs", "with token input", "tokenizer"),
+            "play of few games",
+            "must be a job of the kind tokenizer or decoder",
+        ),
     ],
 )
 def test_a_file_that_does_not_make_what_it_says_is_refused(
@@ -220,8 +250,8 @@ def test_what_is_not_there_is_refused() -> None:
         read_plan("tab5", "tiny", games={"tested": ["SuperMarioBros-Nes-v0"]})
     with pytest.raises(ValueError, match="give its CSV file"):
         read_plan("tab4", "published")
-    with pytest.raises(ValueError, match="--games all: tab4 has the sets many, few"):
-        read_plan("tab4", "tiny", games={"all": ["Pong-Atari2600-v0"]})
+    with pytest.raises(ValueError, match="--games every: tab4 has the sets all, many, few"):
+        read_plan("tab4", "tiny", games={"every": ["Pong-Atari2600-v0"]})
 
 
 def test_the_documentations_table_can_be_planned(tmp_path: Path) -> None:
@@ -234,4 +264,4 @@ def test_the_documentations_table_can_be_planned(tmp_path: Path) -> None:
 
 def test_one_row_needs_only_its_own_jobs() -> None:
     jobs = plan("tab4", only=["GenieRedux-G of many games"]).jobs()
-    assert sorted(job.kind for job in jobs) == ["dynamics", "evaluation", "play", "play", "player", "tokenizer"]
+    assert sorted(job.kind for job in jobs) == ["dynamics", "evaluation", "play", "play", "tokenizer"]

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.training.config import TrainingConfig
+from genie_ray.training import jobs
+from genie_ray.training.config import RecipeConfig, TrainingConfig
 from genie_ray.training.job import TrainingJob
 from genie_ray.training.loop import build_optimizer
-from genie_ray.training.tasks import DecoderTask, GenieReduxTask, Task
+from genie_ray.training.tasks import DecoderTask, DynamicsTask, GenieReduxTask, Task, TokenizerTask
 from world_model import checkpoint
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxG
@@ -134,3 +135,39 @@ def test_what_does_not_fit_is_refused(
     checkpoint.save(Upscaler(UpscalerConfig(channels=(4,))), upscaler, provenance={})
     with pytest.raises(ValueError, match="holds Upscaler, needed: Tokenizer or GenieReduxG or GenieRedux"):
         DecoderTask(dataclasses.replace(job, kind="decoder", tokenizer=upscaler)).check(replay)
+
+
+def test_a_tokenizer_is_trained_further_as_a_whole(replay: ReplayDataset, world_model: Path) -> None:
+    """From a world model's, in which it is frozen: all of it learns, so that its tokens change."""
+    recipe = dataclasses.replace(RecipeConfig(), train_tokenizer=CONFIG)
+    task = TokenizerTask(jobs.tokenizer(recipe, Path(str(replay.root)), Path("out"), init=world_model))
+    task.check(replay)
+    further, before = task.build(replay), checkpoint.load_as(GenieReduxG, world_model).tokenizer
+    assert checkpoint.weights_hash(further) == checkpoint.weights_hash(before)
+    values = losses(task, further, replay)
+    assert sum(values[-5:]) < 0.9 * sum(values[:5])
+    assert checkpoint.tokens_hash(further) != checkpoint.tokens_hash(before)
+
+
+def test_a_tokenizer_that_was_trained_further_takes_the_place_of_the_models_own(
+    replay: ReplayDataset, world_model: Path, tmp_path: Path
+) -> None:
+    own = checkpoint.load_as(GenieReduxG, world_model)
+    further = Tokenizer(own.tokenizer.config)
+    checkpoint.save(further, tmp_path / "further", provenance={})
+    job = jobs.finetuning(
+        CONFIG, Path(str(replay.root)), Path("out"), init=world_model, seed=0, tokenizer=tmp_path / "further"
+    )
+    task = DynamicsTask(job)
+    task.check(replay)
+    model = task.build(replay)
+    assert checkpoint.weights_hash(model.tokenizer) == checkpoint.weights_hash(further)
+    assert checkpoint.weights_hash(model.dynamics) == checkpoint.weights_hash(own.dynamics)
+    assert not any(parameter.requires_grad for parameter in model.tokenizer.parameters())
+    assert {job.identity()[name] for name in ("tokenizer", "init")} == {
+        checkpoint.read_description(path)["weights_sha256"] for path in (tmp_path / "further", world_model)
+    }
+    other = Tokenizer(dataclasses.replace(own.tokenizer.config, mean_frame=False))
+    checkpoint.save(other, tmp_path / "other", provenance={})
+    with pytest.raises(ValueError, match="other is built otherwise than the tokenizer of"):
+        DynamicsTask(dataclasses.replace(job, tokenizer=tmp_path / "other")).check(replay)
