@@ -202,3 +202,20 @@ def test_a_report_needs_an_evaluation(refuse: Refuse, tmp_path: Path) -> None:
 def test_a_table_and_its_games_must_be_named_right(refuse: Refuse) -> None:
     assert "unknown table 'tab99': allowed are" in refuse("reproduce", "tab99")
     assert "--games 'few': expected SET=GAME" in refuse("reproduce", "tab4", "--games", "few")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "rollout s3://bucket/out --world-model model --data data",
+        "data convert data s3://bucket/out --to png",
+        "checkpoint onnx model s3://bucket/out",
+        "study make quality s3://bucket/out --data data --model a=model",
+        "sweep experiments/sweeps/topk_epsilon.yaml --out s3://bucket/out",
+        "reproduce tab4 --out s3://bucket/out",
+        "serve-rewards --world-model model --state s3://bucket/out",
+    ],
+)
+def test_what_needs_a_disk_refuses_an_object_store(refuse: Refuse, command: str) -> None:
+    line = refuse(*command.split())
+    assert line == "error: s3://bucket/out is not on a disk: this command writes to a directory only"
