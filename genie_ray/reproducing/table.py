@@ -63,15 +63,14 @@ def document(plan: Plan, rows: Sequence[tuple[PlannedRow, Scores]], out: Path) -
     table, seeds = plan.table, plan.seeds
     lines = [f"# {table.title}", "", f"{table.source}; scale *{plan.scale}*, seeds {', '.join(map(str, seeds))}.", ""]
     if plan.scale != PUBLISHED:
+        where = ", see below" if rows else ""
+        lines += [f"**Scaled down{where}: these are not the paper's conditions, and its figures are no target.**", ""]
+    if rows:
         lines += [
-            "**Scaled down, see below: these are not the paper's conditions, and its figures are no target.**",
+            "Each cell: the mean over seeds, in brackets each seed. PSNR and ΔPSNR as published (means of per-frame "
+            "values); pooled ones are of the mean squared error. *Paper*: its own figures, on its own games and data.",
             "",
         ]
-    lines += [
-        "Each cell: the mean over seeds, in brackets each seed. PSNR and ΔPSNR as published (means of per-frame "
-        "values); pooled ones are of the mean squared error. *Paper*: its own figures, on its own games and data.",
-        "",
-    ]
     for section in dict.fromkeys(row.section for row, _ in rows):
         of_section = [(row, scores) for row, scores in rows if row.section == section]
         lines += [f"## {section}", ""] if section else []

@@ -29,3 +29,9 @@ def test_operations_are_those_that_were_counted_by_hand() -> None:
 def test_every_codebook_can_be_counted(kind: str) -> None:
     plan = read_plan("tab2", "tiny", overrides={"tokenizer": {"quantizer": {"kind": kind}}})
     assert all(job_flops(job) > 0 for job in plan.jobs() if job.kind in ("tokenizer", "dynamics", "genie_redux"))
+
+
+def test_a_test_set_of_two_games_costs_twice_that_of_one() -> None:
+    one, two = (read_plan(name, "tiny", only=["pre-trained"]).rows[0].jobs[0] for name in ("tab5", "tab12"))
+    assert (one.inputs["test"].kind, two.inputs["test"].kind) == ("play", "gathered")
+    assert job_flops(two) == 2 * job_flops(one) > 0
