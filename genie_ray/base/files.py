@@ -19,6 +19,7 @@ from genie_ray.base.errors import one_line
 DEEPEST = 50  # levels of nesting
 LARGEST = 100_000  # values, aliases unfolded
 LONGEST = 200  # characters of a value in a message
+STYLE = Path(__file__).parent / "style.css"  # what all pages look like, served ones and files
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
