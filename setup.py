@@ -23,6 +23,7 @@ setup(
             "games/*.csv",
             "games/*.yaml",
             "*/templates/*.jinja",
+            "base/*.css",
             "web/*.html",
             "web/*.css",
             "web/*.js",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DEEPEST = 50  # levels of nesting
 LARGEST = 100_000  # values, aliases unfolded
 LONGEST = 200  # characters of a value in a message
+STYLE = Path(__file__).parent / "style.css"  # what all pages look like, served ones and files
 
 
 def write_atomically(path: StoredPath, write: Callable[[Path], object]) -> None:

@@ -100,10 +100,34 @@ def pull(
 
 
 @checkpoint_app.command("onnx")
-def onnx(directory: Directory, output: DiskOutput) -> None:
+def onnx(
+    directory: Directory,
+    output: DiskOutput,
+    page: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Add a page to play on without Python, from frames of this replay dataset, for any static host.",
+        ),
+    ] = None,
+    game: Annotated[str | None, typer.Option(help="Page: game of the episodes to start from; default: any.")] = None,
+    starts: Annotated[int, typer.Option(min=1, help="Page: frames to choose a start from; they are published.")] = 16,
+    onnxruntime: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Page: folder dist of npm's onnxruntime-web; default: npm fetches it."),
+    ] = None,
+) -> None:
     """Export a GenieRedux-G as ONNX graphs, each checked against PyTorch, and a player.json that puts them together."""
-    from genie_ray.sharing.onnx_export import export_onnx
+    if page is None:
+        from genie_ray.sharing.onnx_export import export_onnx
 
-    for name, graph in export_onnx(directory, output)["graphs"].items():
+        if game is not None or onnxruntime is not None:
+            raise ValueError("--game and --onnxruntime are for the page: give --page DATA, too")
+        document = export_onnx(directory, output)
+    else:
+        from genie_ray.web.standalone import export_page
+
+        document = export_page(directory, output, page, game=game, starts=starts, runtime=onnxruntime)
+    for name, graph in document["graphs"].items():
         typer.echo(f"{name}: {graph['apart']:.2g} from PyTorch", err=True)
     typer.echo(output)

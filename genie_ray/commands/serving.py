@@ -53,13 +53,18 @@ def serve_rewards(
 def play(
     world_model: Annotated[
         Path | None,
-        typer.Argument(metavar="CHECKPOINT", help="A GenieRedux-G; default: one of CoinRun that comes along."),
+        typer.Argument(metavar="CHECKPOINT", help="A GenieRedux-G; default: one of --game that comes along."),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="DIR", help="Replay dataset that play starts from."),
     ] = None,
-    game: Annotated[str | None, typer.Option(help="Game of the episodes to start from; default: any.")] = None,
+    game: Annotated[
+        str | None,
+        typer.Option(
+            help="Game of the episodes to start from; default: any. Without CHECKPOINT: CoinRun or Hero-Atari2600."
+        ),
+    ] = None,
     policy: Annotated[
         Path | None, typer.Option(help="Directory of trained agents (<directory>/<game>/module) that can take over.")
     ] = None,
@@ -71,24 +76,22 @@ def play(
     port: Annotated[int, typer.Option(min=1, max=65_535)] = 8420,
 ) -> None:
     """Play in a world model in the browser, beside the game itself under the same buttons."""
-    from genie_ray.web.serving import SHIPPED, serve
+    from contextlib import nullcontext
+
+    from genie_ray.web.serving import serve
+    from genie_ray.web.shipped import shipped
 
     if (world_model is None) != (data is None):
         raise ValueError("give CHECKPOINT and --data both, or neither: a model starts from frames of its own games")
-    serve(
-        world_model or SHIPPED / "model",
-        data or SHIPPED / "play",
-        game,
-        policy=policy,
-        record=record,
-        host=host,
-        port=port,
-        tell=typer.echo,
-    )
+    given = shipped(game) if world_model is None or data is None else nullcontext((world_model, data))
+    with given as (model, place):
+        serve(model, place, game, policy=policy, record=record, host=host, port=port, tell=typer.echo)
 
 
 def browse(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Replay dataset: a directory or URI.")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Replay dataset (directory or URI), or a run's directory.")
+    ],
     other: Annotated[
         str | None, typer.Argument(metavar="DATA2", help="Another one beside it.", show_default=False)
     ] = None,
@@ -99,7 +102,10 @@ def browse(
     host: Annotated[str, typer.Option(help="Address to listen on; not loopback: with a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65_535)] = 8421,
 ) -> None:
-    """Look at replay datasets in the browser: episodes, actions, rewards, coverage; two of them side by side."""
+    """Look at replay datasets in the browser: episodes, actions, rewards, coverage; two of them side by side.
+
+    Of a run: random play beside explored play, with its world model, and its report.
+    """
     from genie_ray.web.serving import browse as serve
 
-    serve([data, *([other] if other else [])], world_model, host=host, port=port, tell=typer.echo)
+    serve(data, other, world_model, host=host, port=port, tell=typer.echo)

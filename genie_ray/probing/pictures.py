@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 
 from genie_ray.base.figures import StripRow, heat_maps, labelled_clip, labelled_strip
-from genie_ray.base.files import write_atomically
+from genie_ray.base.files import STYLE, write_atomically
 from genie_ray.probing.play import FRAME_SKIP, NOOP, Context, Rollout
 from genie_ray.probing.propose import Proposal
 
@@ -37,7 +37,7 @@ def write_index(out: Path) -> Path:
         loader=jinja2.PackageLoader("genie_ray.probing", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     results = [json.loads(path.read_text()) for path in sorted(out.glob(f"*/{RESULT}"))]
-    page = environment.get_template("probe.html.jinja").render(results=results)
+    page = environment.get_template("probe.html.jinja").render(style=STYLE.read_text(), results=results)
     _write(out / INDEX, page.encode())
     return out / INDEX
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from genie_ray.base.files import write_atomically
+from genie_ray.base.files import STYLE, write_atomically
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.progress import console
 from genie_ray.report.explorers import explorer_section
@@ -41,6 +41,7 @@ def write_report(run: StoredPath) -> StoredPath:
         loader=jinja2.PackageLoader("genie_ray.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("report.html.jinja").render(
+        style=STYLE.read_text(),
         name=run.resolve().name,
         tables={game: score_tables(evaluation, game) for game in games_of(evaluation)},
         columns=columns(evaluation),

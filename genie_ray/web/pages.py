@@ -13,8 +13,10 @@ from fastapi import HTTPException, Query
 from starlette.applications import Starlette
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from genie_ray.base.files import STYLE
+
 PAGES = Path(__file__).parent
-SHARED = ("style.css", "common.js")
+SHARED = (STYLE, *(PAGES / name for name in ("playing.css", "common.js", "playing.js", "player.js")))
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OWN_NAMES = [*LOOPBACK, "[::1]", "["]  # IPv6 as Starlette's versions write it; "[" is no site's name
 
@@ -23,7 +25,7 @@ def page(name: str) -> str:
     """A page as one document: the shared style and script stand where it names them."""
     text = (PAGES / name).read_text()
     for part in SHARED:
-        text = text.replace(f"/* {part} */", (PAGES / part).read_text())
+        text = text.replace(f"/* {part.name} */", part.read_text())
     return text
 
 

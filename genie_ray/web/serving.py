@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -19,9 +19,8 @@ from genie_ray.web.session import PlaySession
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
 
-SHIPPED = Path(__file__).parent / "coinrun"
-"""A small world model that comes along, `model/`, and play of levels that it was not trained on, `play/`."""
 MOST_EPISODES = 500  # in the page's list
+RUN_PLAY = ("control", "explore", "random", "test")  # datasets of a run; the first two that there are are shown
 
 
 def serve(
@@ -56,21 +55,44 @@ def serve(
 
 
 def browse(
-    places: Sequence[str], world_model: Path | None, *, host: str, port: int, tell: Callable[[str], None]
+    data: str, other: str | None, world_model: Path | None, *, host: str, port: int, tell: Callable[[str], None]
 ) -> None:
     """Serves the page to browse datasets on until it is interrupted.
 
     Args:
-        places: of the replay datasets, shown side by side.
-        world_model: checkpoint of a GenieRedux-G, for uncertainty and for play from any frame.
+        data, other, world_model: as `browse_app` takes them.
         host, port, tell: as `listen` takes them.
 
     Raises:
-        ValueError: a dataset is missing or damaged, does not fit the model, or the port is in use.
+        ValueError: as `browse_app`, or the port is in use.
+    """
+    listen(browse_app(data, other, world_model), host=host, port=port, tell=tell)
+
+
+def browse_app(data: str, other: str | None, world_model: Path | None) -> Callable[[str | None], FastAPI]:
+    """What makes the application to browse datasets on, with a token.
+
+    Args:
+        data: replay dataset; or a run, whose play, world model and report are shown.
+        other: a dataset beside it, of a run beside its last one.
+        world_model: checkpoint of a GenieRedux-G, for uncertainty and for play from any frame.
+
+    Raises:
+        ValueError: a dataset is missing or damaged, or does not fit the model.
     """
     from genie_ray.web.browsing import app as browsing
     from genie_ray.web.browsing.data import BrowsedDataset, Unsure
 
+    places, report, run = [data], None, Path(data)
+    if (run / "datasets").is_dir():
+        places = [str(run / "datasets" / name) for name in RUN_PLAY if (run / "datasets" / name).is_dir()][:2]
+        if not places:
+            raise ValueError(f"{data} is a run without play: {run / 'datasets'} has none of {', '.join(RUN_PLAY)}")
+        report = run / "report.html" if (run / "report.html").is_file() else None
+        if world_model is None and (run / "dynamics" / "best").is_dir():
+            world_model = run / "dynamics" / "best"
+    if other is not None:
+        places = [places[-1], other]
     datasets = [ReplayDataset(place) for place in places]
     browsed = [BrowsedDataset(place, dataset) for place, dataset in zip(places, datasets, strict=True)]
     unsure, makers = None, list[Callable[[str | None], FastAPI]]()
@@ -80,9 +102,10 @@ def browse(
         makers = [play_app(model, dataset, None, lock) for dataset in datasets]
 
     def make(token: str | None) -> FastAPI:
-        return browsing.make_app(browsed, unsure=unsure, plays=[each(token) for each in makers], token=token)
+        plays = [each(token) for each in makers]
+        return browsing.make_app(browsed, unsure=unsure, plays=plays, report=report, token=token)
 
-    listen(make, host=host, port=port, tell=tell)
+    return make
 
 
 def _load(world_model: Path) -> GenieReduxG:

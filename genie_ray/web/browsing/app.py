@@ -2,9 +2,10 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from genie_ray.base.errors import one_line
@@ -16,7 +17,12 @@ KEEP = {"Cache-Control": "private, max-age=3600"}  # pictures; their addresses n
 
 
 def make_app(
-    browsed: Sequence[BrowsedDataset], *, unsure: Unsure | None, plays: Sequence[FastAPI], token: str | None
+    browsed: Sequence[BrowsedDataset],
+    *,
+    unsure: Unsure | None,
+    plays: Sequence[FastAPI],
+    report: Path | None = None,
+    token: str | None,
 ) -> FastAPI:
     """The web application.
 
@@ -24,6 +30,7 @@ def make_app(
         browsed: what it shows, side by side.
         unsure: what computes uncertainty; None: no world model is given.
         plays: an application to play on for each dataset, or none; they need the same token.
+        report: of the run that the datasets belong to, a page of its own.
         token: needed by everything, if given.
     """
 
@@ -58,7 +65,14 @@ def make_app(
             "datasets": [each.about() for each in browsed],
             "unsure": unsure is not None,
             "play": bool(plays),
+            "report": report is not None,
         }
+
+    @app.get("/report", response_class=HTMLResponse, dependencies=asked)
+    def show_report() -> str:
+        if report is None:
+            raise HTTPException(404, "no run is given: genie-ray browse RUN")
+        return report.read_text()
 
     @app.get("/episodes", dependencies=asked)
     def list_episodes(of: Chosen, game: str, policy: str = "", first: Count = 0, count: Count = 20) -> dict[str, Any]:

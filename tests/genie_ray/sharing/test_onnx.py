@@ -19,7 +19,7 @@ from genie_ray.envs.world_model_games import INTERACTIVE
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.sharing import onnx_export
 from genie_ray.sharing.onnx_export import NEEDS_PACKAGES, export_onnx
-from genie_ray.web.serving import SHIPPED
+from genie_ray.web.shipped import SHIPPED
 from world_model import checkpoint
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieReduxG, GenieReduxGConfig

@@ -18,7 +18,7 @@ from genie_ray.envs.game import make_game
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.studies.config import TRUTH, StudyConfig
 from genie_ray.studies.kit import make, read_key
-from genie_ray.web.serving import SHIPPED
+from genie_ray.web.shipped import SHIPPED
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
 from world_model.maskgit import DecodingConfig

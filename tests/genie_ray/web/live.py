@@ -1,12 +1,18 @@
-"""A web application that listens on a port of its own, in a thread."""
+"""A web application that listens on a port of its own, in a thread, and what a page of it shows."""
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import uvicorn
+from numpy.typing import NDArray
 from starlette.applications import Starlette
+
+Open = Callable[..., Any]
+PHONE = {"width": 380, "height": 800}
 
 
 @contextmanager
@@ -23,3 +29,10 @@ def running(app: Starlette) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+def picture(page: Any, canvas: str) -> NDArray[np.uint8]:
+    """What a canvas shows, [H, W, 3]."""
+    read = "c => [c.height, c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    height, width, *values = page.locator(canvas).first.evaluate(read)
+    return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]

@@ -205,8 +205,9 @@ def test_without_the_token_nothing_is_served(dataset: ReplayDataset, model: Geni
 
 
 def test_what_does_not_fit_is_told_before_anything_starts(tmp_path: Path, model: GenieReduxG) -> None:
-    def start(*places: Path, world_model: Path | None = None) -> None:
-        serving.browse([*map(str, places)], world_model, host="127.0.0.1", port=1, tell=pytest.fail)
+    def start(place: Path, other: Path | None = None, world_model: Path | None = None) -> None:
+        beside = None if other is None else str(other)
+        serving.browse(str(place), beside, world_model, host="127.0.0.1", port=1, tell=pytest.fail)
 
     checkpoint.save(model, tmp_path / "model", provenance={})
     good = tiny_dataset(tmp_path / "good", [8])
@@ -219,6 +220,30 @@ def test_what_does_not_fit_is_told_before_anything_starts(tmp_path: Path, model:
     shard.write_bytes(shard.read_bytes()[:-40])
     with pytest.raises(ValueError, match=f"damaged or foreign file {shard}"):
         start(good.root)
+
+
+def test_of_a_run_play_model_and_report_are_shown(tmp_path: Path, model: GenieReduxG) -> None:
+    (tmp_path / "datasets").mkdir()
+    with pytest.raises(ValueError, match="is a run without play"):
+        serving.browse_app(str(tmp_path), None, None)
+    for name in ("test", "explore", "control"):
+        tiny_dataset(tmp_path / "datasets" / name, [8])
+    with running(serving.browse_app(str(tmp_path), None, None)(None)) as server:
+        told = ask(server, "about")
+        assert [Path(each["name"]).name for each in told["datasets"]] == ["control", "explore"]
+        assert (told["report"], told["unsure"]) == (False, False)
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            ask(server, "report")
+    (tmp_path / "report.html").write_text("<!doctype html>what came of it")
+    checkpoint.save(model, tmp_path / "dynamics" / "best", provenance={})
+    other = tiny_dataset(tmp_path / "other", [8]).root
+    with running(serving.browse_app(str(tmp_path), str(other), None)("secret")) as server:
+        told = ask(server, "about", token="secret")
+        assert [Path(each["name"]).name for each in told["datasets"]] == ["explore", "other"]
+        assert (told["report"], told["unsure"]) == (True, True)
+        assert ask(server, "report", token="secret") == b"<!doctype html>what came of it"
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            ask(server, "report")
 
 
 def test_a_file_that_is_damaged_later_is_told(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,16 @@ from genie_ray.web.browsing.app import make_app
 from genie_ray.web.browsing.data import BrowsedDataset, Unsure
 from genie_ray.web.pilot import Pilots
 from genie_ray.web.recording import Recorder
-from genie_ray.web.serving import SHIPPED, play_app
-from tests.genie_ray.web.live import running
+from genie_ray.web.serving import play_app
+from genie_ray.web.shipped import SHIPPED
+from tests.genie_ray.web.live import PHONE, Open, picture, running
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
 
 pytestmark = pytest.mark.slow
 sync_api: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
 
-Open = Callable[..., Any]
 RIGHT, LEFT = 1, 2
-PHONE = {"width": 380, "height": 800}
 
 
 @pytest.fixture(scope="module")
@@ -59,25 +58,6 @@ def browsing(shipped: GenieReduxG, coinrun_play: ReplayDataset) -> Iterator[str]
     datasets = [BrowsedDataset(name, coinrun_play) for name in ("here", "there")]
     with running(make_app(datasets, unsure=Unsure(shipped, lock), plays=[play, play], token="secret")) as address:
         yield f"http://{address}/?token=secret"
-
-
-@pytest.fixture
-def visit(chromium: Any) -> Iterator[Open]:
-    """Opens an address as a new visitor; at the end, no script may have failed."""
-    visitors, errors = [], list[str]()
-
-    def make(address: str, **options: Any) -> Any:
-        visitors.append(chromium.new_context(**options))
-        visitors[-1].on("weberror", lambda error: errors.append(str(error.error)))
-        page = visitors[-1].new_page()
-        page.set_default_timeout(60_000)
-        page.goto(address)
-        return page
-
-    yield make
-    for visitor in visitors:
-        visitor.close()
-    assert not errors
 
 
 @pytest.fixture
@@ -120,13 +100,6 @@ def settled(page: Any) -> int:
         before = step
         page.wait_for_timeout(1_000)
     return step
-
-
-def picture(page: Any, canvas: str) -> NDArray[np.uint8]:
-    """What a canvas shows, [H, W, 3]."""
-    read = "c => [c.height, c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
-    height, width, *values = page.locator(canvas).first.evaluate(read)
-    return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
 
 
 def alone(dataset: ReplayDataset, actions: list[int]) -> NDArray[np.uint8]:

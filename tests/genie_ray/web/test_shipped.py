@@ -4,8 +4,8 @@ import torch
 
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.windows import iter_windows
-from genie_ray.web.serving import SHIPPED
 from genie_ray.web.session import PlaySession
+from genie_ray.web.shipped import SHIPPED
 from world_model import checkpoint
 from world_model.control import action_likelihoods
 from world_model.genie import GenieReduxG
