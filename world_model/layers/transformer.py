@@ -102,15 +102,17 @@ class HalfBlock(nn.Module):
         start: int = 0,
         paired: bool = False,
         asked_only: bool = False,
+        skipped: int = 0,
     ) -> Tensor:
-        """`asked_only`: of pairs, returns the asked clips only (in the half that lets them read the known ones)."""
+        """`asked_only`: of pairs, returns the asked clips only (in the half that lets them read the known ones).
+        `skipped`: leaves out so many first frames, which others only read (along time, not with pairs)."""
         x = x_BTHWD + self.peg(x_BTHWD, None if cache is None else cache.before(x_BTHWD, start), paired)
         rows = rearrange(x, f"b t h w d -> {self.rows}").contiguous()
         if paired and self.along_time:
             attended = self.attention.forward_paired(rows, bias_hSS, asked_only=asked_only)
         else:
-            attended = self.attention(rows, bias_hSS, cache if self.along_time else None, start)
-        x = x.chunk(2)[1] if asked_only else x
+            attended = self.attention(rows, bias_hSS, cache if self.along_time else None, start, skipped)
+        x = x.chunk(2)[1] if asked_only else x[:, skipped:]
         b, t, h, w, _ = x.shape
         x = x + rearrange(attended, f"{self.rows} -> b t h w d", b=b, t=t, h=h, w=w)
         return x + self.feed_forward(x)
@@ -151,6 +153,7 @@ class SpatioTemporalTransformer(nn.Module):
         cache: TransformerCache | None = None,
         start: int = 0,
         paired: bool = False,
+        skipped: int = 0,
     ) -> Tensor:
         """Processes frames `start`.. of a clip; earlier ones are in the cache.
 
@@ -163,7 +166,9 @@ class SpatioTemporalTransformer(nn.Module):
             paired: the first half of the batch are known clips, frames 0..T−1; the second half asks for their frames
                 1..T, each of which reads the known frames before it, and itself. Returns the asked ones, [B/2, T, …].
                 Not with a cache.
+            skipped: how many of the first frames nobody wants the output of: [B, T − skipped, …]. Order "st" only.
         """
+        assert not skipped or (self.order == "st" and not paired)
         end = start + x_BTHWD.shape[1] + paired
         temporal_bias_hTS = self.temporal_bias_hTT[:, start:end, :end]
         x = x_BTHWD
@@ -178,12 +183,13 @@ class SpatioTemporalTransformer(nn.Module):
                 (temporal, temporal_bias_hTS, cache and cache.temporal[index]),
             ]
             for half, bias, kept in halves if self.order == "st" else reversed(halves):
-                asked_only = paired and half is self.temporal[-1]  # what the known clips become there, nobody reads
+                last = half is self.temporal[-1]  # what known clips and skipped frames become there, nobody reads
+                arguments = x, bias, kept, start, paired, paired and last, skipped if last else 0
                 if self.checkpoint_activations and torch.is_grad_enabled():
-                    x = checkpoint(half, x, bias, None, start, paired, asked_only, use_reentrant=False)
+                    x = checkpoint(half, *arguments, use_reentrant=False)
                 else:
                     # A cached clip runs uncompiled: each of its lengths would need its own compilation.
-                    x = (half if kept is None else half.forward)(x, bias, kept, start, paired, asked_only)
+                    x = (half if kept is None else half.forward)(*arguments)
         return self.norm(x)
 
     def compile_halves(self) -> None:
