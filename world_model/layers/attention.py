@@ -5,6 +5,7 @@ Sources: as in transformer.py; attention of frames to a complete past: MAGI (Zho
 Axes: M sequences, S positions, D width, h heads, C dimensions of a head; B batch, T frames, H W token grid.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -164,8 +165,16 @@ class HalfBlockCache:
         self._capacity = capacity  # frames
         self._inputs_BTHWD: Tensor | None = None
         self._inputs_start = 0
+        self._past: tuple[int, int, Tensor | None] | None = None  # position and length of the piece, what `past` gave
         self._keys_MhTC: Tensor | None = None
         self._values_MhTC: Tensor | None = None
+
+    def past(self, x_BTHWD: Tensor, start: int, compute: Callable[[Tensor, int], Tensor | None]) -> Tensor | None:
+        """What earlier frames add to the PEG of a piece, computed once while pieces from `start` on replace it."""
+        before_BTHWD, frames = self.before(x_BTHWD, start), x_BTHWD.shape[1]
+        if self._past is None or self._past[:2] != (start, frames):
+            self._past = start, frames, compute(before_BTHWD, frames)
+        return self._past[2]
 
     def before(self, x_BTHWD: Tensor, start: int) -> Tensor:
         """Up to two PEG inputs before position `start`; caches those of x."""

@@ -30,41 +30,52 @@ Order = Literal["st", "ts"]
 class PositionEncodingGenerator(nn.Module):
     """Depthwise 3×3×3 convolution over (T, H, W), zero-padded, causal in time: [B, T, H, W, D] → the same.
 
-    `before_BTHWD`: up to two preceding frames, if the clip is fed in pieces. `paired`: see `SpatioTemporalTransformer`.
+    `paired`: see `SpatioTemporalTransformer`. If the clip is fed in pieces, `past_BTHWD` is what `past` makes of the
+    frames before.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.conv = nn.Conv3d(dim, dim, kernel_size=3, groups=dim)
 
-    def forward(self, x_BTHWD: Tensor, before_BTHWD: Tensor | None = None, paired: bool = False) -> Tensor:
-        # One 2-D convolution of all frames per time tap, added to the frames it contributes to: the same sum as the
-        # 3-D convolution, but almost three times as fast on a CPU (channels stay last, so nothing is transposed).
-        weight, bias = self.conv.weight, self.conv.bias
+    def forward(self, x_BTHWD: Tensor, past_BTHWD: Tensor | None = None, paired: bool = False) -> Tensor:
         frames = x_BTHWD.shape[1]
-        if before_BTHWD is not None:
-            x_BTHWD = torch.cat([before_BTHWD, x_BTHWD], dim=1)
-        known = x_BTHWD.shape[1] - frames
-
-        def tap(delay: int, first: int, last: int, clips: int = x_BTHWD.shape[0]) -> Tensor:
-            kernel = weight[:, :, 2 - delay].contiguous(memory_format=torch.channels_last)
-            images = rearrange(x_BTHWD[:clips, first:last], "b t h w d -> (b t) d h w")
-            out = F.conv2d(images, kernel, None if delay else bias, padding=1, groups=weight.shape[0])
-            return rearrange(out, "(b t) d h w -> b t h w d", b=clips)
-
-        out = tap(0, known, known + frames)
+        out = self._tap(x_BTHWD, 0)
         if paired:
             clips = x_BTHWD.shape[0] // 2
             for delay in (1, 2):  # frame i of an asked clip follows frame i of its known one
-                past = tap(delay, 0, max(0, frames - delay + 1), clips)
+                past = self._tap(x_BTHWD[:clips, : max(0, frames - delay + 1)], delay)
                 out[clips:, delay - 1 :] += past
                 out[:clips, delay:] += past[:, : frames - delay]
             return out
         for delay in (1, 2):
-            skipped = max(0, delay - known)  # frames whose past at this tap lies before the clip
-            if skipped < frames:
-                out[:, skipped:] += tap(delay, max(0, known - delay), known + frames - delay)
+            if delay < frames:
+                out[:, delay:] += self._tap(x_BTHWD[:, : frames - delay], delay)
+        if past_BTHWD is not None:
+            out[:, : past_BTHWD.shape[1]] += past_BTHWD
         return out
+
+    def past(self, before_BTHWD: Tensor, frames: int) -> Tensor | None:
+        """What up to two frames before a piece add to its first frames, of which it has so many; None if nothing."""
+        known, reached = before_BTHWD.shape[1], min(frames, 2)
+        if not known:
+            return None
+        latest = self._tap(before_BTHWD, 2)  # two frames later
+        past_BTHWD = F.pad(latest[:, :reached], (0, 0, 0, 0, 0, 0, 2 - known, 0))[:, :reached]
+        past_BTHWD[:, :1] += self._tap(before_BTHWD[:, -1:], 1)
+        return past_BTHWD
+
+    def _tap(self, x_BTHWD: Tensor, delay: int) -> Tensor:
+        """What frames add to those that come `delay` later, a 2-D convolution.
+
+        The three taps' sum is the 3-D convolution, but almost three times as fast on a CPU (channels stay last, so
+        nothing is transposed).
+        """
+        weight, bias = self.conv.weight, None if delay else self.conv.bias
+        kernel = weight[:, :, 2 - delay].contiguous(memory_format=torch.channels_last)
+        images = rearrange(x_BTHWD, "b t h w d -> (b t) d h w")
+        out = F.conv2d(images, kernel, bias, padding=1, groups=weight.shape[0])
+        return rearrange(out, "(b t) d h w -> b t h w d", b=x_BTHWD.shape[0])
 
 
 class FeedForward(nn.Module):
@@ -106,7 +117,7 @@ class HalfBlock(nn.Module):
     ) -> Tensor:
         """`asked_only`: of pairs, returns the asked clips only (in the half that lets them read the known ones).
         `skipped`: leaves out so many first frames, which others only read (along time, not with pairs)."""
-        x = x_BTHWD + self.peg(x_BTHWD, None if cache is None else cache.before(x_BTHWD, start), paired)
+        x = x_BTHWD + self.peg(x_BTHWD, None if cache is None else cache.past(x_BTHWD, start, self.peg.past), paired)
         rows = rearrange(x, f"b t h w d -> {self.rows}").contiguous()
         if paired and self.along_time:
             attended = self.attention.forward_paired(rows, bias_hSS, asked_only=asked_only)
