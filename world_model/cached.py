@@ -6,13 +6,12 @@ cached. A refinement step then computes only the frames being refined, and the c
 Axes: B batch, T frames, H W token grid, D width, E width of the stream, K codes.
 """
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from world_model.dynamics import Dynamics
+from world_model.frozen import FrozenDynamics, current_autocast
 from world_model.layers.checks import check_length
 from world_model.layers.patches import from_patches, to_uint8
 from world_model.layers.transformer import TransformerCache
@@ -37,19 +36,12 @@ class CachedPredictor:
         if guidance and not dynamics.config.action_dropout:
             raise ValueError(f"guidance is {guidance}, allowed for a model trained without action_dropout: 0")
         self._guidance = guidance
-        device, own_dtype = token_vectors_KD.device.type, dynamics.to_logits.weight.dtype
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else own_dtype
-        self._token_inputs_KD = dynamics.token_inputs(token_vectors_KD).to(dtype)
-        self._spatial_bias_hNN = dynamics.spatial_bias().to(dtype)
-        self._to_logits = dynamics.to_logits
-        if dtype != own_dtype:  # once here; autocast would convert the weights at every step
-            dynamics = copy.deepcopy(dynamics).to(dtype)
-        self._dynamics = dynamics
+        self._dynamics = FrozenDynamics(dynamics, token_vectors_KD)
         self.restart(actions)
 
     def restart(self, actions: Tensor) -> None:
         """Starts another clip."""
-        self._cache = TransformerCache(self._dynamics.transformer, self._dynamics.config.max_frames)
+        self._cache = self._dynamics.new_cache()
         self._actions = actions  # below, clips with their actions are followed by the same without, if guided
         self._kept = 0  # frames that are final and in the cache
         self._next_logits_BTHWK: Tensor | None = None  # of the next frame, if the kept ones predict it ("shifted")
@@ -86,16 +78,15 @@ class CachedPredictor:
             assert self._next_logits_BTHWK is not None
             return self._next_logits_BTHWK
         wanted = first - 1 if shifted else first  # the first input frame whose logits are needed
-        with torch.autocast(tokens_BTHW.device.type, enabled=False):
-            x_BTHWE = dynamics.stream(
-                tokens_BTHW[:, self._kept : inputs],
-                dynamics.conditions(actions[:, : frames - 1], given_B)[:, self._kept :],
-                self._token_inputs_KD,
-                self._spatial_bias_hNN,
-                cache=self._cache,
-                start=self._kept,
-            )
-            logits_BTHWK = self._to_logits(x_BTHWE[:, max(0, wanted - self._kept) :])
+        x_BTHWE = dynamics.stream(
+            tokens_BTHW[:, self._kept : inputs],
+            actions[:, : frames - 1],
+            given_B=given_B,
+            cache=self._cache,
+            start=self._kept,
+            skipped=max(0, wanted - self._kept),
+        )
+        logits_BTHWK = dynamics.logits(x_BTHWE)
         if shifted:
             if self._kept == first:
                 assert self._next_logits_BTHWK is not None
@@ -115,10 +106,7 @@ class CachedDecoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._vectors_KD, self._spatial_bias_hNN = tokenizer.token_vectors(), tokenizer.spatial_bias()
-        device = self._vectors_KD.device.type
-        self._autocast = torch.autocast(
-            device, dtype=torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device)
-        )
+        self._autocast = current_autocast(self._vectors_KD.device)
         self._cache = TransformerCache(tokenizer.decoder, tokenizer.config.max_frames)
         self._decoded = 0
 

@@ -129,7 +129,7 @@ class Dynamics(nn.Module):
             token_vectors_KD: `Tokenizer.token_vectors()`, for the token input.
             first: first frame to predict, at least 1.
         """
-        return self.to_logits(self.features(tokens_BTHW, actions, token_vectors_KD)[:, first - 1 :])
+        return self.to_logits(self.features(tokens_BTHW, actions, token_vectors_KD, first=first))
 
     def draw_mask(self, tokens_BTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A training mask [B, T−1, H, W] for clips of tokens; see `objective.draw_mask`."""
@@ -188,17 +188,16 @@ class Dynamics(nn.Module):
         losses = {"inverse_true": own.detach(), "inverse_predicted": inverse.detach()}
         return DynamicsOutput(output.loss + own + config.inverse_weight * inverse, output.metrics | losses)
 
-    def features(self, tokens_BTHW: Tensor, actions: Tensor, token_vectors_KD: Tensor) -> Tensor:
-        """Stream after the transformer, from which frames 1..T−1 are predicted: [B, T−1, H, W, E].
+    def features(self, tokens_BTHW: Tensor, actions: Tensor, token_vectors_KD: Tensor, *, first: int = 1) -> Tensor:
+        """Stream after the transformer, from which frames first..T−1 are predicted: [B, T−first, H, W, E].
 
         Arguments as in `forward`.
         """
         check_length(tokens_BTHW.shape[1], self.config.max_frames)
         table_KD, bias_hNN = self.token_inputs(token_vectors_KD), self.spatial_bias()
         if self.config.alignment == "shifted":
-            tokens_BTHW = tokens_BTHW[:, :-1]
-        x_BTHWE = self.stream(tokens_BTHW, self.conditions(actions), table_KD, bias_hNN)
-        return x_BTHWE if self.config.alignment == "shifted" else x_BTHWE[:, 1:]
+            tokens_BTHW, first = tokens_BTHW[:, :-1], first - 1
+        return self.stream(tokens_BTHW, self.conditions(actions), table_KD, bias_hNN, skipped=first)
 
     def stream(
         self,
@@ -210,14 +209,15 @@ class Dynamics(nn.Module):
         cache: TransformerCache | None = None,
         start: int = 0,
         paired: bool = False,
+        skipped: int = 0,
     ) -> Tensor:
-        """The transformer's output for input frames `start`.. of a clip, [B, T, H, W, E].
+        """The transformer's output for input frames `start`.. of a clip, [B, T − skipped, H, W, E].
 
         Args:
             tokens_BTHW: tokens of these frames; if paired, [2B, T−1, H, W]: of frames 0..T−2, then of frames 1..T−1.
             conditions_BTE: their `conditions`; if paired, of frames 0..T−1.
             token_inputs_KD, spatial_bias_hNN: `token_inputs`, `spatial_bias()`.
-            cache, start, paired: see `SpatioTemporalTransformer.forward`.
+            cache, start, paired, skipped: see `SpatioTemporalTransformer.forward`.
         """
         config = self.config
         if paired:
@@ -235,14 +235,8 @@ class Dynamics(nn.Module):
                 given_BTE = given_BTE @ self.action_vectors_XAE[block].to(given_BTE.dtype)
             return condition(x[..., : config.dim], given_BTE, config.conditioning)
 
-        return self.transformer(
-            x_BTHWD,
-            spatial_bias_hNN,
-            before_block=before_block,
-            cache=cache,
-            start=start,
-            paired=paired,
-        )
+        where = {"cache": cache, "start": start, "paired": paired, "skipped": skipped}
+        return self.transformer(x_BTHWD, spatial_bias_hNN, before_block=before_block, **where)
 
     def conditions(self, actions: Tensor, kept_B: Tensor | None = None) -> Tensor:
         """The action input of each input frame, [B, T', A] or [B, T', D]. A "shifted" model has T' = T−1 frames, each

@@ -202,7 +202,7 @@ class GenieReduxG(_WorldModel):
         masked_BTHW = prime_tokens_BTHW.new_full(shape, self.dynamics.mask_token)
         tokens_BTHW = torch.cat([prime_tokens_BTHW, masked_BTHW], dim=1)
         first = frames - 1 if last_only else primes
-        features_BTHWE = self.dynamics.features(tokens_BTHW, actions_BT, self.tokenizer.token_vectors())[:, first - 1 :]
+        features_BTHWE = self.dynamics.features(tokens_BTHW, actions_BT, self.tokenizer.token_vectors(), first=first)
         return rearrange(features_BTHWE, "b t h w e -> b t (h w) e")
 
     def uncertainty(self, frames_BTHWC: Tensor, actions_BT: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ PREDICTED_FRAMES = 3  # the last one is judged, eq. 2
 def token_entropy(logits_BNK: Tensor) -> Tensor:
     """Entropy of each token's distribution, divided by log K, in [0, 1]: [B, N, K] → u_BN (eq. 3)."""
     log_probs_BNK = logits_BNK.float().log_softmax(dim=-1)
-    entropy_BN = -(log_probs_BNK.exp() * log_probs_BNK).sum(dim=-1)
+    entropy_BN = -log_probs_BNK.exp().mul_(log_probs_BNK).sum(dim=-1)
     return entropy_BN / math.log(logits_BNK.shape[-1])
 
 

@@ -18,7 +18,11 @@ def multiplies_bf16(device: torch.device) -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
+def means_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether models compute in bf16 there."""
+    return precision == "bf16" or (precision == "auto" and multiplies_bf16(device))
+
+
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """The context that models run in; their weights stay in fp32."""
-    wanted = precision == "bf16" or (precision == "auto" and multiplies_bf16(device))
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=means_bf16(precision, device))

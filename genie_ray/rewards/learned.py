@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genie_ray.base.precision import autocast
 from genie_ray.rewards.config import RewardConfig
-from genie_ray.rewards.judges import Judge, Judgement, question, token_maps, values
+from genie_ray.rewards.judges import Judge, Judgement, WindowTokens, frozen, last_features, token_maps, values
 from genie_ray.rewards.windows import Windows
 from policies.baselines.curiosity import FeatureCuriosity
 from policies.baselines.disagreement import DisagreementEnsemble
@@ -35,7 +34,8 @@ class DisagreementJudge(Judge):
     def __init__(
         self, model: GenieReduxG, config: RewardConfig, version: str, state: dict[str, Any] | None = None
     ) -> None:
-        self._model, self._config, self._weights = model, config, version
+        self._config, self._weights, self._grid = config, version, model.dynamics.grid
+        self.tokens, self._predictor = WindowTokens(model.tokenizer, config.precision), frozen(model, config)
         codes_KC = model.tokenizer.code_vectors().detach().float()
         grid = model.tokenizer.config.quantizer.kind == "fsq"
         self._targets_KC = codes_KC if grid else F.normalize(codes_KC, dim=-1)
@@ -56,13 +56,9 @@ class DisagreementJudge(Judge):
 
     @torch.no_grad()
     def judge(self, windows: Windows) -> Judgement:
-        device = self._targets_KC.device
-        arrived_M1HWC = torch.from_numpy(np.ascontiguousarray(windows.frames_M5HWC[:, -1:])).to(device)
-        with autocast(self._config.precision, device):
-            features_MNE = self._model.one_step_features(*question(windows, device), last_only=True)[:, 0]
-            entropy_MN = token_entropy(self._model.dynamics.to_logits(features_MNE))
-            tokens_MN = self._model.tokenizer.encode(arrived_M1HWC).flatten(1)
-        self._seen = features_MNE, self._targets_KC[tokens_MN]
+        features_MNE = last_features(self._predictor, self.tokens.primes(windows), windows)
+        entropy_MN = token_entropy(self._predictor.logits(features_MNE))
+        self._seen = features_MNE, self._targets_KC[self.tokens.arrived(windows).flatten(1)]
         disagreement_MN = self._ensemble.disagreement(features_MNE)
         top_M = top_k_mean(disagreement_MN, self._config.top_k_fraction)
         return Judgement(
@@ -71,7 +67,7 @@ class DisagreementJudge(Judge):
                 "disagreement_mean": values(disagreement_MN.mean(dim=-1)),
                 "entropy_mean": values(entropy_MN.mean(dim=-1)),
             },
-            maps_Mhw=token_maps(disagreement_MN, self._model),
+            maps_Mhw=token_maps(disagreement_MN, self._grid),
         )
 
     def learn(self) -> None:
@@ -110,7 +106,7 @@ class CuriosityJudge(Judge):
         return f"{self._config.kind}+{self._incarnation}.{self._curiosity.updates}"
 
     def judge(self, windows: Windows) -> Judgement:
-        frames_M2HWC = torch.from_numpy(np.ascontiguousarray(windows.frames_M5HWC[:, -2:])).to(self._device)
+        frames_M2HWC = torch.from_numpy(np.ascontiguousarray(windows.frames[:, -2:])).to(self._device)
         actions_M = torch.from_numpy(windows.actions_M4[:, -1].astype(np.int64)).to(self._device)
         self._seen = frames_M2HWC, actions_M
         errors_M = self._curiosity.errors(frames_M2HWC, actions_M)

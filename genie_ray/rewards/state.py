@@ -17,8 +17,16 @@ import torch
 from torch import Tensor
 
 from genie_ray.base.files import write_atomically
+from genie_ray.base.precision import means_bf16
 from genie_ray.rewards.config import RewardConfig
-from genie_ray.rewards.judges import Judge, NoveltyJudge, ProgressJudge, UncertaintyJudge, lagged_name
+from genie_ray.rewards.judges import (
+    Judge,
+    NoveltyJudge,
+    ProgressJudge,
+    UncertaintyJudge,
+    WindowTokens,
+    lagged_name,
+)
 from genie_ray.rewards.learned import CuriosityJudge, DisagreementJudge
 from genie_ray.rewards.novelty import Novelty
 from genie_ray.rewards.windows import WINDOW_FRAMES
@@ -54,22 +62,32 @@ def build_judge(
             device=device,
             state=_load(state, config.kind),
         )
-        tokenizer = _world_model(checkpoint, version, device).tokenizer if config.novelty != "none" else None
+        if config.novelty == "none":
+            return judge
+        tokens = WindowTokens(_world_model(checkpoint, version, device).tokenizer, "fp32")
     else:
-        model = _world_model(checkpoint, version, device)
-        tokenizer = model.tokenizer
-        if config.kind == "entropy":
-            judge = UncertaintyJudge(model, config, version)
-        elif config.kind == "learning_progress":
-            judge = _progress_judge(model, config, version, state)
-        else:
-            judge = DisagreementJudge(model, config, version, _load(state, config.kind))
-    if tokenizer is None or config.novelty == "none":
-        return judge
+        judge = asking = _asking_judge(config, checkpoint, version, state, device)
+        if config.novelty == "none":
+            return judge
+        tokens = asking.tokens
+        if means_bf16(config.precision, device):  # places are counted by tokens of full precision
+            tokens = WindowTokens(tokens.tokenizer, "fp32")
     novelty = Novelty(config.novelty_tolerance, lifelong=config.novelty == "lifelong")
     if (remembered := _load(state, "novelty")) is not None:
         novelty.set_state(remembered)
-    return NoveltyJudge(judge, tokenizer, novelty)
+    return NoveltyJudge(judge, tokens, novelty)
+
+
+def _asking_judge(
+    config: RewardConfig, checkpoint: str | Path, version: str, state: Path | None, device: torch.device
+) -> UncertaintyJudge | ProgressJudge | DisagreementJudge:
+    """A judge that queries the world model."""
+    model = _world_model(checkpoint, version, device)
+    if config.kind == "entropy":
+        return UncertaintyJudge(model, config, version)
+    if config.kind == "learning_progress":
+        return _progress_judge(model, config, version, state)
+    return DisagreementJudge(model, config, version, _load(state, config.kind))
 
 
 def describe_checkpoint(checkpoint: Location) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 A window holds frames t−4 … t and actions t−4 … t−1; it is judged for the transition into frame t.
 
-Axis letters: M windows, n actions of a fragment, H W C frame.
+Axis letters: M windows, n actions of a fragment, F frames of all fragments, H W C frame.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ WINDOW_FRAMES = WINDOW_ACTIONS + 1
 class Windows:
     """Windows in the order of play."""
 
-    frames_M5HWC: np.ndarray  # uint8
+    frames_FHWC: np.ndarray  # uint8; of the fragments, one after another
+    starts_M: np.ndarray  # int64; which of them is each window's frame t−4
     actions_M4: np.ndarray  # int64
     episodes: list[str] | None  # of each window
     remember: bool = True  # whether a judge that learns, or counts all play, may use them for that
@@ -31,11 +32,16 @@ class Windows:
     def __len__(self) -> int:
         return len(self.actions_M4)
 
+    @property
+    def frames(self) -> np.ndarray:
+        """Each window's frames, copied: [M, 5, H, W, C]."""
+        return self.frames_FHWC[self.starts_M[:, None] + np.arange(WINDOW_FRAMES)]
+
     def __getitem__(self, part: slice) -> Windows:
         """A slice of them; shares memory."""
         return replace(
             self,
-            frames_M5HWC=self.frames_M5HWC[part],
+            starts_M=self.starts_M[part],
             actions_M4=self.actions_M4[part],
             episodes=None if self.episodes is None else self.episodes[part],
         )
@@ -53,21 +59,23 @@ def unfold(frames: np.ndarray, actions: np.ndarray, episode: str | None = None) 
         max(n − 3, 0) windows; window m is for the transition into `frames[m + 4]`.
     """
     count = max(len(actions) - WINDOW_ACTIONS + 1, 0)
-    if count:
-        frames_M5HWC = np.moveaxis(sliding_window_view(frames, WINDOW_FRAMES, axis=0), -1, 1)
-        actions_M4 = sliding_window_view(actions, WINDOW_ACTIONS)
-    else:
-        frames_M5HWC = np.empty((0, WINDOW_FRAMES, *frames.shape[1:]), frames.dtype)
-        actions_M4 = np.empty((0, WINDOW_ACTIONS), np.int64)
+    actions_M4 = sliding_window_view(actions, WINDOW_ACTIONS) if count else np.empty((0, WINDOW_ACTIONS), np.int64)
     episodes = None if episode is None else list(repeat(episode, count))
-    return Windows(frames_M5HWC=frames_M5HWC, actions_M4=actions_M4, episodes=episodes)
+    return Windows(frames_FHWC=frames, starts_M=np.arange(count), actions_M4=actions_M4, episodes=episodes)
 
 
 def join(parts: Sequence[Windows]) -> Windows:
-    """Copies all parts into one batch. Either all of them know their episodes, or none does."""
+    """Copies what all parts show into one batch. Either all of them know their episodes, or none does."""
+    frames, starts, number = [], [], 0
+    for part in parts:
+        first, end = (part.starts_M[0], part.starts_M[-1] + WINDOW_FRAMES) if len(part) else (0, 0)
+        frames.append(part.frames_FHWC[first:end])
+        starts.append(part.starts_M - first + number)
+        number += end - first
     episodes = [episode for part in parts for episode in part.episodes or ()]
     joined = Windows(
-        frames_M5HWC=np.concatenate([part.frames_M5HWC for part in parts]),
+        frames_FHWC=np.concatenate(frames),
+        starts_M=np.concatenate(starts),
         actions_M4=np.concatenate([part.actions_M4 for part in parts]),
         episodes=episodes or None,
     )

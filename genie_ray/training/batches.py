@@ -8,6 +8,7 @@ means each worker has of its own pieces).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Required, TypedDict
 
@@ -52,12 +53,21 @@ class Pieces:
         self.numbers = range(rank, count, world_size)
         self._loaders = [make(number) for number in self.numbers]
         self._batches: list[Iterator[Mapping[str, Any]]] = []
+        self._waited = 0.0
 
     def __iter__(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """The next batch of each piece, with its number."""
         self._batches = self._batches or [iter(loader) for loader in self._loaders]
         for number, batches in zip(self.numbers, self._batches, strict=True):
-            yield number, next(batches)
+            asked = time.perf_counter()
+            batch = next(batches)
+            self._waited += time.perf_counter() - asked
+            yield number, batch
+
+    def take_wait(self) -> float:
+        """Seconds that batches were waited for since this was last asked."""
+        waited, self._waited = self._waited, 0.0
+        return waited
 
     @property
     def episodes(self) -> int:

@@ -161,6 +161,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             metrics |= {"frames_per_second": per_second * config.batch_size * task.frames_per_example}
             metrics |= {
                 "trained_seconds": trained_seconds,
+                "data_wait_share": pieces.take_wait() / seconds,  # of rank 0's time
                 "workers": world_size,
                 "peak_memory_gb": peak_memory_gb(device),
             }

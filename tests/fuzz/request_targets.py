@@ -46,7 +46,7 @@ def reward_requests(directory: Path) -> Check:
             question.frames, question.actions, question.episodes or [None] * len(question.frames), strict=True
         ):
             windows = unfold(frames, actions, name)
-            assert windows.frames_M5HWC.shape == (max(len(actions) - 3, 0), 5, SIZE, SIZE, 3)
+            assert windows.frames.shape == (max(len(actions) - 3, 0), 5, SIZE, SIZE, 3)
             assert windows.actions_M4.shape == (max(len(actions) - 3, 0), 4)
 
     return check

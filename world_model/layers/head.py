@@ -18,7 +18,12 @@ class HeadLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         with torch.autocast(input.device.type, enabled=False):
-            return F.linear(input.to(self.weight.dtype), self.weight, self.bias)
+            weight_KD, bias_K = self.weights()
+            return F.linear(input.to(weight_KD.dtype), weight_KD, bias_K)
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Weights and bias of the whole layer, [K, D] and [K]."""
+        return self.weight, self.bias
 
 
 class LevelsHead(HeadLinear):
@@ -42,11 +47,9 @@ class LevelsHead(HeadLinear):
         self.level_bias = nn.Parameter(torch.zeros(sum(levels)))
         self.register_buffer("members_KL", code_levels(levels), persistent=False)
 
-    def forward(self, input: Tensor) -> Tensor:
-        with torch.autocast(input.device.type, enabled=False):
-            weight_KD = self.weight + self.members_KL @ self.level_weight
-            bias_K = self.bias + self.members_KL @ self.level_bias
-            return F.linear(input.to(weight_KD.dtype), weight_KD, bias_K)
+    def weights(self) -> tuple[Tensor, Tensor]:
+        shared_KD, shared_K = self.members_KL @ self.level_weight, self.members_KL @ self.level_bias
+        return self.weight + shared_KD, self.bias + shared_K
 
 
 def code_levels(levels: Sequence[int]) -> Tensor:

@@ -30,41 +30,52 @@ Order = Literal["st", "ts"]
 class PositionEncodingGenerator(nn.Module):
     """Depthwise 3×3×3 convolution over (T, H, W), zero-padded, causal in time: [B, T, H, W, D] → the same.
 
-    `before_BTHWD`: up to two preceding frames, if the clip is fed in pieces. `paired`: see `SpatioTemporalTransformer`.
+    `paired`: see `SpatioTemporalTransformer`. If the clip is fed in pieces, `past_BTHWD` is what `past` makes of the
+    frames before.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.conv = nn.Conv3d(dim, dim, kernel_size=3, groups=dim)
 
-    def forward(self, x_BTHWD: Tensor, before_BTHWD: Tensor | None = None, paired: bool = False) -> Tensor:
-        # One 2-D convolution of all frames per time tap, added to the frames it contributes to: the same sum as the
-        # 3-D convolution, but almost three times as fast on a CPU (channels stay last, so nothing is transposed).
-        weight, bias = self.conv.weight, self.conv.bias
+    def forward(self, x_BTHWD: Tensor, past_BTHWD: Tensor | None = None, paired: bool = False) -> Tensor:
         frames = x_BTHWD.shape[1]
-        if before_BTHWD is not None:
-            x_BTHWD = torch.cat([before_BTHWD, x_BTHWD], dim=1)
-        known = x_BTHWD.shape[1] - frames
-
-        def tap(delay: int, first: int, last: int, clips: int = x_BTHWD.shape[0]) -> Tensor:
-            kernel = weight[:, :, 2 - delay].contiguous(memory_format=torch.channels_last)
-            images = rearrange(x_BTHWD[:clips, first:last], "b t h w d -> (b t) d h w")
-            out = F.conv2d(images, kernel, None if delay else bias, padding=1, groups=weight.shape[0])
-            return rearrange(out, "(b t) d h w -> b t h w d", b=clips)
-
-        out = tap(0, known, known + frames)
+        out = self._tap(x_BTHWD, 0)
         if paired:
             clips = x_BTHWD.shape[0] // 2
             for delay in (1, 2):  # frame i of an asked clip follows frame i of its known one
-                past = tap(delay, 0, max(0, frames - delay + 1), clips)
+                past = self._tap(x_BTHWD[:clips, : max(0, frames - delay + 1)], delay)
                 out[clips:, delay - 1 :] += past
                 out[:clips, delay:] += past[:, : frames - delay]
             return out
         for delay in (1, 2):
-            skipped = max(0, delay - known)  # frames whose past at this tap lies before the clip
-            if skipped < frames:
-                out[:, skipped:] += tap(delay, max(0, known - delay), known + frames - delay)
+            if delay < frames:
+                out[:, delay:] += self._tap(x_BTHWD[:, : frames - delay], delay)
+        if past_BTHWD is not None:
+            out[:, : past_BTHWD.shape[1]] += past_BTHWD
         return out
+
+    def past(self, before_BTHWD: Tensor, frames: int) -> Tensor | None:
+        """What up to two frames before a piece add to its first frames, of which it has so many; None if nothing."""
+        known, reached = before_BTHWD.shape[1], min(frames, 2)
+        if not known:
+            return None
+        latest = self._tap(before_BTHWD, 2)  # two frames later
+        past_BTHWD = F.pad(latest[:, :reached], (0, 0, 0, 0, 0, 0, 2 - known, 0))[:, :reached]
+        past_BTHWD[:, :1] += self._tap(before_BTHWD[:, -1:], 1)
+        return past_BTHWD
+
+    def _tap(self, x_BTHWD: Tensor, delay: int) -> Tensor:
+        """What frames add to those that come `delay` later, a 2-D convolution.
+
+        The three taps' sum is the 3-D convolution, but almost three times as fast on a CPU (channels stay last, so
+        nothing is transposed).
+        """
+        weight, bias = self.conv.weight, None if delay else self.conv.bias
+        kernel = weight[:, :, 2 - delay].contiguous(memory_format=torch.channels_last)
+        images = rearrange(x_BTHWD, "b t h w d -> (b t) d h w")
+        out = F.conv2d(images, kernel, bias, padding=1, groups=weight.shape[0])
+        return rearrange(out, "(b t) d h w -> b t h w d", b=x_BTHWD.shape[0])
 
 
 class FeedForward(nn.Module):
@@ -102,15 +113,17 @@ class HalfBlock(nn.Module):
         start: int = 0,
         paired: bool = False,
         asked_only: bool = False,
+        skipped: int = 0,
     ) -> Tensor:
-        """`asked_only`: of pairs, returns the asked clips only (in the half that lets them read the known ones)."""
-        x = x_BTHWD + self.peg(x_BTHWD, None if cache is None else cache.before(x_BTHWD, start), paired)
+        """`asked_only`: of pairs, returns the asked clips only (in the half that lets them read the known ones).
+        `skipped`: leaves out so many first frames, which others only read (along time, not with pairs)."""
+        x = x_BTHWD + self.peg(x_BTHWD, None if cache is None else cache.past(x_BTHWD, start, self.peg.past), paired)
         rows = rearrange(x, f"b t h w d -> {self.rows}").contiguous()
         if paired and self.along_time:
             attended = self.attention.forward_paired(rows, bias_hSS, asked_only=asked_only)
         else:
-            attended = self.attention(rows, bias_hSS, cache if self.along_time else None, start)
-        x = x.chunk(2)[1] if asked_only else x
+            attended = self.attention(rows, bias_hSS, cache if self.along_time else None, start, skipped)
+        x = x.chunk(2)[1] if asked_only else x[:, skipped:]
         b, t, h, w, _ = x.shape
         x = x + rearrange(attended, f"{self.rows} -> b t h w d", b=b, t=t, h=h, w=w)
         return x + self.feed_forward(x)
@@ -151,6 +164,7 @@ class SpatioTemporalTransformer(nn.Module):
         cache: TransformerCache | None = None,
         start: int = 0,
         paired: bool = False,
+        skipped: int = 0,
     ) -> Tensor:
         """Processes frames `start`.. of a clip; earlier ones are in the cache.
 
@@ -163,7 +177,9 @@ class SpatioTemporalTransformer(nn.Module):
             paired: the first half of the batch are known clips, frames 0..T−1; the second half asks for their frames
                 1..T, each of which reads the known frames before it, and itself. Returns the asked ones, [B/2, T, …].
                 Not with a cache.
+            skipped: how many of the first frames nobody wants the output of: [B, T − skipped, …]. Order "st" only.
         """
+        assert not skipped or (self.order == "st" and not paired)
         end = start + x_BTHWD.shape[1] + paired
         temporal_bias_hTS = self.temporal_bias_hTT[:, start:end, :end]
         x = x_BTHWD
@@ -178,12 +194,13 @@ class SpatioTemporalTransformer(nn.Module):
                 (temporal, temporal_bias_hTS, cache and cache.temporal[index]),
             ]
             for half, bias, kept in halves if self.order == "st" else reversed(halves):
-                asked_only = paired and half is self.temporal[-1]  # what the known clips become there, nobody reads
+                last = half is self.temporal[-1]  # what known clips and skipped frames become there, nobody reads
+                arguments = x, bias, kept, start, paired, paired and last, skipped if last else 0
                 if self.checkpoint_activations and torch.is_grad_enabled():
-                    x = checkpoint(half, x, bias, None, start, paired, asked_only, use_reentrant=False)
+                    x = checkpoint(half, *arguments, use_reentrant=False)
                 else:
                     # A cached clip runs uncompiled: each of its lengths would need its own compilation.
-                    x = (half if kept is None else half.forward)(x, bias, kept, start, paired, asked_only)
+                    x = (half if kept is None else half.forward)(*arguments)
         return self.norm(x)
 
     def compile_halves(self) -> None:

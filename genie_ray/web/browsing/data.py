@@ -21,10 +21,9 @@ from genie_ray.replay.coverage import Distinct, cells, place_of
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset, read_row_group
 from genie_ray.replay.schema import policy_of
 from genie_ray.rewards.config import RewardConfig
-from genie_ray.rewards.judges import entropies, values
+from genie_ray.rewards.judges import UncertaintyJudge
 from genie_ray.rewards.windows import unfold
 from world_model.genie import GenieReduxG
-from world_model.uncertainty import top_k_mean
 
 MOST_LISTED = 100  # episodes at a time
 MOST_FRAMES = 100  # in a picture
@@ -197,7 +196,7 @@ class Unsure:
     """
 
     def __init__(self, model: GenieReduxG, lock: threading.Lock) -> None:
-        self._model, self._lock, self._config = model, lock, RewardConfig()
+        self._judge, self._lock = UncertaintyJudge(model, RewardConfig(), version=""), lock
 
     def along(self, browsed: BrowsedDataset, episode_id: str, first: int, count: int) -> dict[str, Any]:
         """The values of some windows of an episode; window m is of the transition into frame m + 4.
@@ -214,5 +213,5 @@ class Unsure:
         if not len(part):
             return {"total": len(windows), "values": []}
         with self._lock:
-            top_M = values(top_k_mean(entropies(self._model, part, self._config), self._config.top_k_fraction))
+            top_M = self._judge.judge(part).statistics["entropy_top"]
         return {"total": len(windows), "values": [round(float(value), 4) for value in top_M]}

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from ray.tune import register_env
 
-from genie_ray.rewards.judges import question
 from genie_ray.rewards.replica import RewardModel
 from policies.autoexplore.algorithm import AutoExploreConfig
 from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreModuleConfig
@@ -209,10 +207,10 @@ def test_each_transition_is_judged_by_its_own_frames_and_actions(
     assert len(recording.asked) == 5
     judged = 0
     for windows in recording.asked:
-        primes_M2HWC, actions_M4 = question(windows, torch.device("cpu"))
-        steps_M = windows.frames_M5HWC[:, 4, 0, 0, 1].astype(int)  # t
-        np.testing.assert_array_equal(primes_M2HWC[:, :, 0, 0, 1], steps_M[:, None] + [[-4, -3]])
-        shown_M5 = windows.frames_M5HWC[:, :, 0, 0, 0].astype(int) // 50 - 1
+        primes_M2HWC, actions_M4 = windows.frames[:, :2], windows.actions_M4  # what the world model is asked
+        steps_M = windows.frames[:, 4, 0, 0, 1].astype(int)  # t
+        np.testing.assert_array_equal(primes_M2HWC[:, :, 0, 0, 1].astype(int), steps_M[:, None] + [[-4, -3]])
+        shown_M5 = windows.frames[:, :, 0, 0, 0].astype(int) // 50 - 1
         np.testing.assert_array_equal(primes_M2HWC[:, 1, 0, 0, 0] // 50 - 1, shown_M5[:, 1])
         np.testing.assert_array_equal(actions_M4, shown_M5[:, 1:])
         judged += len(steps_M)

@@ -13,7 +13,7 @@ from tests.policies.toys import SIZE
 def test_windows_by_hand() -> None:
     frames = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
     windows = unfold(frames, np.array([10, 11, 12, 13, 14]), "first")
-    np.testing.assert_array_equal(windows.frames_M5HWC[..., 0, 0, 0], [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]])
+    np.testing.assert_array_equal(windows.frames[..., 0, 0, 0], [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]])
     np.testing.assert_array_equal(windows.actions_M4, [[10, 11, 12, 13], [11, 12, 13, 14]])
     assert windows.episodes == ["first", "first"]
 
@@ -22,14 +22,14 @@ def test_windows_by_hand() -> None:
 def test_short_fragments_have_no_window(length: int) -> None:
     windows = unfold(*fragment(length))
     assert len(windows) == 0
-    assert windows.frames_M5HWC.shape == (0, 5, SIZE, SIZE, 3)
+    assert windows.frames.shape == (0, 5, SIZE, SIZE, 3)
 
 
 def test_joined_windows_keep_their_order() -> None:
     parts = [unfold(*fragment(length, seed=length), str(length)) for length in (6, 4)]
     joined = join([parts[0][1:], parts[1]])
     assert joined.episodes == ["6", "6", "4"]
-    np.testing.assert_array_equal(joined.frames_M5HWC[2], parts[1].frames_M5HWC[0])
+    np.testing.assert_array_equal(joined.frames[2], parts[1].frames[0])
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from genie_ray.training.batches import Pieces
 from genie_ray.training.best import Best
 from genie_ray.training.config import TrainingConfig
 from genie_ray.training.job import TrainingJob
@@ -108,3 +111,34 @@ def test_a_resumed_training_keeps_its_rule() -> None:
     assert old.take(task("dynamics"), {"loss": 0.3, "prediction_mse": 0.02})
     assert Best.from_state(old.state_dict()) == old == Best("loss", 0.3)
     assert Best.from_state(Best().state_dict()) == Best()  # saved before the first validation
+
+
+class SlowLoader:
+    """Batches that take a while."""
+
+    episodes = 1
+
+    def __iter__(self) -> Iterator[dict[str, int]]:
+        while True:
+            time.sleep(0.03)
+            yield {"number": 1}
+
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        pass
+
+    def weigh(self, weights: Sequence[float]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_wait_for_batches_is_counted_and_what_is_done_with_them_is_not() -> None:
+    pieces = Pieces(lambda number: SlowLoader(), count=2, rank=0, world_size=1)
+    for _ in pieces:
+        time.sleep(0.2)
+    assert 0.06 <= pieces.take_wait() < 0.2
+    assert pieces.take_wait() == 0

