@@ -54,9 +54,8 @@ def train_tokenizer(
     from genie_ray.storage.paths import resolve
     from genie_ray.training import jobs
 
-    _train(
-        jobs.tokenizer(settings, _mixture(data), resolve(output), init=None if init is None else resolve(init)), settings
-    )
+    further = None if init is None else resolve(init)
+    _train(jobs.tokenizer(settings, _mixture(data), resolve(output), init=further), settings)
 
 
 @train_app.command("decoder")

@@ -79,7 +79,7 @@ def build_judge(
 
 
 def _asking_judge(
-    config: RewardConfig, checkpoint: str | Path, version: str, state: Path | None, device: torch.device
+    config: RewardConfig, checkpoint: Location, version: str, state: StoredPath | None, device: torch.device
 ) -> UncertaintyJudge | ProgressJudge | DisagreementJudge:
     """A judge that queries the world model."""
     model = _world_model(checkpoint, version, device)

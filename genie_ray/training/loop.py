@@ -155,14 +155,13 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             if not math.isfinite(metrics["loss"]):
                 raise ValueError(f"the loss is {metrics['loss']} at iteration {done}: try a lower learning_rate")
             seconds = time.perf_counter() - since
-            per_second = steps / seconds
             trained_seconds += seconds
-            metrics |= {"learning_rate": rate, "gradient_norm": float(gradient_norm), "steps_per_second": per_second}
-            metrics |= {"frames_per_second": per_second * config.batch_size * task.frames_per_example}
+            metrics |= {"learning_rate": rate, "gradient_norm": float(gradient_norm), "workers": world_size}
             metrics |= {
+                "steps_per_second": steps / seconds,
+                "frames_per_second": steps / seconds * config.batch_size * task.frames_per_example,
                 "trained_seconds": trained_seconds,
                 "data_wait_share": pieces.take_wait() / seconds,  # of rank 0's time
-                "workers": world_size,
                 "peak_memory_gb": peak_memory_gb(device),
             }
             if log:

@@ -21,8 +21,8 @@ import numpy as np
 from genie_ray.base.files import shortened
 from genie_ray.envs.world_model_games import episodes_of
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
-from genie_ray.replay.storage import Location
 from genie_ray.sharing.onnx_export import export_onnx
+from genie_ray.storage.paths import Location
 from genie_ray.web.pages import page
 from genie_ray.web.session import PRIMES
 from world_model import checkpoint
