@@ -118,10 +118,9 @@ def reward_rate(directory: Path, replicas: int, seconds: float) -> tuple[float, 
     options = {"num_replicas": replicas, "ray_actor_options": {"num_cpus": 0}, "max_ongoing_requests": MAX_ONGOING}
     settings = replica_settings(directory, config, version=version, state=None)
     name = f"scaling-{replicas}"
-    with start_serve():
-        deploy(serve.deployment(ThrottledModel, name=DEPLOYMENT).options(**options, user_config=settings).bind(), name)
-        answers = ray.get([ask.remote(name, seed, seconds) for seed in range(CALLERS * replicas)])
-        serve.delete(name)
+    deploy(serve.deployment(ThrottledModel, name=DEPLOYMENT).options(**options, user_config=settings).bind(), name)
+    answers = ray.get([ask.remote(name, seed, seconds) for seed in range(CALLERS * replicas)])
+    serve.delete(name)
     requests = sum(answered for answered, _ in answers)
     windows = FRAGMENTS * (ACTIONS - WINDOW_ACTIONS + 1)
     return requests * windows / seconds, sum(cpu for _, cpu in answers) / requests
@@ -157,7 +156,8 @@ def main() -> None:
         collect(data, Policy(name="random"), [GAME], 200, CollectionConfig(), EnvConfig(max_episode_steps=20))
         dynamics = DynamicsConfig(num_actions=5, **SIZES)
         checkpoint.save(GenieReduxG(GenieReduxGConfig(tokenizer=TOKENIZER, dynamics=dynamics)), model, provenance={})
-        asked = {n: [reward_rate(model, n, seconds) for _ in range(runs)] for n in WORKERS}
+        with start_serve():
+            asked = {n: [reward_rate(model, n, seconds) for _ in range(runs)] for n in WORKERS}
         trained = {
             n: [iteration_seconds(data, Path(place) / f"{n}-{run}", n, iterations) for run in range(runs)]
             for n in WORKERS
