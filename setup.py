@@ -28,6 +28,7 @@ setup(
             "web/*.css",
             "web/*.js",
             "web/coinrun/**/*",
+            "web/hero/**/*",
         ],
         "policies": ["py.typed"],
         "world_model": ["py.typed"],

@@ -27,7 +27,8 @@ from genie_ray.web.emulator import Emulator
 
 SHIPPED = Path(__file__).parent / "coinrun"
 """CoinRun's: `model/`, and `play/` of levels that it was not trained on."""
-GAMES = {COINRUN: SHIPPED}
+HERO = Path(__file__).parent / "hero"
+GAMES = {COINRUN: SHIPPED, "Hero-Atari2600-v0": HERO}
 PLAY = "play.json"  # game, env, policy, and the actions of episodes from the game's start
 
 

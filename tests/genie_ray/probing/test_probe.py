@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from genie_ray.base.files import STYLE
 from genie_ray.cli import app
 from genie_ray.probing.config import ProbeConfig
 from genie_ray.probing.play import play_contexts
@@ -61,6 +62,7 @@ def test_known_games(tmp_path: Path) -> None:
     assert "RIGHT → right: right" in result.output
 
     page = (tmp_path / "index.html").read_text()
+    assert STYLE.read_text() in page
     for game in rows:
         measured = json.loads((tmp_path / game / "probe.json").read_text())["proposals"]
         assert [proposal["label"] for proposal in measured] == rows[game]
