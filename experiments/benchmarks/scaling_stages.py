@@ -95,20 +95,20 @@ def throttled_loop(setup: Any) -> None:
 
 
 @ray.remote(num_cpus=0)
-def ask(app_name: str, seed: int, seconds: float) -> tuple[int, float]:
-    """Requests rewards, two at a time; returns the answered requests and this process's processor time for them."""
+def ask(app_name: str, seed: int, seconds: float) -> tuple[int, float, float]:
+    """Requests rewards, two at a time; returns the answered requests, and processor and other seconds for them."""
     rng, client = np.random.default_rng(seed), ServeRewardClient(app_name)
     size = TOKENIZER.frame_size
     frames = [rng.integers(256, size=(ACTIONS + 1, size, size, 3), dtype=np.uint8) for _ in range(FRAGMENTS)]
     actions = [rng.integers(5, size=ACTIONS) for _ in range(FRAGMENTS)]
     client.submit(frames, actions).answer(60.0)
     answered, sent = 0, [client.submit(frames, actions)]
-    begin_cpu, end = time.process_time(), time.monotonic() + seconds
-    while time.monotonic() < end:
+    begin_cpu, begin = time.process_time(), time.monotonic()
+    while time.monotonic() < begin + seconds:
         sent.append(client.submit(frames, actions))
         sent.pop(0).answer(60.0)
         answered += 1
-    return answered, time.process_time() - begin_cpu
+    return answered, time.process_time() - begin_cpu, time.monotonic() - begin
 
 
 def reward_rate(directory: Path, replicas: int, seconds: float) -> tuple[float, float]:
@@ -121,9 +121,10 @@ def reward_rate(directory: Path, replicas: int, seconds: float) -> tuple[float, 
     deploy(serve.deployment(ThrottledModel, name=DEPLOYMENT).options(**options, user_config=settings).bind(), name)
     answers = ray.get([ask.remote(name, seed, seconds) for seed in range(CALLERS * replicas)])
     serve.delete(name)
-    requests = sum(answered for answered, _ in answers)
+    requests = sum(answered for answered, _, _ in answers)
     windows = FRAGMENTS * (ACTIONS - WINDOW_ACTIONS + 1)
-    return requests * windows / seconds, sum(cpu for _, cpu in answers) / requests
+    rate = sum(answered * windows / elapsed for answered, _, elapsed in answers)
+    return rate, sum(cpu for _, cpu, _ in answers) / requests
 
 
 def iteration_seconds(data: Path, output: Path, workers: int, iterations: int) -> float:
