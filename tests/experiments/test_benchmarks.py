@@ -31,6 +31,38 @@ def test_the_world_model_is_measured(tmp_path: Path) -> None:
     )
 
 
+def test_a_reward_query_is_measured(tmp_path: Path) -> None:
+    """The smoke of the benchmark above: its parts are alike."""
+    figures = tmp_path / "figures.json"
+    arguments = ["--size", "small", "--dtype", "fp32", "--runs", "1", "--no-uncached", "--only", "reward query"]
+    command = [sys.executable, str(BENCHMARKS / "world_model.py"), *arguments, "--json", str(figures)]
+    subprocess.run(command, check=True, capture_output=True)
+    eight, many = json.loads(figures.read_text())["sizes"]["small"]["cases"]
+    assert many["flops"] == pytest.approx(8 * eight["flops"], rel=0.01)
+
+
+def test_the_page_of_performance_is_measured_between_its_marks(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- measured: begin -->\nold\n<!-- measured: end -->\nafter\n")
+    command = [sys.executable, str(BENCHMARKS / "performance.py"), "--smoke", "--page"]
+    subprocess.run([*command, str(page)], check=True, capture_output=True)
+    lines = page.read_text().splitlines()
+    assert lines[0] == "before"
+    assert lines[-1] == "after"
+    assert "old" not in lines
+    names = ["training step", "reward query", "rollout"]
+    rows = [line.split("|")[1:-1] for line in lines if line.startswith("| ") and line.split("|")[1].strip() in names]
+    assert [row[0].strip() for row in rows] == names * 2
+    for _, products, moved, rest in rows[:3]:
+        assert 0 < int(products.strip(" %")) < 100
+        assert int(moved.strip(" %")) > 0
+        assert abs(sum(int(share.strip(" %")) for share in (products, moved, rest)) - 100) <= 1
+    page.write_text("no marks")
+    refused = subprocess.run([*command, str(page)], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "must hold the lines" in refused.stderr
+
+
 @pytest.mark.slow
 def test_the_loader_is_measured_on_real_play(roms: list[str], ray_session: None, tmp_path: Path) -> None:
     data, figures = tmp_path / "data", tmp_path / "figures.json"
