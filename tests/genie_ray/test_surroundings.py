@@ -101,7 +101,8 @@ def test_a_log_is_not_lost_when_a_training_resumes_on_a_full_disk(tmp_path: Path
 def test_the_length_of_a_stage_does_not_follow_the_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clock = iter([2e9, 1e9])  # it is set back by thirty years
     monkeypatch.setattr("time.time", lambda: next(clock))
-    _run_stage(Stage("play", (tmp_path,), lambda: None), tmp_path)
+    made = tmp_path / "made"
+    _run_stage(Stage("play", (made,), made.touch), tmp_path)
     begun, ended = read_metrics(tmp_path / "metrics.jsonl")
     assert (begun["time"], ended["time"]) == (2e9, 1e9)
     assert 0 <= ended["seconds"] < 60
