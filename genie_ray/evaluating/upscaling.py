@@ -53,7 +53,7 @@ def evaluate_upscaler(
     has written film strips, `upscaled_strips.npz` (see `upscale_strips`) to `output`.
 
     Args:
-        upscaler: its checkpoints.
+        upscaler: its checkpoint.
         split: the episodes to score on: all of a test dataset, or those held out from training on this dataset.
 
     Returns:

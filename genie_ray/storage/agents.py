@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from genie_ray.storage.paths import StoredPath
-from genie_ray.storage.whole import local_copy
+from genie_ray.storage.whole import read_copy
 from policies import saved
 from policies.saved import POLICY_FILE
 
@@ -15,17 +15,11 @@ if TYPE_CHECKING:
 
 def load_policy(directory: StoredPath, **exploration: Any) -> RLModule:
     """See `policies.saved.load_policy`."""
-    with local_copy(directory) as local:
-        try:
-            return saved.load_policy(local, **exploration)
-        except ValueError as error:
-            raise ValueError(str(error).replace(str(local), str(directory))) from error
+    with read_copy(directory) as local:
+        return saved.load_policy(local, **exploration)
 
 
 def read_policy(directory: StoredPath) -> dict[str, Any]:
     """See `policies.saved.read_policy`."""
-    with local_copy(directory, POLICY_FILE) as local:
-        try:
-            return saved.read_policy(local)
-        except ValueError as error:
-            raise ValueError(str(error).replace(str(local), str(directory))) from error
+    with read_copy(directory, POLICY_FILE) as local:
+        return saved.read_policy(local)

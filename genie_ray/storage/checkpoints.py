@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, overload
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from genie_ray.storage.paths import Location, StoredPath, resolve
-from genie_ray.storage.whole import local_copy, whole_directory
+from genie_ray.storage.whole import read_copy, whole_directory
 from world_model import checkpoint
 from world_model.checkpoint import CONFIG_FILE, Model, WorldModel
 from world_model.tokenizer import Tokenizer, TokenizerConfig
@@ -63,14 +63,6 @@ def read_description(directory: Location) -> dict[str, Any]:
         return checkpoint.read_description(local)
 
 
-@contextmanager
-def _read(directory: Location, *names: str) -> Iterator[Path]:
-    """A checkpoint on this machine's disk; errors name where it is stored."""
-    stored = directory if isinstance(directory, Path) else resolve(directory)
-    with local_copy(stored, *names) as local:
-        try:
-            yield local
-        except ValueError as error:
-            if local == stored:
-                raise
-            raise ValueError(str(error).replace(str(local), str(stored))) from error
+def _read(directory: Location, *names: str) -> AbstractContextManager[Path]:
+    """A checkpoint on this machine's disk."""
+    return read_copy(directory if isinstance(directory, Path) else resolve(directory), *names)

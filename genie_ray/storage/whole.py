@@ -41,6 +41,18 @@ def local_copy(path: StoredPath, *names: str) -> Iterator[Path]:
 
 
 @contextmanager
+def read_copy(path: StoredPath, *names: str) -> Iterator[Path]:
+    """As `local_copy`, but a ValueError of the block names where the file or directory is stored."""
+    with local_copy(path, *names) as local:
+        try:
+            yield local
+        except ValueError as error:
+            if local == path:
+                raise
+            raise ValueError(str(error).replace(str(local), str(path))) from error
+
+
+@contextmanager
 def whole_directory(path: StoredPath, *, last: str) -> Iterator[Path]:
     """An empty local directory to fill, which becomes `path` after the block, and replaces what was there.
 
