@@ -4,7 +4,8 @@ Two cores cannot show what a cluster does, so real workers are slowed to a fixed
 2 and 4 of them, as on as many nodes of one worker. The share of linear growth is told.
 
     rewards     replicas with a real world model judge `WINDOWS_PER_S` windows a second each; callers in processes of
-                their own keep them busy. Told, too: the processor time of a caller for a request.
+                their own keep them busy. Told, too: the processor time of a caller for a request. Not to be quoted
+                yet: in short runs, more windows are counted than the replicas' rate allows.
     training    real data-parallel workers (gloo) share a batch of four pieces, each of which takes `PIECE_S` of waiting
                 in its forward pass. An iteration of n workers takes 4 · piece / n + rest: a least-squares fit gives the
                 rest, which does not shrink (gradients, optimiser, logs), and so how many workers make it half of an
