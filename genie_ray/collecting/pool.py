@@ -1,9 +1,9 @@
 """An elastic pool of rollout workers: hands out shards, requeues those of lost workers, gives up failing games.
 
 Workers come and go. `workers_min` are requested even if the cluster has no room for them, so that an autoscaler makes
-room; more are started, up to `workers_max`, while CPUs are free. If a worker is lost, another one replays its shard. A
-game whose shard fails `tries` times (its worker dies, its emulator raises, or no step ends for `step_timeout_s`) is
-given up, and the others continue. The loss of a node counts as no game's failure.
+room; more are started, up to `workers_max`, while CPUs are free. A worker that does not start is replaced; if one is
+lost, another replays its shard. A game whose shard fails `tries` times (its worker dies, its emulator raises, or no
+step ends for `step_timeout_s`) is given up, and the others continue. The loss of a node counts as no game's failure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError, RuntimeEnvSetupError
 
 from genie_ray.base.errors import GameError, cause_of, one_line
 from genie_ray.base.progress import console
@@ -27,6 +27,9 @@ POLL_S = 1.0
 PATIENCE_S = 30.0  # without a worker, before a message says so
 GOODBYE_S = 10.0  # for killed workers to exit
 FAILED_STARTS = 5  # of workers, in a row, before giving up
+START_AGAIN_S = (
+    2.0  # after a failed start, more after each further one: for 10 s, Ray only repeats an error of its setup
+)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -55,6 +58,7 @@ class WorkerPool:
     _queue: deque[Shard] = field(default_factory=deque)
     _failures: Counter[Shard] = field(default_factory=Counter)
     _failed_starts: int = 0
+    _start_after: float = 0.0  # time.monotonic
     _polled: float = 0.0
     _lonely_since: float | None = None
 
@@ -85,7 +89,7 @@ class WorkerPool:
         """Starts workers: the minimum at once, more while CPUs are free, never more than there is work for."""
         work = len(self._queue) + sum(worker.shard is not None for worker in self._workers)
         room = min(self.config.workers_max, work) - len(self._workers)
-        if room <= 0:
+        if room <= 0 or time.monotonic() < self._start_after:
             return
         lacking = self.config.workers_min - len(self._workers)
         starting = sum(worker.node is None for worker in self._workers)
@@ -133,7 +137,7 @@ class WorkerPool:
                 if not isinstance(error.cause, GameError):
                     raise cause_of(error) from error
                 self._lost(worker, error.cause.reason)
-            except RayActorError as error:
+            except (RayActorError, RuntimeEnvSetupError) as error:
                 self._lost(worker, self._blame(worker, error))
             else:
                 self._succeeded(worker, result)
@@ -150,12 +154,14 @@ class WorkerPool:
         if memory_mb > self.config.worker_memory_mb:
             self._discard(worker)
 
-    def _blame(self, worker: _Worker, error: RayActorError) -> str | None:
+    def _blame(self, worker: _Worker, error: RayError) -> str | None:
         """Why a worker died, if its game may be the cause; None if the node or the network failed."""
         if worker.node is None:
             self._failed_starts += 1
+            self._start_after = time.monotonic() + START_AGAIN_S * self._failed_starts
             if self._failed_starts == FAILED_STARTS:
-                raise RuntimeError(f"no rollout worker starts: {one_line(error)}") from error
+                why = str(error).strip().split("\n")[-1] if isinstance(error, RuntimeEnvSetupError) else one_line(error)
+                raise RuntimeError(f"no rollout worker starts: {why}") from error
         gone = not any(node["NodeID"] == worker.node and node["Alive"] for node in ray.nodes())
         return None if gone or not isinstance(error, ActorDiedError) else "its rollout worker died"
 

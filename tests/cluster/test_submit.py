@@ -59,10 +59,13 @@ def test_a_job_is_submitted_followed_and_listed(jobs: str, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_rays_own_command_submits_too(jobs: str, tmp_path: Path) -> None:
-    """As clusters/README.md has it."""
+    """As clusters/README.md has it. If Ray loses the job's code (its issue 36703), the job is submitted again."""
     job = ["ray", "job", "submit", "--address", jobs, "--working-dir", ".", "--"]
     play = ["python", "-m", "genie_ray", "collect", str(tmp_path / "data"), "--game", GAME, "--steps", "100"]
-    done = subprocess.run([*job, *play], env=OF_JOBS, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    for _ in range(2):
+        done = subprocess.run([*job, *play], env=OF_JOBS, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        if "Failed to download runtime_env file package" not in done.stdout:
+            break
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{GAME}: 100 of 100 steps" in done.stdout
     assert sum(episode.length for episode in ReplayDataset(tmp_path / "data").episodes) == 100
