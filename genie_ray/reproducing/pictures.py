@@ -29,6 +29,7 @@ from genie_ray.evaluating.evaluation import score
 from genie_ray.evaluating.rollouts import RolloutConfig, play
 from genie_ray.evaluating.windows import evenly_spaced, read_batches, window_starts
 from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.rewards.config import RewardConfig
 from world_model.checkpoint import WorldModel, load_as
 from world_model.genie import GenieReduxG
 from world_model.tokenizer import Tokenizer
@@ -41,7 +42,6 @@ GIVEN = (1, 2, 4)  # frames, of Fig. 16: 1 and 4 are the paper's
 CURVES = {"psnr_mean": "PSNR (dB)", "delta_psnr_mean": "ΔPSNR (dB)"}  # as published: means of per-frame values
 EPISODES, CLIP_FRAMES = 3, 60
 PAST = PRIME_FRAMES + PREDICTED_FRAMES - 1  # steps from the first given frame to the one that is judged
-TOP = 0.25  # share of the tokens that an explorer is rewarded by; paper, eq. 4
 
 
 def draw_tokens(output: Path, checkpoint: Path, test: Path, config: EvaluationConfig) -> None:
@@ -183,7 +183,7 @@ def reward_at(model: GenieReduxG, frames_NHWC: NDArray[np.uint8], actions_N: NDA
         return "–"
     clip_BTHWC = torch.from_numpy(frames_NHWC[None, step - PAST : step - PAST + PRIME_FRAMES])
     actions_BT = torch.from_numpy(actions_N[None, step - PAST : step].astype(np.int64))
-    return f"{float(top_k_mean(model.uncertainty(clip_BTHWC, actions_BT), TOP)):.2f}"
+    return f"{float(top_k_mean(model.uncertainty(clip_BTHWC, actions_BT), RewardConfig().top_k_fraction)):.2f}"
 
 
 def _write(output: Path, name: str, content: bytes) -> None:

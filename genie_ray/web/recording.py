@@ -128,21 +128,26 @@ class Take:
         """
         if not self._actions:
             return
-        terminated = self._shown[-1].terminated
-        self._recorder.write(
-            Episode(
-                episode_id="",
-                game=self._game,
-                frames=np.stack([shown.frame_HWC for shown in self._shown]),
-                actions=np.array(self._actions, np.int8),
-                action_logp=np.array(self._log_probs, np.float32),
-                reward_env=np.array([shown.reward for shown in self._shown[1:]], np.float32),
-                reward_uncertainty=None,
-                terminated=terminated,
-                truncated=not terminated,
-                infos=self._infos,
-            )
-        )
+        episode = played_episode(self._game, "", self._shown, self._actions)
+        log_probs = np.array(self._log_probs, np.float32)
+        self._recorder.write(dataclasses.replace(episode, action_logp=log_probs, infos=self._infos))
+
+
+def played_episode(game: str, name: str, shown: Sequence[GameFrame], actions: Sequence[int]) -> Episode:
+    """An episode of what the game showed, before the first action and after each. One not ended counts as truncated."""
+    terminated = shown[-1].terminated
+    return Episode(
+        episode_id=name,
+        game=game,
+        frames=np.stack([each.frame_HWC for each in shown]),
+        actions=np.array(actions, np.int8),
+        action_logp=None,
+        reward_env=np.array([each.reward for each in shown[1:]], np.float32),
+        reward_uncertainty=None,
+        terminated=terminated,
+        truncated=not terminated,
+        infos=[each.info for each in shown],
+    )
 
 
 def actions_before(info: dict[str, Any], actions: int) -> list[int]:

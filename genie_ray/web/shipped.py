@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from genie_ray.base.settings import build
 from genie_ray.envs.config import EnvConfig
 from genie_ray.games.actions import action_names
@@ -24,6 +22,7 @@ from genie_ray.replay.metadata import DatasetMetadata
 from genie_ray.replay.schema import Episode, episode_id
 from genie_ray.replay.writer import write_metadata, write_shard
 from genie_ray.web.emulator import Emulator
+from genie_ray.web.recording import played_episode
 
 SHIPPED = Path(__file__).parent / "coinrun"
 """CoinRun's: `model/`, and `play/` of levels that it was not trained on."""
@@ -90,15 +89,4 @@ def _played(emulator: Emulator, game: str, name: str, actions: list[int]) -> Epi
         if shown[-1].ended:
             raise RuntimeError(f"{name} ends after {len(shown) - 1} of {len(actions)} actions: is it another ROM?")
         shown.append(emulator.step(action))
-    return Episode(
-        episode_id=name,
-        game=game,
-        frames=np.stack([each.frame_HWC for each in shown]),
-        actions=np.array(actions, np.int8),
-        action_logp=None,
-        reward_env=np.array([each.reward for each in shown[1:]], np.float32),
-        reward_uncertainty=None,
-        terminated=shown[-1].terminated,
-        truncated=not shown[-1].terminated,
-        infos=[each.info for each in shown],
-    )
+    return played_episode(game, name, shown, actions)

@@ -193,10 +193,11 @@ class Unsure:
     Args:
         model: shared with others.
         lock: held while it computes.
+        config: how it judges.
     """
 
-    def __init__(self, model: GenieReduxG, lock: threading.Lock) -> None:
-        self._judge, self._lock = UncertaintyJudge(model, RewardConfig(), version=""), lock
+    def __init__(self, model: GenieReduxG, lock: threading.Lock, config: RewardConfig | None = None) -> None:
+        self._judge, self._lock = UncertaintyJudge(model, config or RewardConfig(), version=""), lock
 
     def along(self, browsed: BrowsedDataset, episode_id: str, first: int, count: int) -> dict[str, Any]:
         """The values of some windows of an episode; window m is of the transition into frame m + 4.
