@@ -44,7 +44,7 @@ class ProcgenState(NamedTuple):
 class ProcgenEnv(gym.Env[NDArray[np.uint8], np.int64]):
     """A game of procgen's: observations uint8 [H, W, 3], `Discrete` actions in the order of the action set.
 
-    The reward is the game's, 10 for the coin at the end of a level of CoinRun. `info` holds `level`, the level's number;
+    The reward is the game's, 10 for the coin at the end of a level of CoinRun. `info` holds `level`, its number;
     `level_complete`, 1 if the episode ended with the level's aim; `x` and `y` of the player's centre from the level's
     left and bottom, as ints, 16 to a cell of the level; and, in games whose levels end at one side (CoinRun, Ninja,
     Leaper), `progress`, his way along that axis as a share of the end's, about 1 there. Arguments are those of

@@ -1,4 +1,4 @@
-"""procgen's 16 games, run for real: each game's actions all act, levels end where they say, states can be gone back to."""
+"""procgen's 16 games, run for real: a game's actions all act, levels end where they say, states can be gone back to."""
 
 import struct
 from contextlib import closing
@@ -56,7 +56,7 @@ def test_every_game_has_its_actions_and_its_name() -> None:
         require_rom(game)
         assert game.lower() in ACTION_SETS
     assert vectorize_mode(["Ninja", "CoinRun"]) == "sync"
-    with pytest.raises(ValueError, match="unknown game 'ninja': .*nearest: Ninja"):
+    with pytest.raises(ValueError, match=r"unknown game 'ninja': .*nearest: Ninja"):
         resolve_game("ninja")
 
 
@@ -111,7 +111,7 @@ def test_a_state_gives_the_same_steps_again(game: str) -> None:
 
 
 def test_a_ninja_jumps_the_higher_the_longer_it_is_held_and_throws() -> None:
-    """As the game's rules say: a jump is charged while UP is held, by a quarter each tick, and starts when it is not."""
+    """As the game's rules say: a jump is charged by a quarter each tick that UP is held, and starts when it is not."""
     names = action_names("ninja")
     heights = []
     for held in (1, 2, 4):
