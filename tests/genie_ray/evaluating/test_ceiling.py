@@ -84,7 +84,7 @@ def windows(dataset: ReplayDataset, stride: int) -> tuple[Starts, Tensor, Tensor
     return starts, torch.from_numpy(frames), torch.from_numpy(actions.astype(np.int64))
 
 
-@pytest.fixture(params=[ATARI, GENESIS, "CoinRun", "Jumper"])
+@pytest.fixture(params=[ATARI, GENESIS, "CoinRun", "Maze"])
 def game(request: pytest.FixtureRequest, roms: list[str]) -> str:
     if request.param in PROCGEN_GAMES:
         request.getfixturevalue("procgen")
