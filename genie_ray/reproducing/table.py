@@ -223,7 +223,7 @@ def _coverage(plan: Plan, out: Path) -> list[str]:
             lines.append(
                 {"play": name, "seed": seed, "steps": f"{steps:,}", "cells": f"{found.cells:,}", "places": places}
             )
-    text = "Cells are different pictures of 16×16 grey pixels, places those of the player in a level: docs/data.md."
+    text = "Cells are different pictures of 16×16 grey pixels, places those of the player in a level."
     return ["## What the play has seen", "", text, "", markdown(lines)] if lines else []
 
 

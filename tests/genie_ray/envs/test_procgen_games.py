@@ -110,6 +110,26 @@ def test_a_state_gives_the_same_steps_again(game: str) -> None:
     assert all(0 <= step[-1]["progress"] <= 1.1 for step in once)
 
 
+def test_several_in_one_process_do_not_disturb_each_other() -> None:
+    """Played in turn, two games and two levels of one show what each shows alone."""
+    played = (("Ninja", 3), ("CoinRun", 3), ("Ninja", 4))
+    actions = np.random.default_rng(0).integers(6, size=40)
+
+    def frames(which: tuple[tuple[str, int], ...]) -> list[list[bytes]]:
+        envs = [own(game) for game, _ in which]
+        shown = [
+            [env.reset(options={"level": level})[0].tobytes()] for env, (_, level) in zip(envs, which, strict=True)
+        ]
+        for action in actions:
+            for env, seen in zip(envs, shown, strict=True):
+                seen.append(env.step(action)[0].tobytes())
+        for env in envs:
+            env.close()
+        return shown
+
+    assert frames(played) == [frames((one,))[0] for one in played]
+
+
 def test_a_ninja_jumps_the_higher_the_longer_it_is_held_and_throws() -> None:
     """As the game's rules say: a jump is charged by a quarter each tick that UP is held, and starts when it is not."""
     names = action_names("ninja")
