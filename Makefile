@@ -9,7 +9,7 @@ PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 setup: $(VENV)/ready
 	$(BIN)/genie-ray roms import --from-ale
-	@$(BIN)/genie-ray roms import --coinrun || echo "warning: set up without CoinRun (see above); all other games run"
+	@$(BIN)/genie-ray roms import --procgen || echo "warning: set up without procgen (see above); all other games run"
 
 $(VENV)/ready: setup.py constraints.txt
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), f'Python 3.11 or newer is needed, this is {sys.version}'"

@@ -19,7 +19,9 @@ from genie_ray.collecting.config import CollectionConfig
 from genie_ray.collecting.plan import Collection, Policy
 from genie_ray.collecting.shards import Shard, Unit, spans
 from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.procgen import ProcgenEnv
 from genie_ray.games.actions import action_names
+from genie_ray.games.procgen import PROCGEN_GAMES
 from genie_ray.games.roms import add_integrations, require_rom, resolve_game
 from genie_ray.replay import writer
 from genie_ray.replay.dataset import count_episodes, index_episodes
@@ -66,6 +68,8 @@ def collect(
     )
     for game in collection.games:
         require_rom(game)
+        if game in PROCGEN_GAMES:
+            ProcgenEnv(game, env)  # which checks the settings, and starts nothing yet
     collection.policy.check(collection.games, env)
     place, plan = collection.output, collection.plan
     if _is_complete(place, plan):

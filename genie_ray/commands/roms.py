@@ -16,18 +16,21 @@ roms_app = typer.Typer(no_args_is_help=True, help="Import, list and check game R
 def roms_import(
     paths: Annotated[list[Path] | None, typer.Argument(help="Files, zip archives or directories.")] = None,
     from_ale: Annotated[bool, typer.Option("--from-ale", help="The Atari 2600 ROMs that ale-py includes.")] = False,
-    coinrun: Annotated[bool, typer.Option("--coinrun", help="CoinRun: installs procgen with pip.")] = False,
+    procgen: Annotated[
+        bool,
+        typer.Option("--procgen", "--coinrun", help="CoinRun and procgen's other 15 games: installs it with pip."),
+    ] = False,
     integrations: Integrations = None,
 ) -> None:
-    """Import ROMs into Stable-Retro, and install CoinRun."""
+    """Import ROMs into Stable-Retro, and install procgen's games."""
     from genie_ray.games import roms
-    from genie_ray.games.procgen import install_procgen
+    from genie_ray.games.procgen import PROCGEN_GAMES, install_procgen
 
-    if not paths and not from_ale and not coinrun:
-        raise ValueError("nothing to import: give files or directories, --from-ale or --coinrun")
-    if coinrun:
+    if not paths and not from_ale and not procgen:
+        raise ValueError("nothing to import: give files or directories, --from-ale or --procgen")
+    if procgen:
         install_procgen()
-        typer.echo(f"{roms.COINRUN} is installed")
+        typer.echo(f"installed: {', '.join(PROCGEN_GAMES)}")
         if not paths and not from_ale:
             return
     roms.add_integrations(integrations or [])
@@ -43,10 +46,11 @@ def roms_list(
     integrations: Integrations = None,
 ) -> None:
     """List the games that can be played here, or all known ones."""
-    from genie_ray.games import roms
+    from genie_ray.games import procgen, roms
 
     roms.add_integrations(integrations or [])
-    for game in roms.installed_games() if which == "installed" else roms.known_games():
+    games = roms.installed_games() if which == "installed" else roms.known_games()
+    for game in (*games, *(procgen.PROCGEN_GAMES if which == "known" or procgen.has_procgen() else ())):
         typer.echo(game)
 
 

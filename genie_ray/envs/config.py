@@ -21,8 +21,9 @@ class EnvConfig:
     fit: Literal["pad", "stretch"] = "pad"  # how the console's picture becomes a square
     action_set: str = "paper"  # a name in games/actions.yaml, or actions joined by commas
     integrations: tuple[str, ...] = ()  # folders with your own games, see roms.add_integrations
+    # Of all of procgen's games; two are named after the first that was here, as datasets have them by these names.
     coinrun_mode: Literal["easy", "hard"] = "hard"  # procgen's default, and Genie's data (arXiv 2402.15391)
-    paint_vel_info: bool = False  # CoinRun: paint the player's speed into a corner of the picture; procgen's default
+    paint_vel_info: bool = False  # paint the player's speed into a corner of the picture; procgen's default
     coinrun_levels: tuple[int, int] = (0, 10_000)  # the first, and how many; Genie's data (arXiv 2402.15391)
 
     def __post_init__(self) -> None:

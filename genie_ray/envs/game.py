@@ -5,32 +5,32 @@ from typing import Any, Literal
 
 import gymnasium as gym
 
-from genie_ray.envs.coinrun import CoinRunEnv
 from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.procgen import ProcgenEnv
 from genie_ray.envs.retro import RetroEnv
-from genie_ray.games.roms import COINRUN
+from genie_ray.games.procgen import PROCGEN_GAMES
 from policies.play.held import HeldEnv
 
 RLLIB_NAME = "genie_ray/RetroEnv"
 
 
-def make_game(game: str, config: EnvConfig | None = None, *, native_frame_every: int = 0) -> RetroEnv | CoinRunEnv:
-    """The environment of a game, by its id: Stable-Retro's, or `CoinRun`.
+def make_game(game: str, config: EnvConfig | None = None, *, native_frame_every: int = 0) -> RetroEnv | ProcgenEnv:
+    """The environment of a game, by its id: Stable-Retro's or procgen's.
 
     Raises:
-        ValueError: see `RetroEnv` and `CoinRunEnv`.
+        ValueError: see `RetroEnv` and `ProcgenEnv`.
     """
-    if game == COINRUN:
-        return CoinRunEnv(config, native_frame_every=native_frame_every)
+    if game in PROCGEN_GAMES:
+        return ProcgenEnv(game, config, native_frame_every=native_frame_every)
     return RetroEnv(game, config, native_frame_every=native_frame_every)
 
 
 def vectorize_mode(games: Iterable[str]) -> Literal["sync", "async"]:
     """How RLlib steps several environments of a rollout worker, as `AlgorithmConfig.gym_env_vectorize_mode`.
 
-    An emulator needs a process of its own. A step of CoinRun takes less time than a message to another process.
+    An emulator needs a process of its own. A step of procgen's games takes less time than a message to another process.
     """
-    return "sync" if all(game == COINRUN for game in games) else "async"
+    return "sync" if all(game in PROCGEN_GAMES for game in games) else "async"
 
 
 def register_rllib_env() -> str:

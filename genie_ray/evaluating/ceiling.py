@@ -23,15 +23,15 @@ from torch import Tensor
 
 from genie_ray.base.errors import one_line
 from genie_ray.base.settings import build
-from genie_ray.envs.coinrun import CoinRunEnv
 from genie_ray.envs.config import EnvConfig
 from genie_ray.envs.game import make_game
+from genie_ray.envs.procgen import ProcgenEnv
 from genie_ray.envs.retro import RetroEnv
 from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.evaluating.scores import frame_errors
 from genie_ray.evaluating.windows import Start, blackened, random_actions, read_batches
 from genie_ray.games.actions import action_names
-from genie_ray.games.roms import COINRUN
+from genie_ray.games.procgen import PROCGEN_GAMES
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset
 from genie_ray.replay.metadata import DatasetMetadata
 from genie_ray.replay.schema import Episode
@@ -110,7 +110,7 @@ def other_frames(
     return OtherFrames(torch.from_numpy(frames), None)
 
 
-def _environment(game: str, metadata: DatasetMetadata) -> RetroEnv | CoinRunEnv:
+def _environment(game: str, metadata: DatasetMetadata) -> RetroEnv | ProcgenEnv:
     """The environment that the dataset was collected in."""
     if "env" not in metadata.config:
         raise _IrreproducibleError(NO_ENVIRONMENT)
@@ -127,7 +127,7 @@ def _environment(game: str, metadata: DatasetMetadata) -> RetroEnv | CoinRunEnv:
 
 
 def _replay(
-    env: RetroEnv | CoinRunEnv,
+    env: RetroEnv | ProcgenEnv,
     episode: Episode,
     branches: dict[int, list[int]],
     taken_BP: NDArray[np.int64],
@@ -139,7 +139,7 @@ def _replay(
         branches: last given frame → the windows that branch off there.
     """
     options = None
-    if env.game == COINRUN:  # an episode is a level; a console's game always starts in the same state
+    if env.game in PROCGEN_GAMES:  # an episode is a level; a console's game always starts in the same state
         if "level" not in episode.infos[0]:
             raise _IrreproducibleError(f"{episode.episode_id} does not say which level it is")
         options = {"level": episode.infos[0]["level"]}
@@ -160,7 +160,7 @@ def _replay(
             env.set_state(state)  # type: ignore[arg-type]  # of the same environment
 
 
-def _branch(env: RetroEnv | CoinRunEnv, actions_P: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _branch(env: RetroEnv | ProcgenEnv, actions_P: NDArray[np.int64]) -> NDArray[np.uint8]:
     """The frames [P, H, W, C] after each action; once the game has ended, its last frame."""
     frames: list[NDArray[np.uint8]] = []
     ended = False

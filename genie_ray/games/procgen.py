@@ -1,4 +1,4 @@
-"""Installs procgen, the package with CoinRun, into this environment, where `pip install procgen` refuses.
+"""procgen's games, and how procgen is installed into this environment, where `pip install procgen` refuses.
 
 procgen's last wheels are for Python 3.10, but their compiled part is a plain shared library that any Python loads
 through cffi. Its Python part requires NumPy before 2.0 and imports gym, yet runs with NumPy 2 and the last gym. So the
@@ -14,6 +14,11 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+PROCGEN_GAMES = (
+    *("BigFish", "BossFight", "CaveFlyer", "Chaser", "Climber", "CoinRun", "Dodgeball", "FruitBot", "Heist", "Jumper"),
+    *("Leaper", "Maze", "Miner", "Ninja", "Plunder", "StarPilot"),
+)
+"""The games that are procgen's, not Stable-Retro's, as Cobbe et al. (2019, arXiv 1912.01588) call them."""
 PACKAGES = (
     ("gym3==0.3.3", ()),
     ("gym==0.26.2", ()),  # only its register() is called

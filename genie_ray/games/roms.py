@@ -20,12 +20,10 @@ from stable_retro import data as retro_data
 
 from genie_ray.base.files import parse_json_object, shown
 from genie_ray.games.labels import fold
-from genie_ray.games.procgen import has_procgen
+from genie_ray.games.procgen import PROCGEN_GAMES, has_procgen
 from genie_ray.games.rom_files import RomTarget, read_rom_files
 
 INTEGRATIONS = retro_data.Integrations.ALL
-COINRUN = "CoinRun"
-"""The one game that is procgen's, not Stable-Retro's: see `genie_ray/envs/coinrun.py`."""
 HOW_TO_IMPORT = (
     "import those of ale-py with `genie-ray roms import --from-ale`, your own with `genie-ray roms import <directory>`"
 )
@@ -58,32 +56,32 @@ def installed_games() -> list[str]:
 
 
 def resolve_game(name: str) -> str:
-    """The id that `name` stands for: `CoinRun`, or a Stable-Retro id with or without `-v0`.
+    """The id that `name` stands for: a game of procgen's, or a Stable-Retro id with or without `-v0`.
 
     Raises:
         ValueError: no such game; the message names the nearest ones.
     """
-    if name == COINRUN:
+    if name in PROCGEN_GAMES:
         return name
     games = known_games()
     for candidate in (name, f"{name}-v0"):
         if candidate in games:
             return candidate
-    by_folded_name = {fold(game): game for game in games}
+    by_folded_name = {fold(game): game for game in (*games, *PROCGEN_GAMES)}
     nearest = difflib.get_close_matches(fold(name), by_folded_name, n=3, cutoff=0.4)
     hint = f"; nearest: {', '.join(by_folded_name[match] for match in nearest)}" if nearest else ""
-    raise ValueError(f"unknown game {name!r}: not one of the {len(games)} that Stable-Retro knows{hint}")
+    raise ValueError(f"unknown game {name!r}: not one of the {len(games)} that Stable-Retro knows, nor procgen's{hint}")
 
 
 def require_rom(game: str) -> None:
-    """Check that the ROM of a known game is installed; for CoinRun, procgen.
+    """Check that the ROM of a known game is installed; for a game of procgen's, procgen.
 
     Raises:
         ValueError: it is not; the message says how to get it.
     """
-    if game == COINRUN:
+    if game in PROCGEN_GAMES:
         if not has_procgen():
-            raise ValueError(f"{COINRUN} is not installed: `genie-ray roms import --coinrun` installs it")
+            raise ValueError(f"{game} is not installed: `genie-ray roms import --procgen` installs it")
         return
     if not _has_rom(game):
         raise ValueError(f"no ROM for {game}: {HOW_TO_IMPORT}")

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_ray.envs.coinrun import CoinRunEnv
 from genie_ray.envs.config import EnvConfig
 from genie_ray.envs.game import make_game
+from genie_ray.envs.procgen import ProcgenEnv
 from genie_ray.envs.retro import RetroEnv
 from genie_ray.games.actions import action_names
 from genie_ray.games.roms import add_integrations
 from genie_ray.probing.run import play_each
 
-Game = RetroEnv | CoinRunEnv
+Game = RetroEnv | ProcgenEnv
 
 EVERY = 12  # steps of random play between two states
 SETTLED = 48  # steps of an episode before its first state

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import progress_bar
+from genie_ray.games.procgen import PROCGEN_GAMES
 from genie_ray.games.roms import add_integrations, require_rom, resolve_game
 from genie_ray.probing.config import ProbeConfig
 from genie_ray.probing.pictures import RESULT, write_index, write_pictures
@@ -33,9 +34,12 @@ def probe_games(
         workers: the number of games played at the same time.
 
     Raises:
-        ValueError: an unknown game, a missing ROM, or a button that a console lacks.
+        ValueError: an unknown game, one of procgen's, a missing ROM, or a button that a console lacks.
         RuntimeError: a process died, for example in an emulator crash; what was yielded is complete.
     """
+    for game in games:
+        if game in PROCGEN_GAMES:
+            raise ValueError(f"{game} is procgen's: what acts in it is known, env.action_set={game.lower()}")
     add_integrations(config.integrations)
     probed = play_each(
         games,

@@ -19,15 +19,15 @@ class Compared(NamedTuple):
     jobs: Mapping[int, Job]
 
 
-def check_label(text: RowText | PictureText, jobs: Mapping[int, Job]) -> None:
-    """Requires a row, or a picture, to be made as its label says.
+def check_label(text: RowText | PictureText, jobs: Mapping[int, Job], title: Mapping[str, Any]) -> None:
+    """Requires a row, or a picture, to be made as its label says, and as the table's title does.
 
     Raises:
         ValueError: at a place of its recipe stands something else.
     """
     for job in jobs.values():
         recipe = job.expanded | ({"scored": text.scored} if isinstance(text, RowText) else {})
-        for place, meant in text.means.items():
+        for place, meant in {**title, **text.means}.items():
             found = at(recipe, place, text.label)
             if found != meant:
                 raise ValueError(f"{text.label!r} means {place} = {shown(meant)}, but it would be {shown(found)}")

@@ -7,6 +7,7 @@ The file is YAML (experiments/reproduce/). Its jobs and rows are settings of com
     scales               name → presets, settings, seeds, sets of games, amounts of play; laid over the above
     jobs                 name → kind, inputs by role (names of other jobs), settings of this job alone
     rows                 label, model, test set, settings of the evaluation; what the label means; the paper's figures
+    means                what the title says of every row
 """
 
 from __future__ import annotations
@@ -46,8 +47,7 @@ finetune     a model's dynamics (and latent action model), trained further, if g
 adapted      a model with its tokenizer's tuned decoder
 """
 PLAYS, AGENTS = ("play", "found", "gathered"), ("player", "explorer")
-MODELS = ("dynamics", "genie_redux", "finetune", "adapted")
-TOKENIZERS = ("tokenizer", "decoder")
+MODELS, TOKENIZERS = ("dynamics", "genie_redux", "finetune", "adapted"), ("tokenizer", "decoder")
 ROLES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "play": {"by": AGENTS},
     "player": {},
@@ -203,6 +203,9 @@ class TableText:
     each: str | None = None  # a set of games: the rows are made for each of them
     paper_games: dict[str, int] = field(default_factory=dict)  # set → how many the paper has
     paper_names: dict[str, str] = field(default_factory=dict)  # game → what figures.csv calls its test set
+    supplementary: bool = False  # an environment that the paper has not: none of its figures stand beside
+    means: dict[str, Any] = field(default_factory=dict)  # of every row and picture: what the title says
+    coverage: tuple[str, ...] = ()  # plays, of which it is told how much of the game they saw; not with `each`
     scales: dict[str, ScaleText]
     jobs: dict[str, JobText]
     rows: tuple[RowText, ...] = ()
@@ -220,6 +223,8 @@ class TableText:
                 self._require(f"jobs.{name}.{role}", other, ROLES[job.kind][role])
         if not self.rows and not self.pictures:
             raise ValueError("rows and pictures are empty")
+        for name in self.coverage:
+            self._require("coverage", name, PLAYS)
         for one in self.shown:
             self._require(f"model of {one.label!r}", one.model, MODELS)
             self._require(f"test of {one.label!r}", one.test, PLAYS)
@@ -260,18 +265,14 @@ def read_table(path: Path) -> TableText:
     """
     values = _read(path, path.parent)
     try:
-        for key in ("scales", "jobs"):
+        named: dict[str, type[Any]] = {"scales": ScaleText, "jobs": JobText}
+        for key, cls in named.items():
             if not isinstance(values.get(key), dict):
                 raise ValueError(f"{key} is {shown(values.get(key))}: must be a mapping")
-        values |= {
-            "scales": {name: _part(ScaleText, one, f"scales.{name}.") for name, one in values["scales"].items()},
-            "jobs": {name: _part(JobText, one, f"jobs.{name}.") for name, one in values["jobs"].items()},
-            "rows": tuple(_part(RowText, one, f"rows[{at}].") for at, one in enumerate(values.get("rows", ()))),
-            "pictures": tuple(
-                _part(PictureText, one, f"pictures[{at}].") for at, one in enumerate(values.get("pictures", ()))
-            ),
-            "claims": tuple(_part(ClaimText, one, f"claims[{at}].") for at, one in enumerate(values.get("claims", ()))),
-        }
+            values[key] = {name: _part(cls, one, f"{key}.{name}.") for name, one in values[key].items()}
+        listed: dict[str, type[Any]] = {"rows": RowText, "pictures": PictureText, "claims": ClaimText}
+        for key, cls in listed.items():
+            values[key] = tuple(_part(cls, one, f"{key}[{at}].") for at, one in enumerate(values.get(key, ())))
         table: TableText = _part(TableText, values, "")
         return table
     except ValueError as error:

@@ -67,6 +67,7 @@ class Plan:
     pictures: Sequence[PlannedPicture]  # to be made, unless rows are chosen
     seeds: Sequence[int]
     paper_rows: Sequence[Mapping[str, Any]]  # figures of other games than ours
+    coverage: Mapping[int, Mapping[str, Job]]  # seed → plays by their names
     missing: Mapping[str, Sequence[str]] = field(default_factory=dict)  # set → games of it without a ROM
     ray: RayConfig
 
@@ -144,7 +145,7 @@ def read_plan(
     for game in sections:
         for row in table.rows:
             jobs = {seed: graph.shown(row, game) for seed, graph in graphs.items()}
-            check_label(row, jobs)
+            check_label(row, jobs, table.means)
             scaled = changes(next(iter(jobs.values())).expanded, nominal.shown(row, game).expanded, table)
             rows.append(
                 PlannedRow(
@@ -158,7 +159,7 @@ def read_plan(
             )
         for text_of in table.pictures:
             job = first.shown(text_of, game)
-            check_label(text_of, {0: job})
+            check_label(text_of, {0: job}, table.means)
             pictures.append(PlannedPicture(text=text_of, section=game or "", job=job))
     check_differences([Compared(row.text, row.section, row.jobs) for row in rows])
     models = {row.published.get("model") for row in table.rows}
@@ -176,6 +177,7 @@ def read_plan(
         pictures=[] if only else pictures,
         seeds=list(graphs),
         paper_rows=others,
+        coverage={seed: {name: graph.job(name, None) for name in table.coverage} for seed, graph in graphs.items()},
         missing={name: left for name, names in chosen_games.games.items() if (left := choice.missing.get(names))},
         ray=first.shown(table.shown[0], sections[0]).config.ray,
     )
@@ -239,7 +241,7 @@ def paper_figures(
     Raises:
         ValueError: figures.csv has no such line.
     """
-    if not row.published:
+    if not row.published or table.supplementary:
         return None
     model, test_set = row.published.get("model"), row.published.get("test_set")
     if table.each is not None and game is not None:

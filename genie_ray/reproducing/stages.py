@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from genie_ray.evaluating.predictors import COPY, LATENT_ACTIONS, TOKENIZER
 from genie_ray.exploring.explorers import train_explorers
 from genie_ray.exploring.recorder import PLAY
 from genie_ray.playing.players import CHECK_FILE, check_against_chance, train_player
+from genie_ray.replay.coverage import Seen, seen
+from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.gather import gather
 from genie_ray.reproducing.description import MODELS, TOKENIZERS
 from genie_ray.reproducing.graph import EVALUATION, Job, origin
@@ -100,6 +103,15 @@ def checks_of(job: Job, out: Path) -> dict[str, dict[str, Any]]:
     """Game → whether a test agent is better than chance, of made test agents."""
     result = artefact(job, out)
     return {game: json.loads((result / game / CHECK_FILE).read_text()) for game in job.settings["games"]}
+
+
+def seen_in(job: Job, out: Path, steps: int) -> Seen:
+    """What the first steps of a made play have shown; counted once."""
+    path = directory_of(job, out) / f"seen-{steps}.json"
+    if not path.exists():
+        dataset = ReplayDataset(artefact(job, out))
+        _write(path, asdict(seen(map(dataset.read, dataset.episodes), steps)))
+    return Seen(**json.loads(path.read_text()))
 
 
 def _play(job: Job, output: Path, inputs: Inputs) -> None:

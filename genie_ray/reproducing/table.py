@@ -15,13 +15,14 @@ from genie_ray.base.files import write_atomically
 from genie_ray.base.results import Row, markdown
 from genie_ray.evaluating.published_figures import FIGURES
 from genie_ray.playing import depth
+from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.reproducing.description import PUBLISHED, ClaimText
 from genie_ray.reproducing.draw import draw
 from genie_ray.reproducing.graph import Job
 from genie_ray.reproducing.pictures import DRAWERS
 from genie_ray.reproducing.plan import Plan, PlannedRow
 from genie_ray.reproducing.scaled import told
-from genie_ray.reproducing.stages import RESULT, checks_of, directory_of, is_made, scores_of
+from genie_ray.reproducing.stages import RESULT, artefact, checks_of, directory_of, is_made, scores_of, seen_in
 
 TITLES = {"psnr_mean": "PSNR (dB)", "ssim": "SSIM", "delta_psnr_mean": "ΔPSNR (dB)", "fid": "FID"}
 """The published measures, as they are defined there: PSNR and ΔPSNR are means of per-frame values."""
@@ -30,6 +31,8 @@ DIGITS = {"ssim": 3}
 KEYS = (*FIGURES, *POOLED, "windows")
 COPY_LABEL = "*copy the last frame*"
 ABSENT = "–"
+PAPER = "paper: "
+"""Before the titles of the paper's columns, which a table without its figures lacks."""
 
 Scores = Mapping[int, Mapping[str, Any]]
 """Seed → an evaluation's row, of the seeds that are made."""
@@ -62,20 +65,24 @@ def document(plan: Plan, rows: Sequence[tuple[PlannedRow, Scores]], out: Path) -
     """table.md."""
     table, seeds = plan.table, plan.seeds
     lines = [f"# {table.title}", "", f"{table.source}; scale *{plan.scale}*, seeds {', '.join(map(str, seeds))}.", ""]
+    of_paper = any(row.paper is not None for row, _ in rows)
     if plan.scale != PUBLISHED:
         where = ", see below" if rows else ""
         lines += [f"**Scaled down{where}: these are not the paper's conditions, and its figures are no target.**", ""]
     if rows:
         lines += [
             "Each cell: the mean over seeds, in brackets each seed. PSNR and ΔPSNR as published (means of per-frame "
-            "values); pooled ones are of the mean squared error. *Paper*: its own figures, on its own games and data.",
+            "values); pooled ones are of the mean squared error."
+            + (" *Paper*: its own figures, on its own games and data." if of_paper else ""),
             "",
         ]
     for section in dict.fromkeys(row.section for row, _ in rows):
         of_section = [(row, scores) for row, scores in rows if row.section == section]
         lines += [f"## {section}", ""] if section else []
-        lines += [markdown([*(line(row, scores) for row, scores in of_section), *_copy(of_section, out)])]
-    lines += _pictures(plan, out) + _claims(plan, rows) + _paper(plan) + _agents(plan, out) + _scaled(plan)
+        found = [*(line(row, scores) for row, scores in of_section), *_copy(of_section, out)]
+        lines += [markdown([{key: one[key] for key in one if of_paper or not key.startswith(PAPER)} for one in found])]
+    lines += _pictures(plan, out) + _claims(plan, rows) + _paper(plan) + _coverage(plan, out) + _agents(plan, out)
+    lines += _scaled(plan)
     if rows:
         lines += ["## How each row is made", "", *(f"* {row_name(row)}: {chain(row, out)}" for row, _ in rows), ""]
     return "\n".join(lines)
@@ -86,7 +93,7 @@ def line(row: PlannedRow, scores: Scores) -> Row:
     found: Row = {"row": row.label}
     for key, title in TITLES.items():
         found[title] = cell([one.get(key) for one in scores.values()], key)
-        found[f"paper: {title}"] = paper_cell(row.paper, key)
+        found[PAPER + title] = paper_cell(row.paper, key)
     for key, title in POOLED.items():
         found[title] = cell([one.get(key) for one in scores.values()], key)
     counts = sorted({one["windows"] for one in scores.values()})
@@ -165,7 +172,7 @@ def _copy(rows: Sequence[tuple[PlannedRow, Scores]], out: Path) -> list[Row]:
 
 
 def _no_paper() -> Row:
-    return {f"paper: {title}": "" for title in TITLES.values()}
+    return {PAPER + title: "" for title in TITLES.values()}
 
 
 def _pictures(plan: Plan, out: Path) -> list[str]:
@@ -201,6 +208,23 @@ def _paper(plan: Plan) -> list[str]:
         for row in plan.paper_rows
     ]
     return [f"## {plan.table.source}, its own games", "", markdown(rows)]
+
+
+def _coverage(plan: Plan, out: Path) -> list[str]:
+    """How much of the game each of the named plays has seen, in as many steps as the shortest has."""
+    lines: list[Row] = []
+    for seed, plays in plan.coverage.items():
+        if not plays or not all(is_made(job, out) for job in plays.values()):
+            continue
+        steps = min(sum(ref.length for ref in ReplayDataset(artefact(job, out)).episodes) for job in plays.values())
+        for name, job in plays.items():
+            found = seen_in(job, out, steps)
+            places = ABSENT if found.places is None else f"{found.places:,}"
+            lines.append(
+                {"play": name, "seed": seed, "steps": f"{steps:,}", "cells": f"{found.cells:,}", "places": places}
+            )
+    text = "Cells are different pictures of 16×16 grey pixels, places those of the player in a level."
+    return ["## What the play has seen", "", text, "", markdown(lines)] if lines else []
 
 
 def _agents(plan: Plan, out: Path) -> list[str]:

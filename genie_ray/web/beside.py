@@ -10,7 +10,7 @@ import numpy as np
 from genie_ray.base.errors import one_line
 from genie_ray.base.settings import build
 from genie_ray.envs.config import EnvConfig
-from genie_ray.games.roms import COINRUN
+from genie_ray.games.procgen import PROCGEN_GAMES
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.schema import Episode
 from genie_ray.web.emulator import Emulator, GameFrame
@@ -113,7 +113,7 @@ class GameBeside:
         config, info = self._dataset.metadata.config.get("env"), episode.infos[0]
         if config is None:
             return "the dataset does not say in which environment it was recorded"
-        if episode.game == COINRUN and "level" not in info:
+        if episode.game in PROCGEN_GAMES and "level" not in info:
             return "the episode does not say which level it is"
         try:
             before = actions_before(info, len(self._dataset.metadata.action_names))
@@ -121,7 +121,7 @@ class GameBeside:
                 self._end()
                 self._emulator, self._emulated = Emulator(episode.game, build(EnvConfig, config)), episode.game
             self._actions = [*before, *map(int, episode.actions[:step])]
-            shown = self._emulator.start(self._actions, level=info["level"] if episode.game == COINRUN else None)
+            shown = self._emulator.start(self._actions, level=info["level"] if episode.game in PROCGEN_GAMES else None)
         except (RuntimeError, ValueError) as error:
             self._end()
             return str(error)

@@ -16,7 +16,7 @@ from typing import Any
 from genie_ray.base.settings import build
 from genie_ray.envs.config import EnvConfig
 from genie_ray.games.actions import action_names
-from genie_ray.games.roms import COINRUN, require_rom, resolve_game
+from genie_ray.games.roms import require_rom, resolve_game
 from genie_ray.replay.dataset import count_episodes, index_episodes
 from genie_ray.replay.metadata import DatasetMetadata
 from genie_ray.replay.schema import Episode, episode_id
@@ -24,6 +24,7 @@ from genie_ray.replay.writer import write_metadata, write_shard
 from genie_ray.web.emulator import Emulator
 from genie_ray.web.recording import played_episode
 
+COINRUN = "CoinRun"
 SHIPPED = Path(__file__).parent / "coinrun"
 """CoinRun's: `model/`, and `play/` of levels that it was not trained on."""
 HERO = Path(__file__).parent / "hero"

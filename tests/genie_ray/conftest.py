@@ -34,7 +34,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def procgen() -> None:
-    """CoinRun, installed. Tests are skipped only where procgen has no wheel."""
+    """procgen, installed. Tests are skipped only where procgen has no wheel."""
     try:
         install_procgen()
     except ValueError as error:

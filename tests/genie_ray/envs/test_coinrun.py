@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from genie_ray.envs.coinrun import TIME_LIMIT, CoinRunEnv
 from genie_ray.envs.config import EnvConfig
 from genie_ray.envs.game import make_game, register_rllib_env, vectorize_mode
+from genie_ray.envs.procgen import ProcgenEnv
 from genie_ray.games.roms import require_rom, resolve_game
 
 pytestmark = pytest.mark.usefixtures("procgen")
+TIME_LIMIT = 1_000  # ticks, procgen's
 EVERY_TICK = EnvConfig(frame_skip=1)
 RIGHT, LEFT, UP, DOWN, JUMP = range(5)
 
 
 def play(config: EnvConfig, actions: np.ndarray, seed: int | None = 0, level: int | None = None) -> list[tuple]:
-    with closing(CoinRunEnv(config)) as env:
+    with closing(ProcgenEnv("CoinRun", config)) as env:
         frame, info = env.reset(seed=seed, options=None if level is None else {"level": level})
         steps = [(frame, 0.0, False, False, info)]
         for action in actions:
@@ -36,7 +37,7 @@ def test_it_is_a_game_by_name() -> None:
     assert resolve_game("CoinRun") == "CoinRun"
     require_rom("CoinRun")
     with closing(make_game("CoinRun", EVERY_TICK)) as env:
-        assert isinstance(env, CoinRunEnv)
+        assert isinstance(env, ProcgenEnv)
         assert env.action_space.n == 5
         check_env(env, skip_render_check=True)
 
@@ -53,7 +54,7 @@ def test_seed_and_actions_decide_everything() -> None:
 
 
 def test_levels_are_those_of_the_settings_and_each_episode_draws_one() -> None:
-    with closing(CoinRunEnv(EnvConfig(coinrun_levels=(500, 3)))) as env:
+    with closing(ProcgenEnv("CoinRun", EnvConfig(coinrun_levels=(500, 3)))) as env:
         drawn = [env.reset(seed=0 if episode == 0 else None)[1]["level"] for episode in range(40)]
     assert set(drawn) == {500, 501, 502}
 
@@ -67,7 +68,7 @@ def test_easy_levels_are_others() -> None:
 
 
 def test_a_state_gives_the_same_steps_again_even_after_its_level_has_ended() -> None:
-    with closing(CoinRunEnv(EnvConfig(frame_skip=1, max_episode_steps=TIME_LIMIT))) as env:
+    with closing(ProcgenEnv("CoinRun", EnvConfig(frame_skip=1, max_episode_steps=TIME_LIMIT))) as env:
         env.reset(seed=0)
         for action in np.random.default_rng(0).integers(5, size=30):
             env.step(action)
@@ -172,7 +173,7 @@ def test_rllib_steps_several_in_one_process() -> None:
 
 
 def test_sizes_and_native_frames() -> None:
-    with closing(CoinRunEnv(EnvConfig(frame_size=32, frame_skip=1), native_frame_every=2)) as env:
+    with closing(ProcgenEnv("CoinRun", EnvConfig(frame_size=32, frame_skip=1), native_frame_every=2)) as env:
         frame, info = env.reset(seed=0)
         infos = [info, *(env.step(RIGHT)[4] for _ in range(3))]
     assert frame.shape == (32, 32, 3)
@@ -186,7 +187,7 @@ def test_what_it_cannot_do_is_told() -> None:
 
 
 def test_without_a_level_there_is_one_clear_error() -> None:
-    env = CoinRunEnv(EnvConfig(action_set="coinrun"))
+    env = ProcgenEnv("CoinRun", EnvConfig(action_set="coinrun"))
     for after_close in (False, True):
         with pytest.raises(gym.error.ResetNeeded, match=r"step\(\) without an episode: reset\(\) comes first"):
             env.step(0)

@@ -18,13 +18,14 @@ from genie_ray.evaluating.ceiling import ceiling_errors, other_frames
 from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.evaluating.windows import random_actions, read_batches, window_starts
 from genie_ray.games.actions import action_names
+from genie_ray.games.procgen import PROCGEN_GAMES
 from genie_ray.replay.dataset import EpisodeRef, ReplayDataset, count_episodes, index_episodes
 from genie_ray.replay.metadata import DatasetMetadata
 from genie_ray.replay.schema import Episode, episode_id
 from genie_ray.replay.writer import write_metadata, write_shard
 
 GIVEN, PREDICTED = 2, 10
-ATARI, GENESIS, COINRUN = "Kangaroo-Atari2600-v0", "Airstriker-Genesis-v0", "CoinRun"
+ATARI, GENESIS = "Kangaroo-Atari2600-v0", "Airstriker-Genesis-v0"
 Starts = list[tuple[EpisodeRef, int]]
 
 
@@ -83,9 +84,9 @@ def windows(dataset: ReplayDataset, stride: int) -> tuple[Starts, Tensor, Tensor
     return starts, torch.from_numpy(frames), torch.from_numpy(actions.astype(np.int64))
 
 
-@pytest.fixture(params=[ATARI, GENESIS, COINRUN])
+@pytest.fixture(params=[ATARI, GENESIS, "CoinRun", "Maze"])
 def game(request: pytest.FixtureRequest, roms: list[str]) -> str:
-    if request.param == COINRUN:
+    if request.param in PROCGEN_GAMES:
         request.getfixturevalue("procgen")
     return request.param
 

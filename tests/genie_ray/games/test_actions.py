@@ -78,7 +78,7 @@ def test_datasets_record_these_sets() -> None:
     assert ACTION_SETS["running_jumps"] == (*five, "RIGHT+JUMP", "LEFT+JUMP")
 
 
-@pytest.mark.parametrize("action_set", ACTION_SETS)
+@pytest.mark.parametrize("action_set", sorted(set(ACTION_SETS) - {"ninja", "starpilot"}))  # which have letters
 def test_every_action_of_a_set_is_its_own(action_set: str) -> None:
     table = button_table("SuperMarioWorld-Snes-v0", SNES, action_set)
     if action_set in ("paper_fire", "paper_second"):

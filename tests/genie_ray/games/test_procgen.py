@@ -1,4 +1,4 @@
-"""CoinRun's installation, with real pip; what pip cannot install, or what does not run, is told and leaves no trace."""
+"""procgen's installation, with real pip; what pip cannot install, or what does not run, is told and leaves no trace."""
 
 import sys
 import sysconfig
@@ -15,14 +15,15 @@ def left_behind() -> list[str]:
     return [path.name for path in Path(sysconfig.get_path("purelib")).glob(".procgen-*")]
 
 
+@pytest.mark.parametrize("option", ["--procgen", "--coinrun"])  # the latter is what it was called first
 def test_the_command_installs_it_once(
-    procgen: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    option: str, procgen: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["genie-ray", "roms", "import", "--coinrun"])
+    monkeypatch.setattr(sys, "argv", ["genie-ray", "roms", "import", option])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert not stop.value.code
-    assert capsys.readouterr().out == "CoinRun is installed\n"
+    assert capsys.readouterr().out.startswith("installed: BigFish, BossFight, ")
     require_rom("CoinRun")
     assert left_behind() == []
 
@@ -40,7 +41,7 @@ def test_what_cannot_be_installed_is_told_in_one_line(monkeypatch: pytest.Monkey
     assert left_behind() == []
 
 
-def test_coinrun_that_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_game_that_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genie_ray.games.roms.has_procgen", lambda: False)
-    with pytest.raises(ValueError, match=r"^CoinRun is not installed: `genie-ray roms import --coinrun` installs it$"):
-        require_rom("CoinRun")
+    with pytest.raises(ValueError, match=r"^Ninja is not installed: `genie-ray roms import --procgen` installs it$"):
+        require_rom("Ninja")

@@ -76,6 +76,7 @@ def test_known_games(tmp_path: Path) -> None:
 def test_what_cannot_be_probed_is_refused_before_anything_starts(tmp_path: Path) -> None:
     for arguments, message in (
         (["Kangoroo-Atari2600"], "unknown game 'Kangoroo-Atari2600'"),
+        (["Ninja"], "Ninja is procgen's: what acts in it is known, env.action_set=ninja"),
         (["Kangaroo-Atari2600", "--contexts", "0"], "contexts is 0: must be at least 1"),
         (["Kangaroo-Atari2600", "--action-set", "papre"], "action_set is 'papre'"),
         (["Kangaroo-Atari2600", "--workers", "0"], "workers is 0: must be at least 1"),

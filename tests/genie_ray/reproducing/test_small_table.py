@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from genie_ray.base.settings import to_dict
 from genie_ray.cli import app
+from genie_ray.replay.coverage import cells, place_of
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.reproducing.plan import TABLES, Plan, read_plan
 from genie_ray.reproducing.run import missing_jobs, reproduce
@@ -68,6 +69,7 @@ def table(world_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"row": TDCE, "model": "tuned", "test": "test play", "means": {f"{model}.tdce_weight": 3.0}},
         ],
         "claims": [{"claim": "TDCE helps", "more": TDCE, "less": "base"}],
+        "coverage": ["play", "test play"],
     }
     described["rows"][1]["published"] = PAPERS
     path = tmp_path_factory.mktemp("table") / "small.yaml"
@@ -106,7 +108,8 @@ def state(out: Path) -> dict[str, int]:
 
 def test_rows_are_scored_beside_the_papers(table: Path, out: Path) -> None:
     text = (out / "small-tiny" / "table.md").read_text()
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    head = text.partition("\n## ")[0]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in head.splitlines() if line.startswith("|")]
     titles = lines[0]
     cells = {line[0]: dict(zip(titles, line, strict=True)) for line in lines[2:]}
     for row in planned(table).rows:
@@ -120,6 +123,21 @@ def test_rows_are_scored_beside_the_papers(table: Path, out: Path) -> None:
     (first, second) = csv.DictReader((out / "small-tiny" / "rows.csv").read_text().splitlines())
     assert (first["row"], second["paper_psnr_mean"]) == ("base", "27.06")
     assert (out / "small-tiny" / "rows.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_coverage_of_both_plays_is_told_in_as_many_steps(table: Path, out: Path) -> None:
+    """Of 60 steps each, the length of the shorter, and so of the first 60 of the other."""
+    lines = (out / "small-tiny" / "table.md").read_text().partition("## What the play has seen")[2].splitlines()
+    found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")][1:3]
+    evaluation = planned(table).rows[0].jobs[0]
+    plays = {"play": evaluation.inputs["model"].inputs["data"], "test play": evaluation.inputs["test"]}
+    assert [line[:3] for line in found] == [[name, "0", "60"] for name in plays]
+    for line, job in zip(found, plays.values(), strict=True):
+        dataset = ReplayDataset(artefact(job, out))
+        episode = dataset.read(dataset.episodes[0])  # which is at least as long
+        assert len(episode.actions) >= 60
+        assert int(line[3]) == len(set(cells(episode.frames[:61]).tolist()))
+        assert int(line[4]) == len({place_of(info) for info in episode.infos[:61]})
 
 
 def test_what_was_made_is_what_the_recipe_says(table: Path, out: Path, world_model: Path) -> None:

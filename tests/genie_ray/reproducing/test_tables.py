@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("roms")
 NAMES = sorted(path.stem for path in TABLES.glob("*.yaml"))
 TWO = ["Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"]
 GAMES = {"all": TWO, "many": TWO, "few": ["Hero-Atari2600-v0"]}
-OWN = ("tab2", "fig16", "ablation")  # have other sets of games
+OWN = ("tab2", "tab2_ninja", "fig16", "ablation")  # have other sets of games
 TESTED = {**GAMES, "tested": ["Pong-Atari2600-v0"]}
 AUTOREGRESSIVE = "+ autoregressive decoding"
 
@@ -92,6 +92,39 @@ def test_coinruns_study_at_the_published_scale_is_the_papers(procgen: None) -> N
     assert model["data"]["amount"] == {"episodes": 10_000}
     (first, count), (test_first, _) = model["data"]["env"]["coinrun_levels"], found["test"]["env"]["coinrun_levels"]
     assert first + count <= test_first
+
+
+@pytest.mark.parametrize(("name", "game", "actions"), [("tab2", "CoinRun", 7), ("tab2_ninja", "Ninja", 10)])
+def test_the_study_has_as_many_latent_actions_as_its_game_has_actions(
+    name: str, game: str, actions: int, procgen: None
+) -> None:
+    found = plan(name, "published")
+    for label in ("GenieRedux", "GenieRedux-G", "GenieRedux-TA", "GenieRedux-G-TA"):
+        model = recipe(found, label)["model"]
+        assert model["dynamics"]["num_actions"] == actions or model["dynamics"]["conditioning"] == "latent"
+        first = model.get("init", model)
+        if "latent_actions" in first:
+            assert first["latent_actions"]["quantizer"]["codes"] == actions
+        env = model["data"]["env"]
+        assert (model["data"]["games"], env["action_set"]) == ([game], game.lower())
+
+
+def test_a_supplementary_game_has_the_rows_and_claims_of_the_study_but_none_of_its_figures(procgen: None) -> None:
+    study, other = plan("tab2"), plan("tab2_ninja")
+    assert [(one.section, one.label) for one in other.rows] == [(one.section, one.label) for one in study.rows]
+    assert other.table.claims == study.table.claims
+    assert all(one.paper for one in study.rows)
+    assert not any(one.paper for one in other.rows)
+    assert other.paper_rows == []
+    changed = {line.partition(":")[0] for line in differences(recipe(study, "GenieRedux"), recipe(other, "GenieRedux"))}
+    assert {place.rpartition(".")[2] for place in changed} == {"games", "action_set", "num_actions", "codes"}
+
+
+def test_a_title_is_what_was_made_too(procgen: None) -> None:
+    with pytest.raises(ValueError, match=r"'tokenizer' means model.data.games = \['CoinRun'\], but it would be \['Nin"):
+        read_plan("tab2", "tiny", games={"played": ["Ninja"]})
+    with pytest.raises(ValueError, match=r"means model.data.env.action_set = 'ninja', but it would be 'starpilot'"):
+        plan("tab2_ninja", overrides={"env": {"action_set": "starpilot"}, "dynamics": {"num_actions": 11}})
 
 
 def test_a_trained_agents_models_are_the_random_ones_trained_further(procgen: None) -> None:

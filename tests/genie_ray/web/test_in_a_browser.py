@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from genie_ray.base.settings import build
-from genie_ray.envs.coinrun import CoinRunEnv
 from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.procgen import ProcgenEnv
 from genie_ray.envs.world_model import WorldModelEnv
 from genie_ray.envs.world_model_games import INTERACTIVE, WorldModelEnvConfig
 from genie_ray.replay.dataset import ReplayDataset
@@ -105,7 +105,7 @@ def settled(page: Any) -> int:
 def alone(dataset: ReplayDataset, actions: list[int]) -> NDArray[np.uint8]:
     """What the game shows after the first recorded action and these, without any page."""
     episode = first_episode(dataset)
-    env = CoinRunEnv(build(EnvConfig, dataset.metadata.config["env"]))
+    env = ProcgenEnv("CoinRun", build(EnvConfig, dataset.metadata.config["env"]))
     env.reset(options={"level": episode.infos[0]["level"]})
     frame = [env.step(action)[0] for action in (episode.actions[0], *actions)][-1]
     env.close()

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from genie_ray.base.settings import build
-from genie_ray.envs.coinrun import CoinRunEnv
 from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.procgen import ProcgenEnv
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.windows import iter_windows
 from genie_ray.replay.schema import Episode, policy_of
@@ -49,7 +49,7 @@ def play(coinrun_model: GenieReduxG, coinrun_play: ReplayDataset, pilots: Pilots
 
 def replayed(dataset: ReplayDataset, episode: Episode) -> np.ndarray:
     """The frames that the game shows, in this process, after the actions before the episode and along its own."""
-    env = CoinRunEnv(build(EnvConfig, dataset.metadata.config["env"]))
+    env = ProcgenEnv("CoinRun", build(EnvConfig, dataset.metadata.config["env"]))
     frames = [env.reset(options={"level": episode.infos[0]["level"]})[0]]
     before = episode.infos[0]["before"]
     frames += [env.step(action)[0] for action in (*before, *episode.actions)]

@@ -1,12 +1,12 @@
-"""CoinRun as a gymnasium environment with the interface of the Stable-Retro games.
+"""procgen's games as gymnasium environments with the interface of the Stable-Retro games.
 
-CoinRun (Cobbe et al., 2018, arXiv 1812.02341; here procgen's, arXiv 1912.01588) generates its levels: each episode is a
-level, drawn from `EnvConfig.coinrun_levels` by the seed of `reset()`. The same seed and actions give the same frames.
-Two things differ from a console's games. `frame_skip` counts the game's own ticks; published CoinRun data has a frame
-for every tick (`frame_skip: 1`). And the tick that ends an episode already shows the next level, so an episode's last
-picture cannot be observed: the one before stands in for it.
+procgen (Cobbe et al., 2019, arXiv 1912.01588) has 16 games, CoinRun (Cobbe et al., 2018, arXiv 1812.02341) among them.
+They generate their levels: each episode is a level, drawn from `EnvConfig.coinrun_levels` by the seed of `reset()`. The
+same seed and actions give the same frames. Two things differ from a console's games. `frame_skip` counts the game's own
+ticks; published CoinRun data has a frame for every tick (`frame_skip: 1`). And the tick that ends an episode already
+shows the next level, so an episode's last picture cannot be observed: the one before stands in for it.
 
-It needs procgen, which `genie-ray roms import --coinrun` installs (`genie_ray/games/procgen.py`).
+It needs procgen, which `genie-ray roms import --procgen` installs (`genie_ray/games/procgen.py`).
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,20 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genie_ray.base.frames import fit_frame
-from genie_ray.envs.coinrun_state import UNITS, coin_column, player_cell
 from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.procgen_state import UNITS, end, player_cell, time_limit
 from genie_ray.games.actions import action_names
-from genie_ray.games.roms import COINRUN, require_rom
+from genie_ray.games.roms import require_rom
 
 if TYPE_CHECKING:
     from procgen import ProcgenGym3Env
 
-KEYS = ("LEFT", "RIGHT", "UP", "DOWN")
-JUMP_KEY = "UP"
-TIME_LIMIT = 1_000  # ticks after which procgen starts the next level
+ARROWS, LETTERS = ("LEFT", "RIGHT", "UP", "DOWN"), ("D", "A", "W", "S", "Q", "E")  # procgen's keys
+KEY_OF = {"JUMP": "UP", "FIRE": "D"}
+NO_SPEED = ("Chaser", "Heist", "Maze", "Miner", "Plunder")  # games that cannot paint it
 
 
-class CoinRunState(NamedTuple):
+class ProcgenState(NamedTuple):
     """Where an episode stands; only an environment with the same settings and level can go on from it."""
 
     game: bytes
@@ -41,26 +41,32 @@ class CoinRunState(NamedTuple):
     cell: tuple[float, float]
 
 
-class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
-    """CoinRun: observations uint8 [H, W, 3], `Discrete` actions in the order of the action set.
+class ProcgenEnv(gym.Env[NDArray[np.uint8], np.int64]):
+    """A game of procgen's: observations uint8 [H, W, 3], `Discrete` actions in the order of the action set.
 
-    The reward is 10 for the coin at the level's end. `info` holds `level`, the level's number; `level_complete`, 1 if
-    the episode ended with the coin; `x` and `y` of the player's centre from the level's left and bottom, as ints, 16 to
-    a cell of the level; and `progress`, his x as a share of the coin's, about 1 at the coin. Arguments are those of
-    `RetroEnv` without `game`; the native picture has 512×512 pixels. Nothing flickers or waits here, so `pool` and
-    `skip_start` change nothing.
+    The reward is the game's, 10 for the coin at the end of a level of CoinRun. `info` holds `level`, its number;
+    `level_complete`, 1 if the episode ended with the level's aim; `x` and `y` of the player's centre from the level's
+    left and bottom, as ints, 16 to a cell of the level; and, in games whose levels end at one side (CoinRun, Ninja,
+    Leaper), `progress`, his way along that axis as a share of the end's, about 1 there. Arguments are those of
+    `RetroEnv`; the native picture has 512×512 pixels. Nothing flickers or waits here, so `pool` and `skip_start` change
+    nothing.
 
     Raises:
-        ValueError: procgen is not installed, or an action needs a key other than the arrows, or opposite arrows.
+        ValueError: procgen is not installed; an action needs a key that there is not, opposite arrows, or a letter and
+            another key; or a game without a speed to show is to paint it.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's own declaration
 
-    def __init__(self, config: EnvConfig | None = None, *, native_frame_every: int = 0) -> None:
-        require_rom(COINRUN)
-        self.game = COINRUN
+    def __init__(self, game: str, config: EnvConfig | None = None, *, native_frame_every: int = 0) -> None:
+        require_rom(game)
+        self.game = game
         self.config = config or EnvConfig()
-        self._keys = [_keys(action) for action in action_names(self.config.action_set)]
+        if self.config.paint_vel_info and game in NO_SPEED:
+            raise ValueError(
+                f"paint_vel_info is true: {game} has no speed to paint; so it is with {', '.join(NO_SPEED)}"
+            )
+        self._keys = [_keys(game, action) for action in action_names(self.config.action_set)]
         self._native_frame_every = native_frame_every
         self._level: ProcgenGym3Env | None = None
         self._native_screen: NDArray[np.uint8] | None = None
@@ -80,7 +86,7 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
         self.close()
         self._level = ProcgenGym3Env(
             num=1,
-            env_name="coinrun",
+            env_name=self.game.lower(),
             start_level=self._number,
             num_levels=1,
             num_threads=0,
@@ -92,7 +98,8 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
         combinations = {frozenset(keys): number for number, keys in enumerate(self._level.get_combos())}
         self._actions = np.array([combinations[keys] for keys in self._keys], np.int32)
         self._steps = self._ticks = 0
-        self._coin_column = coin_column(self._level.get_state()[0])
+        (state,) = self._level.get_state()
+        self._end, self._time_limit = end(self.game, state), time_limit(state)
         self._look()
         self._locate()
         return self._observe(complete=False)
@@ -100,7 +107,7 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Hold an action for `frame_skip` ticks, fewer if the episode ends within them."""
         if self._level is None:
-            raise gym.error.ResetNeeded("CoinRun: step() without an episode: reset() comes first")
+            raise gym.error.ResetNeeded(f"{self.game}: step() without an episode: reset() comes first")
         reward, ended, complete = 0.0, False, False
         for _ in range(self.config.frame_skip):
             self._level.act(self._actions[action : action + 1])
@@ -115,22 +122,22 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
         if not ended:
             self._locate()
         self._steps += 1
-        terminated = ended and (complete or self._ticks < TIME_LIMIT)
+        terminated = ended and (complete or self._ticks < self._time_limit)
         truncated = not terminated and (ended or self._steps >= self.config.max_episode_steps)
         frame, info = self._observe(complete=complete)
         return frame, reward, terminated, truncated, info
 
-    def get_state(self) -> CoinRunState:
+    def get_state(self) -> ProcgenState:
         """Where the episode stands, for `set_state`; the game goes on undisturbed."""
         if self._level is None:
-            raise gym.error.ResetNeeded("CoinRun: get_state() without an episode: reset() comes first")
+            raise gym.error.ResetNeeded(f"{self.game}: get_state() without an episode: reset() comes first")
         (game,) = self._level.get_state()
-        return CoinRunState(game, self._number, self._steps, self._ticks, self._screen, self._native_screen, self._cell)
+        return ProcgenState(game, self._number, self._steps, self._ticks, self._screen, self._native_screen, self._cell)
 
-    def set_state(self, state: CoinRunState) -> None:
+    def set_state(self, state: ProcgenState) -> None:
         """Go back to where this level's episode stood: the same actions then give the same steps."""
         if self._level is None:
-            raise gym.error.ResetNeeded("CoinRun: set_state() without an episode: reset() comes first")
+            raise gym.error.ResetNeeded(f"{self.game}: set_state() without an episode: reset() comes first")
         assert self._number == state.level, "a state is set in its own level"
         self._level.set_state([state.game])
         self._steps, self._ticks = state.steps, state.ticks
@@ -161,20 +168,22 @@ class CoinRunEnv(gym.Env[NDArray[np.uint8], np.int64]):
             "level_complete": int(complete),
             "x": int(x * UNITS),
             "y": int(y * UNITS),
-            "progress": round(x / self._coin_column, 3),
         }
+        if self._end is not None:
+            info["progress"] = round(self._cell[self._end.axis] / self._end.cell, 3)
         if self._native_frame_every and self._steps % self._native_frame_every == 0:
             assert self._native_screen is not None
             info["native_frame"] = self._native_screen.copy()
         return fit_frame(self._screen, self.config.frame_size, self.config.fit), info
 
 
-def _keys(action: str) -> frozenset[str]:
-    """The arrow keys that an action holds down."""
+def _keys(game: str, action: str) -> frozenset[str]:
+    """The keys that an action holds down."""
     names = action.split("+") if action != "NOOP" else []
-    keys = frozenset(JUMP_KEY if name == "JUMP" else name for name in names)
-    if unknown := sorted(keys.difference(KEYS)):
-        raise ValueError(f"action {action} needs {', '.join(unknown)}, which CoinRun lacks: it has {', '.join(KEYS)}")
-    if keys >= {"LEFT", "RIGHT"} or keys >= {"UP", "DOWN"}:
-        raise ValueError(f"action {action} holds opposite keys, which CoinRun does not accept")
+    keys = frozenset(KEY_OF.get(name, name) for name in names)
+    if unknown := sorted(keys.difference(ARROWS, LETTERS)):
+        has = ", ".join((*ARROWS, *LETTERS))
+        raise ValueError(f"action {action} needs {', '.join(unknown)}, which {game} lacks: it has {has}")
+    if keys >= {"LEFT", "RIGHT"} or keys >= {"UP", "DOWN"} or (len(keys) > 1 and keys.intersection(LETTERS)):
+        raise ValueError(f"action {action} holds opposite arrows, or a letter with another key: {game} accepts neither")
     return keys

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genie_ray.envs.coinrun import CoinRunEnv
-from genie_ray.envs.coinrun_state import SIDE, UNITS
 from genie_ray.envs.config import EnvConfig
+from genie_ray.envs.procgen import ProcgenEnv
+from genie_ray.envs.procgen_state import SIDE, UNITS
 from genie_ray.replay.coverage import PLACE_SIZE, place_of
 
 pytestmark = pytest.mark.usefixtures("procgen")
@@ -17,7 +17,7 @@ RIGHT, LEFT, UP, DOWN, JUMP = range(5)
 
 def infos(actions: list[int], level: int, mode: Any = "hard") -> list[dict[str, Any]]:
     """Of each tick of a level, until it ends."""
-    with closing(CoinRunEnv(EnvConfig(frame_skip=1, coinrun_mode=mode))) as env:
+    with closing(ProcgenEnv("CoinRun", EnvConfig(frame_skip=1, coinrun_mode=mode))) as env:
         found = [env.reset(options={"level": level})[1]]
         for action in actions:
             *_, terminated, truncated, info = env.step(action)
@@ -63,7 +63,7 @@ def test_a_place_is_a_cell_of_the_level() -> None:
 
 
 def test_a_state_remembers_the_place() -> None:
-    with closing(CoinRunEnv(EnvConfig(frame_skip=1))) as env:
+    with closing(ProcgenEnv("CoinRun", EnvConfig(frame_skip=1))) as env:
         env.reset(options={"level": 3})
         for _ in range(5):
             info = env.step(RIGHT)[4]
