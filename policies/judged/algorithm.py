@@ -40,6 +40,7 @@ class JudgedAlgorithm(Algorithm):
             self.learner_group,
             config.sample_timeout_s,
             planned=config.planned_env_runners,
+            fewest=config.fewest_env_runners,
             spare_cpus=config.spare_cpus,
         )
 
@@ -63,6 +64,10 @@ class JudgedAlgorithm(Algorithm):
             if fragment.episodes:
                 self.env_steps += fragment.steps
                 played.append(fragment)
+        if played:
+            self._source.may_grow = True
+        elif any(fragment.dropped_in_a_row for fragment in fragments):
+            self._source.make_room()  # for the reward service, which may have lost its node
         self.arrived += played
         return played
 
