@@ -3,10 +3,10 @@
 Two cores cannot show what a cluster does, so real workers are slowed to a fixed rate and do not compete for a core: 1,
 2 and 4 of them, as on as many nodes of one worker. The share of linear growth is told.
 
-    rewards     replicas with a real world model judge `WINDOWS_PER_S` windows a second each; callers in processes of
-                their own keep them busy. Counted is what the replicas judged while all callers asked; the run fails if
-                one beat its rate. Told, too: how busy the replicas were, and the processor time of a caller for a
-                request, from which follows how many windows a second a core of callers can ask for.
+    rewards     replicas with a real world model judge `WINDOWS_PER_S` windows a second each; a caller for each, in a
+                process of its own, keeps them busy. Counted is what the replicas judged while all callers asked; the
+                run fails if one beat its rate. Told, too: how busy the replicas were, and the processor time of a
+                caller for a request, from which follows how many windows a second a core of callers can ask for.
     training    real data-parallel workers (gloo) share a batch of four pieces, each of which takes `PIECE_S` of waiting
                 in its forward pass. An iteration of n workers takes 4 · piece / n + rest: a least-squares fit gives the
                 rest, which does not shrink (gradients, optimiser, logs), and so how many workers make it half of an
@@ -63,7 +63,7 @@ WORKERS = (1, 2, 4)
 WINDOWS_PER_S = 120.0  # of a throttled replica
 FRAGMENTS, ACTIONS = 4, 12  # of a request
 WINDOWS = FRAGMENTS * (ACTIONS - WINDOW_ACTIONS + 1)
-CALLERS = 2  # for each replica
+OUTSTANDING = 4  # requests of a caller; there is one for each replica
 PIECES, PIECE_S = 4, 0.4
 SIZES: dict[str, Any] = {"dim": 32, "blocks": 1, "heads": 2, "head_dim": 16}
 TOKENIZER = TokenizerConfig(patch_size=16, quantizer=QuantizerConfig(kind="fsq"), **SIZES)
@@ -106,7 +106,7 @@ def throttled_loop(setup: Any) -> None:
 
 @ray.remote(num_cpus=0)
 class Caller:
-    """Requests rewards, two at a time."""
+    """Requests rewards, `OUTSTANDING` at a time."""
 
     def __init__(self, app_name: str, seed: int) -> None:
         rng, size = np.random.default_rng(seed), TOKENIZER.frame_size
@@ -120,12 +120,12 @@ class Caller:
     def ask(self, seconds: float) -> tuple[float, int, float]:
         """When it began, the answered requests, and the processor seconds for them."""
         begin_cpu, begin, answered = time.process_time(), time.monotonic(), 0
-        sent = [self._client.submit(*self._question)]
+        sent = [self._client.submit(*self._question) for _ in range(OUTSTANDING)]
         while sent:
-            if time.monotonic() < begin + seconds:
-                sent.append(self._client.submit(*self._question))
             sent.pop(0).answer(60.0)
             answered += 1
+            if time.monotonic() < begin + seconds:
+                sent.append(self._client.submit(*self._question))
         return begin, answered, time.process_time() - begin_cpu
 
 
@@ -157,7 +157,7 @@ def reward_rate(directory: Path, notes: Path, replicas: int, seconds: float) -> 
     notes.mkdir()
     app = serve.deployment(ThrottledModel, name=DEPLOYMENT).options(**options, user_config=settings).bind(str(notes))
     deploy(app, name)
-    callers = [Caller.remote(name, seed) for seed in range(CALLERS * replicas)]
+    callers = [Caller.remote(name, seed) for seed in range(replicas)]
     ray.get([caller.warm_up.remote() for caller in callers])  # else they would begin one after the other
     asked = ray.get([caller.ask.remote(seconds) for caller in callers])
     for caller in callers:

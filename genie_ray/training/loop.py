@@ -39,7 +39,6 @@ from genie_ray.training.ranking import Ranking
 from genie_ray.training.tasks import TASKS, Task
 from policies.memory import keep_freed_memory
 from world_model import checkpoint
-from world_model.genie import GenieReduxG
 from world_model.layers.transformer import transformers
 
 STATE_FILE = "training_state.pt"
@@ -122,12 +121,12 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             group["lr"] = rate
         if ranking.due(iteration):
             paused = time.perf_counter()
-            ranked = sharing.whole()
-            assert isinstance(ranked, GenieReduxG)
+            whole = sharing.whole()
             weights = ranking.update(
-                ranked, iteration, device=device, autocast=autocast, rank=rank, world_size=world_size
+                whole, iteration, device=device, autocast=autocast, rank=rank, world_size=world_size
             )
             pieces.weigh(weights)
+            del whole  # a copy of all weights, if workers share them out
             if log:
                 log.write(iteration + 1, {"ranking_error": ranking.mean_error})
             since += time.perf_counter() - paused
@@ -177,8 +176,9 @@ def train_loop(setup: Mapping[str, Any]) -> None:
                 log.write(done, {**logged, f"best_{best.name}": best.value})
                 if improved:
                     _save(whole, job, "best", done, validation, best, source)
-        if ended and log:
-            _save(whole, job, "last", done, validation, best, source)
+                if ended:
+                    _save(whole, job, "last", done, validation, best, source)
+            del whole
         if done % config.checkpoint_every == 0 or ended:
             state = {
                 "iteration": done,
