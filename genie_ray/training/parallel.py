@@ -58,8 +58,11 @@ class Shards:
     def __init__(self, module: Model, device: torch.device) -> None:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        mesh = DeviceMesh.from_group(torch.distributed.group.WORLD, device.type)
-        self._model_class, self._config, self._device = type(module), module.config, device
+        group = torch.distributed.group.WORLD
+        assert group is not None
+        mesh = DeviceMesh.from_group(group, device.type)
+        self._build: Any = type(module)
+        self._config, self._device = module.config, device
         for stack in transformers(module):
             for half in (*stack.spatial, *stack.temporal):
                 fully_shard(half, mesh=mesh)
@@ -76,7 +79,7 @@ class Shards:
     def whole(self) -> Model:
         state = {name: _gather(value) for name, value in self.model.state_dict().items()}
         with torch.random.fork_rng(devices=[]):
-            model: Any = self._model_class(self._config)
+            model: Model = self._build(self._config)
         model.load_state_dict(state, assign=True)
         return model.to(self._device)
 

@@ -51,7 +51,7 @@ class JudgedAlgorithm(Algorithm):
             RewardUnavailableError: a runner got no rewards several times in a row.
             ValueError: a game does not start, or its play cannot be judged.
         """
-        played = []
+        played, dropped = [], False
         for fragment in fragments:
             if fragment.error:
                 raise ValueError(fragment.error)
@@ -61,12 +61,13 @@ class JudgedAlgorithm(Algorithm):
                 raise RewardUnavailableError(
                     f"the last {MAX_DROPPED_IN_A_ROW} fragments got no rewards; is the reward service running?"
                 )
+            dropped |= fragment.dropped_in_a_row > 0
             if fragment.episodes:
                 self.env_steps += fragment.steps
                 played.append(fragment)
         if played:
             self._source.may_grow = True
-        elif any(fragment.dropped_in_a_row for fragment in fragments):
+        elif dropped:
             self._source.make_room()  # for the reward service, which may have lost its node
         self.arrived += played
         return played
