@@ -78,6 +78,8 @@ USED = (
     Internal(owner=RUNNER_GROUP, name="_worker_manager", why="only it has the handles of the remote runners"),
     Internal(owner=ACTOR_MANAGER, name="actors", why="the handle of a hung runner, to kill it"),
     Internal(owner=ACTOR_MANAGER, name="set_actor_state", why="RLlib learns that an evaluation runner was killed"),
+    Internal(owner=ACTOR_MANAGER, name="actor_ids", why="the remote runners, whether they live or wait for a CPU"),
+    Internal(owner=ACTOR_MANAGER, name="remove_actor", why="a runner is given back and not brought back"),
     Internal(owner=ACTOR_MANAGER, name="clear", why="it ends runners that wait for rewards, without waiting for them"),
     Internal(
         owner=CONFIG,
@@ -210,6 +212,18 @@ def end_remote_runner(runners: EnvRunnerGroup, runner: int) -> None:
     import ray
 
     ray.kill(runners._worker_manager.actors()[runner], no_restart=False)
+
+
+def remote_runners(runners: EnvRunnerGroup) -> list[int]:
+    """All remote runners, those that are dead or wait for a CPU included."""
+    return list(runners._worker_manager.actor_ids())
+
+
+def give_back_runner(runners: EnvRunnerGroup, runner: int) -> None:
+    """Ends a remote runner for good; nobody brings it back."""
+    import ray
+
+    ray.kill(runners._worker_manager.remove_actor(runner))
 
 
 def mark_unhealthy(runners: EnvRunnerGroup, runner: int) -> None:

@@ -3,9 +3,10 @@
 Two cores cannot show what a cluster does, so real workers are slowed to a fixed rate and do not compete for a core: 1,
 2 and 4 of them, as on as many nodes of one worker. The share of linear growth is told.
 
-    rewards     replicas with a real world model judge `WINDOWS_PER_S` windows a second each; callers in processes of
-                their own keep them busy. Told, too: the processor time of a caller for a request. Not to be quoted
-                yet: in short runs, more windows are counted than the replicas' rate allows.
+    rewards     replicas with a real world model judge `WINDOWS_PER_S` windows a second each; a caller for each, in a
+                process of its own, keeps them busy. Counted is what the replicas judged while all callers asked; the
+                run fails if one beat its rate. Told, too: how busy the replicas were, and the processor time of a
+                caller for a request, from which follows how many windows a second a core of callers can ask for.
     training    real data-parallel workers (gloo) share a batch of four pieces, each of which takes `PIECE_S` of waiting
                 in its forward pass. An iteration of n workers takes 4 · piece / n + rest: a least-squares fit gives the
                 rest, which does not shrink (gradients, optimiser, logs), and so how many workers make it half of an
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -60,20 +62,27 @@ GAME = "Kangaroo-Atari2600-v0"
 WORKERS = (1, 2, 4)
 WINDOWS_PER_S = 120.0  # of a throttled replica
 FRAGMENTS, ACTIONS = 4, 12  # of a request
-CALLERS = 2  # for each replica
+WINDOWS = FRAGMENTS * (ACTIONS - WINDOW_ACTIONS + 1)
+OUTSTANDING = 4  # requests of a caller; there is one for each replica
 PIECES, PIECE_S = 4, 0.4
 SIZES: dict[str, Any] = {"dim": 32, "blocks": 1, "heads": 2, "head_dim": 16}
 TOKENIZER = TokenizerConfig(patch_size=16, quantizer=QuantizerConfig(kind="fsq"), **SIZES)
 
 
 class ThrottledModel(RewardModel):
-    """A replica that judges `WINDOWS_PER_S`."""
+    """A replica that judges `WINDOWS_PER_S`, and notes each batch: its begin, its end, its windows."""
+
+    def __init__(self, notes: str) -> None:
+        super().__init__()
+        self._notes = Path(notes) / f"{os.getpid()}.txt"
 
     def _judge_batch(self, judge: Any, batch: Any) -> Any:
         begin = time.monotonic()
         judged = super()._judge_batch(judge, batch)
         windows = sum(len(part) for _, part in batch)
         time.sleep(max(0.0, windows / WINDOWS_PER_S - (time.monotonic() - begin)))
+        with self._notes.open("a") as notes:
+            notes.write(f"{begin!r} {time.monotonic()!r} {windows}\n")
         return judged
 
 
@@ -96,40 +105,73 @@ def throttled_loop(setup: Any) -> None:
 
 
 @ray.remote(num_cpus=0)
-def ask(app_name: str, seed: int, seconds: float) -> tuple[int, float, float]:
-    """Requests rewards, two at a time; returns the answered requests, and processor and other seconds for them."""
-    rng, client = np.random.default_rng(seed), ServeRewardClient(app_name)
-    size = TOKENIZER.frame_size
-    frames = [rng.integers(256, size=(ACTIONS + 1, size, size, 3), dtype=np.uint8) for _ in range(FRAGMENTS)]
-    actions = [rng.integers(5, size=ACTIONS) for _ in range(FRAGMENTS)]
-    client.submit(frames, actions).answer(60.0)
-    answered, sent = 0, [client.submit(frames, actions)]
-    begin_cpu, begin = time.process_time(), time.monotonic()
-    while time.monotonic() < begin + seconds:
-        sent.append(client.submit(frames, actions))
-        sent.pop(0).answer(60.0)
-        answered += 1
-    return answered, time.process_time() - begin_cpu, time.monotonic() - begin
+class Caller:
+    """Requests rewards, `OUTSTANDING` at a time."""
+
+    def __init__(self, app_name: str, seed: int) -> None:
+        rng, size = np.random.default_rng(seed), TOKENIZER.frame_size
+        frames = [rng.integers(256, size=(ACTIONS + 1, size, size, 3), dtype=np.uint8) for _ in range(FRAGMENTS)]
+        self._question = frames, [rng.integers(5, size=ACTIONS) for _ in range(FRAGMENTS)]
+        self._client = ServeRewardClient(app_name)
+
+    def warm_up(self) -> None:
+        self._client.submit(*self._question).answer(60.0)
+
+    def ask(self, seconds: float) -> tuple[float, int, float]:
+        """When it began, the answered requests, and the processor seconds for them."""
+        begin_cpu, begin, answered = time.process_time(), time.monotonic(), 0
+        sent = [self._client.submit(*self._question) for _ in range(OUTSTANDING)]
+        while sent:
+            sent.pop(0).answer(60.0)
+            answered += 1
+            if time.monotonic() < begin + seconds:
+                sent.append(self._client.submit(*self._question))
+        return begin, answered, time.process_time() - begin_cpu
 
 
-def reward_rate(directory: Path, replicas: int, seconds: float) -> tuple[float, float]:
-    """Windows a second of some throttled replicas together, and the processor seconds of a caller for a request."""
+def judged_between(notes: Path, begin: float, end: float) -> dict[str, tuple[float, float]]:
+    """Windows and busy seconds of each replica in a span of time; a batch's windows count evenly over its time.
+
+    Raises:
+        RuntimeError: a replica judged faster than it may, or two batches at a time.
+    """
+    found = {}
+    for path in notes.glob("*.txt"):
+        begins, ends, windows = np.loadtxt(path, ndmin=2).T
+        if (windows > 1.001 * WINDOWS_PER_S * (ends - begins)).any() or (begins[1:] < ends[:-1]).any():
+            raise RuntimeError(f"replica {path.stem} judged more than {WINDOWS_PER_S} windows/s: nothing to be quoted")
+        inside = np.clip(np.minimum(ends, end) - np.maximum(begins, begin), 0, None)
+        found[path.stem] = float((windows * inside / (ends - begins)).sum()), float(inside.sum())
+    return found
+
+
+def reward_rate(directory: Path, notes: Path, replicas: int, seconds: float) -> tuple[float, float, float]:
+    """Windows a second of some throttled replicas together, the share of time in which they judged, and the processor
+    seconds of a caller for a request.
+    """
     config, names = RewardConfig(), [str(action) for action in range(5)]
     version = check_checkpoint(directory, frame_size=TOKENIZER.frame_size, action_names=names)
     options = {"num_replicas": replicas, "ray_actor_options": {"num_cpus": 0}, "max_ongoing_requests": MAX_ONGOING}
     settings = replica_settings(directory, config, version=version, state=None)
     name = f"scaling-{replicas}"
-    deploy(serve.deployment(ThrottledModel, name=DEPLOYMENT).options(**options, user_config=settings).bind(), name)
-    answers = ray.get([ask.remote(name, seed, seconds) for seed in range(CALLERS * replicas)])
+    notes.mkdir()
+    app = serve.deployment(ThrottledModel, name=DEPLOYMENT).options(**options, user_config=settings).bind(str(notes))
+    deploy(app, name)
+    callers = [Caller.remote(name, seed) for seed in range(replicas)]
+    ray.get([caller.warm_up.remote() for caller in callers])  # else they would begin one after the other
+    asked = ray.get([caller.ask.remote(seconds) for caller in callers])
+    for caller in callers:
+        ray.kill(caller)
     serve.delete(name)
-    requests = sum(answered for answered, _, _ in answers)
-    windows = FRAGMENTS * (ACTIONS - WINDOW_ACTIONS + 1)
-    rate = sum(answered * windows / elapsed for answered, _, elapsed in answers)
-    return rate, sum(cpu for _, cpu, _ in answers) / requests
+    begins, answered, cpu = zip(*asked, strict=True)
+    begin, end = max(begins), min(begins) + seconds
+    judged = judged_between(notes, begin, end)
+    rate, busy = (sum(column) / (end - begin) for column in zip(*judged.values(), strict=True))
+    return rate, busy / replicas, sum(cpu) / sum(answered)
 
 
 def iteration_seconds(data: Path, output: Path, workers: int, iterations: int) -> float:
-    """The median time of an iteration with some throttled train workers."""
+    """The time of the fastest iteration with some throttled train workers; others on the machine only slow them."""
     config = TrainingConfig(
         iterations=iterations, batch_size=2 * PIECES, accumulate=PIECES // workers, window=4, warmup_iterations=0,
         log_every=1, validate_every=iterations, validation_windows=2, checkpoint_every=iterations, precision="fp32",
@@ -137,7 +179,7 @@ def iteration_seconds(data: Path, output: Path, workers: int, iterations: int) -
     job = TrainingJob(kind="tokenizer", output=output, dataset=data, config=config, model=TOKENIZER)
     train(job, RayConfig(train_workers=workers, threads_per_worker=1))
     lines = [line for line in read_metrics(output / "metrics.jsonl") if "steps_per_second" in line]
-    return statistics.median(1 / line["steps_per_second"] for line in lines[2:])  # the first ones warm up
+    return min(1 / line["steps_per_second"] for line in lines[2:])  # the first ones warm up
 
 
 def main() -> None:
@@ -159,13 +201,17 @@ def main() -> None:
         dynamics = DynamicsConfig(num_actions=5, **SIZES)
         checkpoint.save(GenieReduxG(GenieReduxGConfig(tokenizer=TOKENIZER, dynamics=dynamics)), model, provenance={})
         with start_serve():
-            asked = {n: [reward_rate(model, n, seconds) for _ in range(runs)] for n in WORKERS}
+            asked = {
+                n: [reward_rate(model, Path(place) / f"notes-{n}-{run}", n, seconds) for run in range(runs)]
+                for n in WORKERS
+            }
         trained = {
             n: [iteration_seconds(data, Path(place) / f"{n}-{run}", n, iterations) for run in range(runs)]
             for n in WORKERS
         }
-    rates = {n: statistics.median(rate for rate, _ in asked[n]) for n in WORKERS}
-    caller_s = statistics.median(cpu for of_n in asked.values() for _, cpu in of_n)
+    rates, busy = ({n: statistics.median(run[part] for run in asked[n]) for n in WORKERS} for part in (0, 1))
+    caller_s = statistics.median(cpu for of_n in asked.values() for *_, cpu in of_n)
+    of_a_core = WINDOWS / caller_s
     times = {n: statistics.median(trained[n]) for n in WORKERS}
     divided, rest = np.linalg.lstsq(
         np.array([[1 / n, 1.0] for n in WORKERS]), np.array([times[n] for n in WORKERS]), rcond=None
@@ -176,8 +222,14 @@ def main() -> None:
     }
     out = Console()
     for n in WORKERS:
-        out.print(f"{n} throttled replicas: {rates[n]:,.1f} windows/s, {shares['rewards'][n]:.2f} of linear")
-    out.print(f"a caller: {1e3 * caller_s:.2f} ms of processor time a request of {FRAGMENTS} × {ACTIONS} steps")
+        out.print(
+            f"{n} throttled replicas: {rates[n]:,.1f} windows/s, {shares['rewards'][n]:.2f} of linear, "
+            f"busy for {busy[n]:.2f} of the time"
+        )
+    out.print(
+        f"a caller: {1e3 * caller_s:.2f} ms of processor time a request of {WINDOWS} windows; a core of callers asks "
+        f"for {of_a_core:,.0f} windows/s"
+    )
     for n in WORKERS:
         out.print(f"{n} throttled train workers: {times[n]:.3f} s an iteration, {shares['training'][n]:.2f} of linear")
     out.print(f"model: {divided:.3f} s are divided among the workers, {rest:.3f} s are not")
@@ -186,7 +238,9 @@ def main() -> None:
     if arguments.json:
         figures = {
             "windows_per_second": rates,
+            "replicas_busy": busy,
             "caller_ms_per_request": 1e3 * caller_s,
+            "windows_per_second_of_a_callers_core": of_a_core,
             "iteration_seconds": times,
             "share_of_linear": shares,
             "divided_s": divided,

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from genie_ray.base.errors import one_line
 from policies.ray_internals import start_local_ray
@@ -37,6 +38,10 @@ QUIET_LOGGERS = ("ray.rllib", "ray.serve", "ray.train", "ray.data")
 """Ray's libraries announce each start and migration hint as a warning; their errors are still shown."""
 
 
+Sharding = Literal["none", "fsdp"]
+"""How train workers share a model: each has all of it, or (FSDP2) each holds a part of every weight."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RayConfig:
     """Where Ray runs, and the resources that each process may use."""
@@ -45,6 +50,7 @@ class RayConfig:
     object_store_mb: int = 512  # of a local Ray; a cluster has its own
     train_workers: int = 1  # data-parallel workers of one training run, at most
     train_workers_min: int = 0  # with which it starts, or goes on when nodes are lost; 0: train_workers
+    sharding: Sharding = "none"  # "fsdp" for models whose training does not fit into a GPU
     rollout_workers_min: int = 0  # with which an explorer starts, or goes on; 0: exploration.num_env_runners
     cpus_per_worker: int = 1
     threads_per_worker: int = 0  # PyTorch threads; 0: the usable CPUs divided among the machine's workers
@@ -60,6 +66,11 @@ class RayConfig:
             raise ValueError(
                 f"train_workers_min = {self.train_workers_min}: must be from 1 to train_workers = "
                 f"{self.train_workers}, or 0 for as many"
+            )
+        if self.sharding == "fsdp" and (self.train_workers == 1 or self.fewest_train_workers < self.train_workers):
+            raise ValueError(
+                f"sharding = 'fsdp' with train_workers = {self.train_workers} and train_workers_min = "
+                f"{self.train_workers_min}: needs at least 2 train workers, none of which may be missing"
             )
         if self.rollout_workers_min < 0:
             raise ValueError(f"rollout_workers_min = {self.rollout_workers_min}: must be at least 1, or 0 for all")

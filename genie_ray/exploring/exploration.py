@@ -171,6 +171,7 @@ def algorithm_config(
             reward_client_factory=rewards,
             learner_threads=run.ray.torch_threads(2),  # leaves half of the cores to emulators and reward model
             planned_env_runners=config.num_env_runners,
+            fewest_env_runners=run.fewest_rollout_workers,
             spare_cpus=_spare_cpus(run),
         )
         .debugging(seed=run.seed, log_level="ERROR")

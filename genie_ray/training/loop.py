@@ -34,11 +34,11 @@ from genie_ray.training.best import Best
 from genie_ray.training.card import model_card
 from genie_ray.training.config import TrainingConfig
 from genie_ray.training.job import TrainingJob
+from genie_ray.training.parallel import WAYS, clip_gradients
 from genie_ray.training.ranking import Ranking
 from genie_ray.training.tasks import TASKS, Task
 from policies.memory import keep_freed_memory
 from world_model import checkpoint
-from world_model.genie import GenieReduxG
 from world_model.layers.transformer import transformers
 
 STATE_FILE = "training_state.pt"
@@ -88,13 +88,13 @@ def train_loop(setup: Mapping[str, Any]) -> None:
     source = {"dataset": identity["dataset"], "action_names": replay.metadata.action_names, "job": identity}
     task = TASKS[job.kind](job)
     torch.manual_seed(job.seed)
-    module = task.build(replay).to(device)
+    module = task.build(replay)
     for stack in transformers(module):
         stack.checkpoint_activations = config.checkpoint_activations
         if config.compile:
             stack.compile_halves()
-    model = ray.train.torch.prepare_model(module)
-    optimizer = build_optimizer(module, config)
+    sharing = WAYS[setup["ray"].sharding](module, device)
+    model, optimizer = sharing.model, build_optimizer(module, config)
     count = setup["ray"].train_workers * config.accumulate
     size, on_gpu = config.batch_size // count, device.type == "cuda"
 
@@ -109,8 +109,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
         with restored.as_directory() as directory:
             state = torch.load(Path(directory) / STATE_FILE, map_location=device, weights_only=True)
         start, best, trained_seconds = state["iteration"], Best.from_state(state), state["trained_seconds"]
-        module.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        sharing.load_state_dict(state, optimizer)
         pieces.load_state_dict(state["loader"])
         ranking.load_state_dict(state["ranking"])
     log = MetricsLog(job.output, from_iteration=start) if rank == 0 else None
@@ -122,11 +121,12 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             group["lr"] = rate
         if ranking.due(iteration):
             paused = time.perf_counter()
-            assert isinstance(module, GenieReduxG)
+            whole = sharing.whole()
             weights = ranking.update(
-                module, iteration, device=device, autocast=autocast, rank=rank, world_size=world_size
+                whole, iteration, device=device, autocast=autocast, rank=rank, world_size=world_size
             )
             pieces.weigh(weights)
+            del whole  # a copy of all weights, if workers share them out
             if log:
                 log.write(iteration + 1, {"ranking_error": ranking.mean_error})
             since += time.perf_counter() - paused
@@ -135,15 +135,14 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             batch = _to_device(batch, device)
             torch.manual_seed(seed_of(job.seed, iteration, piece))  # for "ema" codebooks: they use this one
             generator = seeded_generator(device, job.seed, iteration, piece)
-            last = piece == pieces.numbers[-1]
-            with contextlib.nullcontext() if last or world_size == 1 else model.no_sync():
+            with sharing.micro_step(piece, pieces.numbers):
                 with autocast:
                     output = task.loss(model, batch, generator)
                 (output.loss * world_size / count).backward()  # workers' gradients are averaged
             # A mean over masked places counts by its clips: batches mask different shares, and what few places average
             # to is of the same expectation. Logs only; nothing is chosen by it.
             sums.add(output.metrics, weight=size)
-        gradient_norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
+        gradient_norm = clip_gradients(module, config.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         steps += 1
@@ -169,22 +168,23 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             sums, since, steps = Averages(), time.perf_counter(), 0
         paused = time.perf_counter()
         if done % config.validate_every == 0 or ended:
-            validation = validate(task, module, replay, size, device, autocast, rank, world_size)
+            whole = sharing.whole()
+            validation = validate(task, whole, replay, size, device, autocast, rank, world_size)
             improved = best.take(task, validation)
             if log:
                 logged = {f"validation_{key}": value for key, value in validation.items()}
                 log.write(done, {**logged, f"best_{best.name}": best.value})
                 if improved:
-                    _save(module, job, "best", done, validation, best, source)
-        if ended and log:
-            _save(module, job, "last", done, validation, best, source)
+                    _save(whole, job, "best", done, validation, best, source)
+                if ended:
+                    _save(whole, job, "last", done, validation, best, source)
+            del whole
         if done % config.checkpoint_every == 0 or ended:
             state = {
                 "iteration": done,
                 **best.state_dict(),
                 "trained_seconds": trained_seconds,
-                "model": module.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                **sharing.state_dict(optimizer),
                 "loader": pieces.state_dict(),
                 "ranking": ranking.state_dict(),
             }

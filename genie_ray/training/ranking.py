@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from genie_ray.replay.loading.mixture import ReplayMix
 from genie_ray.replay.loading.windows import iter_sampled_windows
 from genie_ray.training.config import RankingConfig
+from world_model.checkpoint import Model
 from world_model.control import prediction_errors
 from world_model.genie import GenieReduxG
 
@@ -52,7 +53,7 @@ class Ranking:
 
     def update(
         self,
-        model: GenieReduxG,
+        model: Model,
         iteration: int,
         *,
         device: torch.device,
@@ -61,6 +62,7 @@ class Ranking:
         world_size: int,
     ) -> list[float]:
         """Scores episodes with the model as it is, each rank its part, and returns all episodes' weights."""
+        assert isinstance(model, GenieReduxG)
         rng = np.random.default_rng((self._seed, iteration))
         scored = np.sort(rng.permutation(len(self._errors_E))[: self._config.most])
         sums_E, changed_E = np.zeros_like(self._errors_E), np.zeros_like(self._errors_E)

@@ -40,6 +40,7 @@ class JudgedAlgorithm(Algorithm):
             self.learner_group,
             config.sample_timeout_s,
             planned=config.planned_env_runners,
+            fewest=config.fewest_env_runners,
             spare_cpus=config.spare_cpus,
         )
 
@@ -50,7 +51,7 @@ class JudgedAlgorithm(Algorithm):
             RewardUnavailableError: a runner got no rewards several times in a row.
             ValueError: a game does not start, or its play cannot be judged.
         """
-        played = []
+        played, dropped = [], False
         for fragment in fragments:
             if fragment.error:
                 raise ValueError(fragment.error)
@@ -60,9 +61,14 @@ class JudgedAlgorithm(Algorithm):
                 raise RewardUnavailableError(
                     f"the last {MAX_DROPPED_IN_A_ROW} fragments got no rewards; is the reward service running?"
                 )
+            dropped |= fragment.dropped_in_a_row > 0
             if fragment.episodes:
                 self.env_steps += fragment.steps
                 played.append(fragment)
+        if played:
+            self._source.may_grow = True
+        elif dropped:
+            self._source.make_room()  # for the reward service, which may have lost its node
         self.arrived += played
         return played
 

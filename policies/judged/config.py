@@ -20,6 +20,7 @@ class JudgedConfig(AlgorithmConfig):
         self.reward_timeout_s = 60.0
         self.learner_threads = 0
         self.planned_env_runners: int | None = None
+        self.fewest_env_runners: int | None = None
         self.spare_cpus = 0.0
         self.sample_timeout_s = 300.0  # for one fragment and the rewards of the previous one
         self.gym_env_vectorize_mode = "async"
@@ -38,6 +39,7 @@ class JudgedConfig(AlgorithmConfig):
         reward_timeout_s: float = NotProvided,
         learner_threads: int = NotProvided,
         planned_env_runners: int = NotProvided,
+        fewest_env_runners: int = NotProvided,
         spare_cpus: float = NotProvided,
         **kwargs: Any,
     ) -> "JudgedConfig":
@@ -51,6 +53,8 @@ class JudgedConfig(AlgorithmConfig):
                 faster than threads waiting for cores that emulators or the reward model occupy.
             planned_env_runners: how many there may be in the end, if `num_env_runners` are only those that there is
                 room for at the start. An epoch has their steps, whoever plays them.
+            fewest_env_runners: how many are kept when rewards fail to come, because the service may have lost its node
+                and find no CPU on others; by default, all.
             spare_cpus: free CPUs that runners which join later leave to others.
         """
         super().training(**kwargs)
@@ -62,6 +66,8 @@ class JudgedConfig(AlgorithmConfig):
             self.learner_threads = learner_threads
         if planned_env_runners is not NotProvided:
             self.planned_env_runners = planned_env_runners
+        if fewest_env_runners is not NotProvided:
+            self.fewest_env_runners = fewest_env_runners
         if spare_cpus is not NotProvided:
             self.spare_cpus = spare_cpus
         return self

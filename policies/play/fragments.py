@@ -6,7 +6,7 @@ parallel, runners never play further ahead than that, and `oldest_weights` tells
 
 A runner that dies loses its play in flight, is restarted by Ray and asked again. One that does not answer within
 RLlib's `sample_timeout_s` is killed. There may be fewer runners than planned: then those that are there play more, and
-others join where CPUs become free.
+others join where CPUs become free. And some may be given back, where something that play needs finds no CPU.
 """
 
 import time
@@ -20,7 +20,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policies.play.runner import PlayedFragment
-from policies.ray_internals import end_remote_runner, end_remote_runners
+from policies.ray_internals import end_remote_runner, end_remote_runners, give_back_runner, remote_runners
 
 TAG = "play"
 POLL_S = 0.02
@@ -35,6 +35,7 @@ class FragmentSource:
 
     Args:
         planned: runners that there may be, one CPU each; None: those that there are.
+        fewest: runners that are never given back; None: all that are planned.
         spare_cpus: free CPUs that further runners leave to others.
         further: gives what else travels with a request, as arguments of the runner's `play_fragment`.
     """
@@ -46,6 +47,7 @@ class FragmentSource:
         timeout_s: float,
         *,
         planned: int | None = None,
+        fewest: int | None = None,
         spare_cpus: float = 0.0,
         further: Callable[[], dict[str, Any]] = dict,
     ) -> None:
@@ -57,7 +59,9 @@ class FragmentSource:
         self._idle = set(runners.healthy_env_runner_ids())
         self._deaths_in_a_row = 0
         self._planned, self._spare_cpus = planned or runners.num_remote_env_runners(), spare_cpus
+        self._fewest = fewest or self._planned
         self._probe_at = self._grow_at = 0.0
+        self.may_grow = True  # whether further runners may join
 
     @property
     def oldest_weights(self) -> int | None:
@@ -98,6 +102,17 @@ class FragmentSource:
             self._ask_the_idle(env_steps, at_most=self._planned - len(fragments) - len(self._asked_at))
             fragments += self._arrivals()
         return fragments
+
+    def make_room(self) -> None:
+        """Gives back a runner, and those that wait for a CPU, but leaves the fewest; none joins until `may_grow`."""
+        self.may_grow = False
+        there = self._runners.healthy_env_runner_ids()
+        waiting = [runner for runner in remote_runners(self._runners) if runner not in there]
+        for runner in [*waiting, *there[-1:]][: max(0, len(there) + len(waiting) - self._fewest)]:
+            give_back_runner(self._runners, runner)
+            self._idle.discard(runner)
+            self._asked_at.pop(runner, None)
+            self._played_by.pop(runner, None)
 
     def _arrivals(self) -> list[PlayedFragment]:
         """Waits briefly for fragments; brings dead runners back. Runners that are done become idle."""
@@ -175,7 +190,7 @@ class FragmentSource:
     def _grow(self) -> None:
         """Adds runners that were planned and now have room."""
         lacking = self._planned - self._runners.num_remote_env_runners()
-        if not lacking or time.monotonic() < self._grow_at:
+        if not lacking or not self.may_grow or time.monotonic() < self._grow_at:
             return
         self._grow_at = time.monotonic() + GROW_EVERY_S
         room = int(ray.available_resources().get("CPU", 0) - self._spare_cpus)

@@ -41,6 +41,13 @@ def holds(raylet: int, name: str) -> bool:
     return any(process.is_running() and name in " ".join(process.cmdline()) for process in processes)
 
 
+def workers(output: Path) -> list[int]:
+    """Rollout workers of each epoch so far."""
+    file = output / GAME / "metrics.jsonl"
+    lines = read_metrics(file) if file.exists() else []
+    return [int(line["rollout_workers"]) for line in lines if "rollout_workers" in line]
+
+
 @pytest.mark.slow
 def test_the_nodes_of_play_and_rewards_die(nodes: Nodes, roms: list[str], tmp_path: Path) -> None:
     checkpoint.save(guided_model(), tmp_path / "judge", provenance={})
@@ -90,14 +97,10 @@ def test_it_starts_with_fewer_workers_and_others_join(nodes: Nodes, roms: list[s
     elastic = ["exploration.num_env_runners=2", "ray.rollout_workers_min=1"]
     driver = start([*command, "--address", nodes.address, *SETTINGS, *elastic])
 
-    def workers() -> list[int]:
-        file = output / GAME / "metrics.jsonl"
-        return [int(line["rollout_workers"]) for line in read_metrics(file) if "rollout_workers" in line]
-
-    wait_for(lambda: workers()[-1:] == [1], driver)
+    wait_for(lambda: workers(output)[-1:] == [1], driver)
     there.append(nodes.add())
-    wait_for(lambda: workers()[-1:] == [2], driver)
-    assert len(workers()) < EPOCHS
+    wait_for(lambda: workers(output)[-1:] == [2], driver)
+    assert len(workers(output)) < EPOCHS
     # Not the reward service's node, which may hold a runner that only evaluates: two workers would leave it no CPU.
     lost = next(raylet for raylet in there if holds(raylet, "EnvRunner") and not holds(raylet, "ServeReplica"))
     there.remove(lost)
@@ -106,8 +109,8 @@ def test_it_starts_with_fewer_workers_and_others_join(nodes: Nodes, roms: list[s
     assert driver.returncode == 0, (out, error)
     for raylet in there:
         nodes.remove(raylet)
-    assert workers()[0] == 1
-    assert workers()[-1] == 1
+    assert workers(output)[0] == 1
+    assert workers(output)[-1] == 1
     assert "1 of 2 rollout workers play; more join when CPUs become free" in out
     assert "2 of 2 rollout workers play" in out
     lines = [line for line in read_metrics(output / GAME / "metrics.jsonl") if "entropy" in line]
@@ -115,3 +118,27 @@ def test_it_starts_with_fewer_workers_and_others_join(nodes: Nodes, roms: list[s
     steps, full = np.diff([0, *(line["env_steps"] for line in lines)]), 2 * ENVS * DECISIONS * HOLD
     assert 0.9 * full <= steps.min()  # fewer where an episode ends within a held action
     assert steps.max() <= full
+
+
+@pytest.mark.slow
+@pytest.mark.long  # two minutes; rewards are waited for for one of them
+def test_a_worker_makes_room_for_the_rewards_whose_node_died(nodes: Nodes, roms: list[str], tmp_path: Path) -> None:
+    """The other nodes have no CPU left, so the service would find no place."""
+    checkpoint.save(guided_model(), tmp_path / "judge", provenance={})
+    output = tmp_path / "explorers"
+    there = [nodes.add() for _ in range(3)]  # the reward service and two rollout workers
+    command = ["-m", "genie_ray", "explore", str(output), "--world-model", str(tmp_path / "judge"), "--game", GAME]
+    elastic = ["exploration.num_env_runners=2", "ray.rollout_workers_min=1"]
+    driver = start([*command, "--address", nodes.address, *SETTINGS, *elastic])
+    wait_for(lambda: workers(output)[-1:] == [2], driver)
+    lost = next(raylet for raylet in there if holds(raylet, "ServeReplica"))
+    there.remove(lost)
+    nodes.remove(lost)
+    out, error = driver.communicate(timeout=2 * DEADLINE_S)
+    assert driver.returncode == 0, (out, error)
+    for raylet in there:
+        nodes.remove(raylet)
+    assert workers(output)[-1] == 1
+    lines = [line for line in read_metrics(output / GAME / "metrics.jsonl") if "entropy" in line]
+    assert [line["iteration"] for line in lines] == list(range(1, EPOCHS + 1))
+    assert verify(output / GAME / "play") == []

@@ -119,6 +119,16 @@ class Outage:
         raise RewardUnavailableError("the service is gone")
 
 
+class OutageUntil(ActionClient):
+    """Answers once a file is there."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        return super().submit(*args, **kwargs) if self.file.exists() else Outage()
+
+
 class Judges(ActionClient):
     """After some requests, another judge answers, whose rewards are ten times as large."""
 

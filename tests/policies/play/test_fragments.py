@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from policies.autoexplore.algorithm import AutoExplore
+from policies.judged import algorithm as judged
 from policies.play import fragments
 from tests.policies.autoexplore.small_run import LEARNING, config
-from tests.policies.toys import Dies, Outage
+from tests.policies.toys import Dies, Outage, OutageUntil
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.slow]
 BOUND = 30  # updates
@@ -121,3 +123,29 @@ def test_stopping_does_not_wait_for_rewards() -> None:
     start = time.monotonic()
     algorithm.stop()
     assert time.monotonic() - start < 30
+
+
+def test_without_rewards_a_runner_is_given_back_until_they_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fragments, "GROW_EVERY_S", 0.5)
+    monkeypatch.setattr(judged, "MAX_DROPPED_IN_A_ROW", 100)
+    back = tmp_path / "back"
+    settings = remote_config().training(reward_client_factory=partial(OutageUntil, back), reward_timeout_s=0.5)
+    algorithm = settings.training(planned_env_runners=2, fewest_env_runners=1).build_algo()
+    runners, end = algorithm.env_runner_group, time.monotonic() + 120
+
+    def receive_until(count: int) -> None:
+        while runners.num_healthy_remote_env_runners() != count:
+            assert time.monotonic() < end
+            algorithm.receive(algorithm._source.fetch(0))
+
+    receive_until(1)
+    for _ in range(4):  # it is not given back itself, and no other joins while CPUs are free
+        assert not algorithm.receive(algorithm._source.fetch(0))
+        time.sleep(0.5)
+    assert runners.num_remote_env_runners() == 1
+    back.touch()
+    receive_until(2)
+    assert sum(fragment.steps for fragment in algorithm.arrived) > 0
+    algorithm.stop()
