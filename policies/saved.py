@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,19 +137,18 @@ def load_policy(directory: str | Path, **exploration: Any) -> RLModule:
         unknown = list(_unknown(policy["settings"], asdict(settings)))
         if unknown or min(*shape, actions) < 1:
             raise ValueError(f"unknown settings {unknown}" if unknown else f"frames {shape}, {actions} actions")
-        make = partial(
-            kind.module,
-            observation_space=gym.spaces.Box(0, 255, shape, np.uint8),
-            action_space=gym.spaces.Discrete(actions),
-            inference_only=True,
-            model_config={kind.key: settings},
-        )
+        described = {
+            "observation_space": gym.spaces.Box(0, 255, shape, np.uint8),
+            "action_space": gym.spaces.Discrete(actions),
+            "inference_only": True,
+            "model_config": {kind.key: settings},
+        }
         with torch.device("meta"):  # takes no memory, however large the settings make it
-            needed = 4 * sum(parameter.numel() for parameter in make().parameters())
+            needed = 4 * sum(parameter.numel() for parameter in kind.module(**described).parameters())
         file = path / WEIGHTS_FILE
         if needed > max(LITTLE, file.stat().st_size if file.is_file() else 0):
             raise ValueError(f"its weights are {needed:,} bytes, {WEIGHTS_FILE} has fewer")
-        module = make()
+        module = kind.module(**described)
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError, AssertionError) as error:
         cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else " ".join(str(error).split())
         raise ValueError(

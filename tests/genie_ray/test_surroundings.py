@@ -142,7 +142,7 @@ def test_a_full_disk_is_told_in_one_line_with_the_directory(write: Callable[[Pat
 
 
 def test_an_error_that_was_raised_again_from_its_wrapper_is_its_own_cause(small_disk: Path) -> None:
-    """So does a collection, whose workers tell of the full disk. Looking for its cause never ended."""
+    """A collection raises a full disk of its workers so. Looking for the cause went in a circle."""
     full = OSError(errno.ENOSPC, f"disk full, not written: {small_disk}/shard-00000.parquet")
     wrapper = RayTaskError("play", "", full)
     assert cause_of(wrapper) is full
