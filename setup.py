@@ -16,6 +16,11 @@ setup(
     description="World models that learn games by exploring them, on Ray",
     license="Apache-2.0",
     python_requires=">=3.11",
+    classifiers=[  # tried; docs/reliability.md says how
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.13",
+        "Operating System :: POSIX :: Linux",
+    ],
     packages=find_packages(include=["genie_ray*", "policies*", "world_model*"]),
     package_data={
         "genie_ray": [

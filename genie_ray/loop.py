@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import console
 from genie_ray.base.session import ray_session
 from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
@@ -225,12 +226,10 @@ def _run_stage(stage: Stage, directory: StoredPath) -> None:
 
 
 def _log(directory: StoredPath, **entry: object) -> None:
-    file, line = directory / "metrics.jsonl", json.dumps(entry) + "\n"
-    if isinstance(file, Path):
-        with file.open("a") as log:
-            log.write(line)
-    else:  # nothing can be appended there
-        file.write_text((file.read_text() if file.is_file() else "") + line)
+    file = directory / "metrics.jsonl"
+    before = file.read_text() if file.is_file() else ""
+    whole = before[: before.rfind("\n") + 1]  # a disk that was full may have cut off the last line
+    write_atomically(file, lambda path: path.write_text(f"{whole}{json.dumps(entry)}\n"))
 
 
 def _check(config: RunConfig, directory: StoredPath) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from pydantic import TypeAdapter, ValidationError
 from ray.rllib.core.rl_module.rl_module import RLModule
 from safetensors import SafetensorError
@@ -27,6 +28,7 @@ from policies.ppo.config import ExplorerPPOSettings, PPOSettings
 from policies.ppo.module import PPOModule
 
 POLICY_FILE, WEIGHTS_FILE = "policy.json", "weights.safetensors"
+LITTLE = 64 << 20  # bytes of weights that are made though their file may not have them
 LONGEST = 200  # characters of what a file holds, in a message
 PICKLED = "module_state.pkl"  # of an RLlib checkpoint
 
@@ -135,12 +137,18 @@ def load_policy(directory: str | Path, **exploration: Any) -> RLModule:
         unknown = list(_unknown(policy["settings"], asdict(settings)))
         if unknown or min(*shape, actions) < 1:
             raise ValueError(f"unknown settings {unknown}" if unknown else f"frames {shape}, {actions} actions")
-        module = kind.module(
-            observation_space=gym.spaces.Box(0, 255, shape, np.uint8),
-            action_space=gym.spaces.Discrete(actions),
-            inference_only=True,
-            model_config={kind.key: settings},
-        )
+        described = {
+            "observation_space": gym.spaces.Box(0, 255, shape, np.uint8),
+            "action_space": gym.spaces.Discrete(actions),
+            "inference_only": True,
+            "model_config": {kind.key: settings},
+        }
+        with torch.device("meta"):  # takes no memory, however large the settings make it
+            needed = 4 * sum(parameter.numel() for parameter in kind.module(**described).parameters())
+        file = path / WEIGHTS_FILE
+        if needed > max(LITTLE, file.stat().st_size if file.is_file() else 0):
+            raise ValueError(f"its weights are {needed:,} bytes, {WEIGHTS_FILE} has fewer")
+        module = kind.module(**described)
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError, AssertionError) as error:
         cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else " ".join(str(error).split())
         raise ValueError(

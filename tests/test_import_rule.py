@@ -173,3 +173,12 @@ def test_import_stays_light(statement: str, absent: list[str]) -> None:
     code = f"{statement}\nimport sys\nprint([name for name in {absent!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_package_named_tests_that_a_library_installs_does_not_hide_ours(tmp_path: Path) -> None:
+    """draccus, which lerobot needs, installs one."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "__init__.py").write_text("raise ImportError('not ours')")
+    code = f"import sys\nsys.path.insert(1, {str(tmp_path)!r})\nimport tests.fuzz.judging as ours\nprint(ours.__file__)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert Path(result.stdout.strip()) == ROOT / "tests" / "fuzz" / "judging.py"

@@ -16,10 +16,21 @@ class IncompleteError(RuntimeError):
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """The exception that a remote task, actor or train worker raised, without the layers that Ray wraps around it."""
+    """The exception that a remote task, actor or train worker raised, without the layers that Ray wraps around it.
+
+    It may have been raised again `from` its wrapper, whose cause it is: then the two name each other.
+    """
+    chain = [error]
+    while (inner := _wrapped(chain[-1]) or chain[-1].__cause__) and not any(inner is outer for outer in chain):
+        chain.append(inner)
+    return next((each for each in reversed(chain) if _wrapped(each) is None), chain[-1])
+
+
+def _wrapped(error: BaseException) -> BaseException | None:
+    """What an error of Ray's is about."""
     failures = getattr(error, "worker_failures", None)  # ray.train.TrainingFailedError
-    inner = next(iter(failures.values())) if failures else getattr(error, "cause", None) or error.__cause__
-    return cause_of(inner) if isinstance(inner, BaseException) and inner is not error else error
+    inner = next(iter(failures.values())) if failures else getattr(error, "cause", None)
+    return inner if isinstance(inner, BaseException) and inner is not error else None
 
 
 def one_line(error: BaseException) -> str:

@@ -6,16 +6,19 @@ counts once without a word, and a few lines of YAML aliases unfold to billions o
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from genie_ray.base.errors import one_line
+from genie_ray.base.errors import cause_of, one_line
 
 if TYPE_CHECKING:
     from genie_ray.storage.paths import StoredPath
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 DEEPEST = 50  # levels of nesting
 LARGEST = 100_000  # values, aliases unfolded
 LONGEST = 200  # characters of a value in a message
+LITTLE = 1 << 20  # free bytes; below, a disk is full for most of what is written
 STYLE = Path(__file__).parent / "style.css"  # what all pages look like, served ones and files
 
 
@@ -39,6 +43,36 @@ def write_atomically(path: StoredPath, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def told_if_full(output: StoredPath) -> Iterator[None]:
+    """If the disk of a command's output, or of temporary files, is full, the error that follows says so.
+
+    Most libraries then name no file, and some not even the reason: PyTorch's is that a stream's writer failed.
+
+    Raises:
+        OSError: one line, with the directory whose disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = cause_of(error)
+        said = getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(cause)
+        if said and str(output) in str(cause):
+            raise
+        disks = [*([output] if isinstance(output, Path) else []), Path(tempfile.gettempdir())]
+        full = [disk for disk in disks if _free_bytes(disk) < LITTLE]
+        if not said and not (full and type(cause) is RuntimeError):
+            raise
+        message = f"disk full, not all is written: {full[0] if full else output}"
+        raise OSError(errno.ENOSPC, f"{message}; with more space, the same command goes on") from error
+
+
+def _free_bytes(path: Path) -> int:
+    """Of the disk on which a file or directory is, or would be."""
+    absolute = path.absolute()
+    return shutil.disk_usage(next(place for place in (absolute, *absolute.parents) if place.exists())).free
 
 
 def parse_yaml(text: str | bytes) -> Any:

@@ -94,21 +94,23 @@ format, or import.
     Imports the published layout, and plain clips: videos (mp4, gif, ...) with a list of actions in a .json of the same
     name, or .npz files with both.
     """
+    from genie_ray.base.files import told_if_full
     from genie_ray.replay.dataset import ReplayDataset
     from genie_ray.replay.exchange import convert, lerobot
     from genie_ray.replay.exchange.recordings import ImportConfig
     from genie_ray.replay.metadata import METADATA_FILE
     from genie_ray.storage.paths import resolve
 
-    if (resolve(source) / METADATA_FILE).is_file():
-        if to == "lerobot":
-            typer.echo(lerobot.export_lerobot(ReplayDataset(source), output))
-            return
-        if to == "jpg":
-            typer.echo("JPEG is lossy: --to png and --to mp4 keep every pixel", err=True)
-        for path in convert.export_published(ReplayDataset(source), output, to):
-            typer.echo(path)
-    else:
-        names = tuple(actions.split(",")) if actions else ()
-        config = ImportConfig(game=game, policy=policy, action_names=names, frame_size=frame_size)
-        typer.echo(convert.import_recordings(Path(source), output, config))
+    with told_if_full(output):
+        if (resolve(source) / METADATA_FILE).is_file():
+            if to == "lerobot":
+                typer.echo(lerobot.export_lerobot(ReplayDataset(source), output))
+                return
+            if to == "jpg":
+                typer.echo("JPEG is lossy: --to png and --to mp4 keep every pixel", err=True)
+            for path in convert.export_published(ReplayDataset(source), output, to):
+                typer.echo(path)
+        else:
+            names = tuple(actions.split(",")) if actions else ()
+            config = ImportConfig(game=game, policy=policy, action_names=names, frame_size=frame_size)
+            typer.echo(convert.import_recordings(Path(source), output, config))

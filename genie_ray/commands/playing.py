@@ -45,6 +45,7 @@ def collect(
     limit = [] if max_steps is None else [f"env.max_episode_steps={max_steps}"]
     settings = load_settings(config, [*(overrides or []), *limit], address)
     games = choose_games(settings, game)
+    from genie_ray.base.files import told_if_full
     from genie_ray.base.session import ray_session
     from genie_ray.collecting.collection import collect as play
     from genie_ray.collecting.plan import Policy
@@ -65,7 +66,7 @@ def collect(
     elif policy != "random":
         agents = resolve(policy)
         player = Policy(name=agents.name, directory=agents, epsilon=epsilon, temperature=temperature)
-    with ray_session(settings.ray):
+    with told_if_full(place), ray_session(settings.ray):
         play(
             place,
             player,
@@ -95,6 +96,7 @@ def explore(
 ) -> None:
     """Train explorers (OUT/<game>/module) on a world model's uncertainty. Settings: exploration.*, reward.*."""
     settings = load_settings(config, [*(overrides or []), *(["exploration.shared=true"] if shared else [])], address)
+    from genie_ray.base.files import told_if_full
     from genie_ray.base.session import ray_session
     from genie_ray.exploring import exploration, explorers
     from genie_ray.games.actions import action_names
@@ -105,10 +107,10 @@ def explore(
         raise ValueError("give one source of rewards: either --world-model or --reward-service")
     if reward_service is not None and (own := [each for each in overrides or [] if each.startswith("reward.")]):
         raise ValueError(f"{own[0]}: a running service has its own settings; give them to `genie-ray serve-rewards`")
-    games = choose_games(settings, game)
-    with ray_session(settings.ray):
+    games, place = choose_games(settings, game), resolve(output)
+    with told_if_full(place), ray_session(settings.ray):
         if world_model is not None:
-            for path in explorers.train_explorers(resolve(output), games, resolve(world_model), settings):
+            for path in explorers.train_explorers(place, games, resolve(world_model), settings):
                 typer.echo(path)
             return
         assert reward_service is not None
@@ -117,4 +119,4 @@ def explore(
         ask = settings.exploration.algorithm == "vtrace" and settings.exploration.learning.old_rewards == "ask"
         rewards = find_service(reward_service, frame_size=settings.env.frame_size, action_names=names, asked_again=ask)
         for name, played in settings.exploration.agents(games).items():
-            typer.echo(exploration.explore(resolve(output) / name, played, rewards, settings))
+            typer.echo(exploration.explore(place / name, played, rewards, settings))

@@ -39,6 +39,7 @@ def reproduce(
 
     Settings are laid over those of all jobs; what a row's label says cannot be changed by them.
     """
+    from genie_ray.base.files import told_if_full
     from genie_ray.base.settings import load_values
     from genie_ray.games.roms import add_integrations
     from genie_ray.reproducing.cost import print_cost
@@ -57,6 +58,7 @@ def reproduce(
     if plan:
         print_cost(chosen, out)
         return
-    path = make(chosen, out)
+    with told_if_full(out):
+        path = make(chosen, out)
     typer.echo(path.read_text())
     typer.echo(f"table: {path}")

@@ -25,12 +25,14 @@ def run(
 dynamics), evaluation, report."""
     settings = load_settings(config, overrides, address)
     settings = dataclasses.replace(settings, games=choose_games(settings))
+    from genie_ray.base.files import told_if_full
     from genie_ray.loop import run_loop
     from genie_ray.report.page import print_table
     from genie_ray.storage.paths import resolve
 
     directory = resolve(out or f"runs/{config.stem}")
-    path = run_loop(settings, directory)
+    with told_if_full(directory):
+        path = run_loop(settings, directory)
     print_table(directory)
     typer.echo(f"report: {path}")
 
@@ -42,15 +44,17 @@ def report(
     ] = None,
 ) -> None:
     """Rewrite RUN/report.html and print its tables."""
+    from genie_ray.base.files import told_if_full
     from genie_ray.report.page import print_table, write_report
     from genie_ray.storage.paths import resolve
 
     directory = resolve(run)
-    if upscaler is not None:
-        from genie_ray.evaluating.upscaling import upscale_run
+    with told_if_full(directory):
+        if upscaler is not None:
+            from genie_ray.evaluating.upscaling import upscale_run
 
-        upscale_run(directory, resolve(upscaler))
-    path = write_report(directory)
+            upscale_run(directory, resolve(upscaler))
+        path = write_report(directory)
     print_table(directory)
     typer.echo(f"report: {path}")
 
@@ -64,6 +68,7 @@ def sweep(
     address: Address = None,
 ) -> None:
     """Train explorers under different settings side by side and compare what they find. Settings: run.*, samples, …"""
+    from genie_ray.base.files import told_if_full
     from genie_ray.games.roms import add_integrations
     from genie_ray.sweeping.plan import load_sweep
     from genie_ray.sweeping.run import run_sweep
@@ -72,7 +77,9 @@ def sweep(
     settings = load_sweep(config, more)
     add_integrations(settings.run.env.integrations)
     run = dataclasses.replace(settings.run, games=choose_games(settings.run))
-    table = run_sweep(dataclasses.replace(settings, run=run), out or Path("runs") / config.stem)
+    place = out or Path("runs") / config.stem
+    with told_if_full(place):
+        table = run_sweep(dataclasses.replace(settings, run=run), place)
     typer.echo(table.read_text())
     typer.echo(f"table and plots: {table.parent}")
 

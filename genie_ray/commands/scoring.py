@@ -32,15 +32,16 @@ def evaluate(
 ) -> None:
     """Score world models on a test dataset: PSNR, SSIM, FID, ΔPSNR over the horizon. Settings: evaluation.*."""
     settings = load_settings(config, overrides, address)
+    from genie_ray.base.files import told_if_full
     from genie_ray.base.session import ray_session
     from genie_ray.evaluating import evaluation
     from genie_ray.report.scores import print_scores
     from genie_ray.storage.paths import resolve
 
-    models = labelled_models(model)
-    with ray_session(settings.ray):
+    models, place = labelled_models(model), resolve(output)
+    with told_if_full(place), ray_session(settings.ray):
         document = evaluation.evaluate(
-            models, data, resolve(output), settings.evaluation, settings.ray, train_data=train_data or ()
+            models, data, place, settings.evaluation, settings.ray, train_data=train_data or ()
         )
     print_scores(document)
 
@@ -59,14 +60,16 @@ def evaluate_upscaler(
 ) -> None:
     """Measure an upscaler against bicubic interpolation: MSE and PSNR. Settings: evaluation.*."""
     settings = load_settings(config, overrides, address)
+    from genie_ray.base.files import told_if_full
     from genie_ray.base.session import ray_session
     from genie_ray.evaluating import upscaling
     from genie_ray.report.upscaling import print_upscaling
     from genie_ray.storage.paths import resolve
 
-    with ray_session(settings.ray):
+    place = resolve(output)
+    with told_if_full(place), ray_session(settings.ray):
         document = upscaling.evaluate_upscaler(
-            resolve(upscaler), data, resolve(output), settings.evaluation, settings.ray, split=split
+            resolve(upscaler), data, place, settings.evaluation, settings.ray, split=split
         )
     print_upscaling(document)
 
@@ -97,6 +100,7 @@ def rollout(
     """Play in a world model from a recorded episode's first frames: clip, film strip, uncertainty, PSNR, frames/s."""
     import dataclasses
 
+    from genie_ray.base.files import told_if_full
     from genie_ray.evaluating import rollouts
 
     config = rollouts.RolloutConfig(
@@ -110,5 +114,6 @@ def rollout(
         precision=precision,
         seed=seed,
     )
-    rollouts.print_rollout(rollouts.play(output, world_model, data, config, upscaler=upscaler))
+    with told_if_full(output):
+        rollouts.print_rollout(rollouts.play(output, world_model, data, config, upscaler=upscaler))
     typer.echo(output)

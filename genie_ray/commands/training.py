@@ -133,6 +133,7 @@ def train_player(
     """Train test agents on a game's own reward (OUT/<game>/module), and check that they beat chance. Settings: \
 player.*, env.*."""
     settings = load_settings(config, [*(overrides or []), *([f"player.kind={kind}"] if kind else [])], address)
+    from genie_ray.base.files import told_if_full
     from genie_ray.base.session import ray_session
     from genie_ray.playing import depth, players
     from genie_ray.playing.agents import is_trained
@@ -142,7 +143,7 @@ player.*, env.*."""
     place = resolve(output)
     if not all(is_trained(place / name) for name in games):
         players.check_player(settings.player, settings.env)
-    with ray_session(settings.ray):
+    with told_if_full(place), ray_session(settings.ray):
         for name in games:
             path = place / name
             module = players.train_player(path, name, settings.player, settings.env, settings.ray, seed=seed)
@@ -208,8 +209,9 @@ def _mixture(data: list[str]) -> Data:
 
 
 def _train(job: TrainingJob, settings: RunConfig) -> None:
+    from genie_ray.base.files import told_if_full
     from genie_ray.base.session import ray_session
     from genie_ray.training.train import train
 
-    with ray_session(settings.ray):
+    with told_if_full(job.output), ray_session(settings.ray):
         typer.echo(train(job, settings.ray))

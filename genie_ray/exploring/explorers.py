@@ -14,7 +14,7 @@ from genie_ray.games.actions import action_names
 from genie_ray.playing.agents import Line, is_trained, saved_companions
 from genie_ray.rewards.deployment import replica_gpus
 from genie_ray.rewards.memory import restore
-from genie_ray.rewards.service import remove_services, reward_service, service_name
+from genie_ray.rewards.service import remove_services, remove_what_was_left, reward_service, service_name
 from genie_ray.storage.paths import StoredPath
 
 
@@ -62,7 +62,9 @@ def train_explorers(
         output = directory / name
         check_unchanged(output, settings_of(played, run, run.reward, world_model))
         if not is_trained(output):
-            with judged_epochs(output, played, world_model, run, app_name=service_name(output)) as epochs:
+            app_name = service_name(output)
+            remove_what_was_left(app_name)
+            with judged_epochs(output, played, world_model, run, app_name=app_name) as epochs:
                 for _ in epochs:
                     pass
         yield output / "module"

@@ -163,11 +163,24 @@ def service_name(directory: StoredPath) -> str:
     return f"{APP_NAME}-{hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:8]}"
 
 
-def remove_services(prefix: str) -> None:
-    """Removes the services whose names begin with `prefix`: those of a killed run would keep their replicas forever."""
-    for name in serve.status().applications:
-        if name.startswith(prefix):
-            serve.delete(name)
+def remove_services(prefix: str) -> bool:
+    """Removes the services whose names begin with `prefix`: those of a killed run would keep their replicas forever.
+
+    Returns whether there was one.
+    """
+    left = [name for name in serve.status().applications if name.startswith(prefix)]
+    for name in left:
+        serve.delete(name)
+    return bool(left)
+
+
+def remove_what_was_left(prefix: str) -> None:
+    """As `remove_services`, and stops Serve if that killed run's were its only applications.
+
+    Whoever finds Serve running leaves it running, so it would stay forever.
+    """
+    if remove_services(prefix):
+        shut_down_if_idle()
 
 
 def shut_down_if_idle() -> None:

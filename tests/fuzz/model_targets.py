@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import struct
 from pathlib import Path
@@ -176,7 +177,9 @@ def _reshape(rng: Generator, weights: dict[Any, Any], key: Any) -> None:
         sizes = [int(rng.choice([0, 1, 2, 3, 1000])) if rng.random() < 0.4 else size for size in tensor.shape]
         if rng.random() < 0.2:
             sizes = [pick(rng, (10**5, 10**9, 2**40)) if rng.random() < 0.5 else size for size in tensor.shape]
-        weights[key] = torch.zeros(1, dtype=tensor.dtype).expand(sizes + [1] * int(rng.random() < 0.1))
+        more = [1] * int(rng.random() < 0.1)
+        if math.prod(sizes) < 2**62:  # PyTorch makes no others
+            weights[key] = torch.zeros(1, dtype=tensor.dtype).expand(sizes + more)
 
 
 def _retype(rng: Generator, weights: dict[Any, Any], key: Any) -> None:

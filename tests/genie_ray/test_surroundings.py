@@ -1,16 +1,22 @@
 """What surrounds a command: names with any letters, a disk that is full, a clock that jumps."""
 
 import ast
+import errno
 import re
 import resource
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
+from ray.exceptions import RayTaskError
 from tiny_world import guided_model, tiny_dataset
 
 from genie_ray.base import progress
+from genie_ray.base.errors import cause_of
+from genie_ray.base.files import told_if_full, write_atomically
 from genie_ray.base.metrics_log import MetricsLog, read_metrics
 from genie_ray.base.settings import check_unchanged, keep_settings
 from genie_ray.cli import main
@@ -96,6 +102,70 @@ def test_a_log_is_not_lost_when_a_training_resumes_on_a_full_disk(tmp_path: Path
     with pytest.raises(OSError, match="File too large"), disk_with(1_000):
         MetricsLog(tmp_path, from_iteration=90)
     assert [line["iteration"] for line in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 101))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 kB."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a file system")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def log_much(directory: Path) -> None:
+    log = MetricsLog(directory, from_iteration=0)
+    for iteration in range(1, 3_000):
+        log.write(iteration, {"loss": 0.5})
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda place: checkpoint.save(guided_model(), place / "model", provenance={}),
+        lambda place: torch.save(torch.zeros(50_000), place / "state.pt"),
+        lambda place: write_atomically(place / "settings.json", lambda path: path.write_text("x" * 100_000)),
+        lambda place: tiny_dataset(place / "play", lengths=(400,)),
+        log_much,
+    ],
+)
+def test_a_full_disk_is_told_in_one_line_with_the_directory(write: Callable[[Path], None], small_disk: Path) -> None:
+    """Safetensors raises an error of its own, PyTorch a RuntimeError that names no reason, and others name no file."""
+    place = small_disk / "run"
+    place.mkdir()
+    with pytest.raises(OSError, match="disk full") as error, told_if_full(place):
+        write(place)
+    assert str(place) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_an_error_that_was_raised_again_from_its_wrapper_is_its_own_cause(small_disk: Path) -> None:
+    """A collection raises a full disk of its workers so. Looking for the cause went in a circle."""
+    full = OSError(errno.ENOSPC, f"disk full, not written: {small_disk}/shard-00000.parquet")
+    wrapper = RayTaskError("play", "", full)
+    assert cause_of(wrapper) is full
+    with pytest.raises(OSError, match=r"not written: .*parquet$"), told_if_full(small_disk):
+        raise full from wrapper
+    assert cause_of(full) is full
+    assert cause_of(wrapper) is full
+
+
+def test_other_errors_are_told_as_they_are_on_a_full_disk_too(small_disk: Path) -> None:
+    with pytest.raises(ValueError, match="no such game"), told_if_full(small_disk / "run"):
+        raise ValueError("no such game")
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "ballast").write_bytes(bytes(100_000))
+    with pytest.raises(ValueError, match="no such game"), told_if_full(small_disk / "run"):
+        raise ValueError("no such game")
+
+
+def test_a_line_that_a_full_disk_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "first", "event": "start"}\n{"stage": "first", "ev')
+    made = tmp_path / "made"
+    _run_stage(Stage("play", (made,), made.touch), tmp_path)
+    assert [line["stage"] for line in read_metrics(tmp_path / "metrics.jsonl")] == ["first", "play", "play"]
 
 
 def test_the_length_of_a_stage_does_not_follow_the_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -123,6 +123,13 @@ def test_files_that_are_damaged_or_missing(tmp_path: Path) -> None:
         load_policy(path)
 
 
+def test_settings_far_larger_than_the_weights_are_refused_at_once(tmp_path: Path) -> None:
+    """Their layers were made and filled first, which took memory and minutes."""
+    path = saved(tmp_path / "policy", lambda policy: policy["settings"]["network"].update(lstm_size=10**6))
+    with pytest.raises(ValueError, match=r"its weights are [\d,]{17,} bytes, weights.safetensors has fewer"):
+        load_policy(path)
+
+
 class Bomb:
     def __reduce__(self) -> Any:
         return os.mkdir, (os.environ["BOMB"],)

@@ -21,10 +21,20 @@ NAMES = {
 """What the command lines of Ray's actors hold."""
 EMULATOR, RAYLET, DRIVER = "emulator", "raylet", "driver"
 KINDS = (*NAMES, EMULATOR, RAYLET, DRIVER)
+OF_STAGE = {
+    "explore": ("rollout worker, exploring", "replica", EMULATOR, RAYLET, DRIVER),
+    "collect": ("rollout worker, collecting", RAYLET, DRIVER),
+    "train": ("train worker", RAYLET, DRIVER),
+}
+"""The kinds that a stage has. A collecting worker's emulator is in its own process."""
+PATIENCE_S = 120.0  # for one of the kind that was killed least
 
 
 class Killer:
-    """Kills, of the kinds that are there, one that was killed least.
+    """Kills, of a stage's kinds, one that was killed least.
+
+    Most of a stage passes in starting Ray's workers anew, and drivers and nodes are there all the time. So what is to
+    be killed is waited for, or all kills would be of these two.
 
     Args:
         nodes: whose raylets die, and are replaced.
@@ -35,11 +45,19 @@ class Killer:
         self._nodes, self.raylets, self._rng = nodes, raylets, rng
         self.kills: Counter[str] = Counter()
 
-    def kill(self, driver: subprocess.Popen[str]) -> str | None:
-        """Kills something; returns its kind, or None if what was found had ended by itself."""
-        found = self.found(driver)
-        least = min(self.kills[kind] for kind in found)
-        kind = self._rng.choice([kind for kind in found if self.kills[kind] == least])
+    def kill(self, stage: str, driver: subprocess.Popen[str], waited_s: float) -> str | None:
+        """Kills something; returns its kind, or None if it is not there yet or has ended by itself.
+
+        Args:
+            waited_s: how long a kill has been due; after `PATIENCE_S`, any kind of the stage will do.
+        """
+        found = {kind: ways for kind, ways in self.found(driver).items() if kind in OF_STAGE[stage]}
+        candidates = OF_STAGE[stage] if waited_s < PATIENCE_S else tuple(found)
+        least = min(self.kills[kind] for kind in candidates)
+        wanted = [kind for kind in candidates if self.kills[kind] == least and kind in found]
+        if not wanted:
+            return None
+        kind = self._rng.choice(wanted)
         with contextlib.suppress(psutil.NoSuchProcess):
             self._rng.choice(found[kind])()
             self.kills[kind] += 1
@@ -49,20 +67,28 @@ class Killer:
     def found(self, driver: subprocess.Popen[str]) -> dict[str, list[Callable[[], object]]]:
         """How to kill each process, by kind."""
         ways: dict[str, list[Callable[[], object]]] = {DRIVER: [driver.kill], RAYLET: [self._kill_node]}
-        for process in actors(self.raylets):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                name = process.cmdline()[0]
-                for kind, part in NAMES.items():
-                    if part in name:
-                        ways.setdefault(kind, []).append(process.kill)
-                if "EnvRunner" in name:  # vectors have each emulator in a process of its own, forked from the worker
-                    emulators = [child for child in process.children() if _command(child) == name]
-                    ways.setdefault(EMULATOR, []).extend(child.kill for child in emulators)
-        return {kind: of_kind for kind, of_kind in ways.items() if of_kind}
+        for kind, running in processes(self.raylets).items():
+            ways[kind] = [process.kill for process in running]
+        return ways
 
     def _kill_node(self) -> None:
         self._nodes.remove(self.raylets.pop(self._rng.randrange(len(self.raylets))))
         self.raylets.append(self._nodes.add())
+
+
+def processes(raylets: list[int]) -> dict[str, list[psutil.Process]]:
+    """Ray's workers on some nodes, and their emulators, by kind."""
+    found: dict[str, list[psutil.Process]] = {}
+    for process in actors(raylets):
+        name = command_of(process)
+        for kind, part in NAMES.items():
+            if part in name:
+                found.setdefault(kind, []).append(process)
+        if "EnvRunner" in name:  # each emulator has a process, forked when its worker had another name
+            with contextlib.suppress(psutil.NoSuchProcess):
+                emulators = [child for child in process.children() if command_of(child).startswith("ray::")]
+                found.setdefault(EMULATOR, []).extend(emulators)
+    return {kind: of_kind for kind, of_kind in found.items() if of_kind}
 
 
 def actors(raylets: list[int]) -> list[psutil.Process]:
@@ -70,11 +96,12 @@ def actors(raylets: list[int]) -> list[psutil.Process]:
     found = []
     for raylet in raylets:
         with contextlib.suppress(psutil.NoSuchProcess):
-            found += [child for child in psutil.Process(raylet).children() if _command(child).startswith("ray::")]
+            found += [child for child in psutil.Process(raylet).children() if command_of(child).startswith("ray::")]
     return found
 
 
-def _command(process: psutil.Process) -> str:
+def command_of(process: psutil.Process) -> str:
+    """The first word of its command line, which is what Ray calls an actor; empty once it has ended."""
     with contextlib.suppress(psutil.NoSuchProcess, IndexError):
         return str(process.cmdline()[0])
     return ""

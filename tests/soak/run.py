@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ sys.path.append("tests/genie_ray")
 from tiny_world import guided_model
 
 from tests.cluster.running import ENVIRONMENT, Nodes
-from tests.soak.killing import KINDS, Killer, actors
+from tests.soak.killing import DRIVER, KINDS, Killer, actors, command_of
 from tests.soak.rounds import Round
 from world_model import checkpoint
 
 NODES = 3
 STAGE_LIMIT_S = 1_200.0  # without a kill's excuse: a stage that takes longer hangs
 MOST_ERRORS = 5  # of a stage in a row
+RAYS_OWN = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")  # of each node
+LOOK_S = 0.3  # between two looks for what may be killed
 
 
 class Soak:
@@ -58,6 +61,7 @@ class Soak:
         self._wrong: list[str] = []
         self._errors: list[str] = []
         self._memory: list[dict[str, float]] = []
+        self._left: list[dict[str, int]] = []
 
     def run(self) -> dict[str, Any]:
         """Rounds until the time is over; returns the report."""
@@ -69,7 +73,7 @@ class Soak:
                 number += 1
                 last = Round(self._output / f"round-{number:03d}", judge, seed=number)
                 for stage, command in last.commands().items():
-                    self._through(f"round {number}, {stage}", command)
+                    self._through(f"round {number}, {stage}", stage, command)
                 self._wrong += last.wrong()
                 self._measure()
                 judge = last.model
@@ -84,23 +88,24 @@ class Soak:
             "faults": self._wrong,
             "commands that ended with an error": self._errors,
             "memory after each round": self._memory,
+            "Ray's actors left after each round": self._left,
         }
 
-    def _through(self, name: str, command: list[str]) -> None:
+    def _through(self, name: str, stage: str, command: list[str]) -> None:
         """Runs a stage to its end, however often its driver dies."""
         log, errors, limit = self._output / "driver.log", 0, time.monotonic() + STAGE_LIMIT_S
         while True:
             driver, killed = self._start(command, log), False
             while driver.poll() is None:
-                time.sleep(0.05)
+                time.sleep(LOOK_S)
                 if time.monotonic() > limit:
                     driver.kill()
                     raise RuntimeError(f"{name}: not done after {STAGE_LIMIT_S:.0f} s")
-                if self._next < time.monotonic() < self._end:
+                due_s = time.monotonic() - self._next
+                if due_s > 0 and time.monotonic() < self._end and (kind := self._killer.kill(stage, driver, due_s)):
                     self._next = time.monotonic() + self._rng.expovariate(1 / self._every_s)
-                    kind = self._killer.kill(driver)
                     self._tell(f"{name}: killed a {kind}")
-                    killed |= kind == "driver"
+                    killed |= kind == DRIVER
             if driver.returncode == 0:
                 return
             if not killed:
@@ -139,8 +144,8 @@ class Soak:
                     memory["gcs_mb"] = process.memory_info().rss / 1e6
             except psutil.NoSuchProcess:
                 continue
-        names = [" ".join(process.cmdline()) for process in actors(self._killer.raylets) if process.is_running()]
-        memory["actors_left"] = float(sum("IDLE" not in name for name in names))
+        names = [command_of(process) for process in actors(self._killer.raylets)]
+        self._left.append(dict(Counter(name for name in names if name and name not in RAYS_OWN)))
         memory["own_mb"] = psutil.Process().memory_info().rss / 1e6
         memory["shared_mb"] = psutil.disk_usage("/dev/shm").used / 1e6
         self._memory.append({name: round(value, 1) for name, value in memory.items()})
@@ -151,7 +156,7 @@ class Soak:
             ("collect", last.collecting(self._output / "played"), last.played, self._output / "played"),
             ("train", last.training(self._output / "finetuned"), last.model, self._output / "finetuned" / "last"),
         ):
-            self._through(f"in peace, {stage}", command)
+            self._through(f"in peace, {stage}", stage, command)
             pattern = "game=*/*.parquet" if stage == "collect" else "*.safetensors"
             names = sorted(str(path.relative_to(ours)) for path in ours.glob(pattern))
             there = sorted(str(path.relative_to(theirs)) for path in theirs.glob(pattern))

@@ -7,11 +7,27 @@ from typing import Any
 import pytest
 import torch
 
+from genie_ray.rewards.deployment import bind, check_checkpoint, replica_settings
 from genie_ray.rewards.judges import Judge, Judgement, UncertaintyJudge
+from genie_ray.rewards.service import deploy, remove_what_was_left, service_name
 from genie_ray.rewards.windows import Windows
+from policies.ray_internals import serve_runs
 from policies.rewards import RewardAnswer
-from tests.genie_ray.rewards.small_world import CONFIG, Recording, fragments, started, world_model
+from tests.genie_ray.rewards.small_world import CONFIG, FITS, SERVED, Recording, fragments, started, world_model
 from world_model.genie import GenieReduxG
+
+
+@pytest.mark.slow
+def test_serve_stops_with_the_only_service_that_a_killed_run_left(
+    ray_session: None, checkpoints: list[Path], tmp_path: Path
+) -> None:
+    version = check_checkpoint(checkpoints[0], **FITS)
+    settings = replica_settings(checkpoints[0], SERVED, version=version, state=None)
+    deploy(bind(SERVED, settings, checkpoints[0]), service_name(tmp_path / "killed"))
+    remove_what_was_left(service_name(tmp_path))
+    assert serve_runs()
+    remove_what_was_left(service_name(tmp_path / "killed"))
+    assert not serve_runs()
 
 
 def test_rewards_that_are_not_finite_are_no_rewards(checkpoints: list[Path], models: list[GenieReduxG]) -> None:

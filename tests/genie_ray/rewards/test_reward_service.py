@@ -24,7 +24,14 @@ from genie_ray.rewards.http.api import HttpConfig
 from genie_ray.rewards.http.serving import http_service
 from genie_ray.rewards.judges import UncertaintyJudge
 from genie_ray.rewards.memory import RewardMemory, restore
-from genie_ray.rewards.service import RewardService, find_service, remove_services, reward_service, service_name
+from genie_ray.rewards.service import (
+    RewardService,
+    find_service,
+    remove_services,
+    remove_what_was_left,
+    reward_service,
+    service_name,
+)
 from genie_ray.rewards.windows import unfold
 from policies.autoexplore.algorithm import AutoExploreConfig
 from policies.autoexplore.config import AutoExploreLearningConfig, AutoExploreModuleConfig
@@ -179,7 +186,7 @@ def test_a_service_comes_changes_its_weights_and_goes(
             remove_services(service_name(tmp_path / "other"))
             assert_rewards(client.submit(*fragments(10)).result(timeout_s=30), models[1], *fragments(10))
             assert len(serve.status().applications) == 3
-            remove_services(service_name(tmp_path))
+            remove_what_was_left(service_name(tmp_path))  # Serve stays, as others use it
             assert set(serve.status().applications) == {APP, name}
     # Only what was started is stopped.
     assert set(serve.status().applications) == {APP}

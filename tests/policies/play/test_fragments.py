@@ -19,6 +19,7 @@ from policies.judged import algorithm as judged
 from policies.play import fragments
 from tests.policies.autoexplore.small_run import LEARNING, config
 from tests.policies.toys import Dies, Outage, OutageUntil
+from tests.soak.killing import EMULATOR, processes
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.slow]
 BOUND = 30  # updates
@@ -53,8 +54,14 @@ def test_weights_are_never_older_than_allowed_and_the_ratio_is_exact(algorithm: 
 
 def test_the_learner_outlives_a_killed_runner_and_a_killed_emulator(algorithm: AutoExplore) -> None:
     runners = algorithm.env_runner_group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)
+    found = processes([psutil.Process(runners[0]).ppid()])  # as a soak finds them, to kill them
+    assert {process.pid for process in found["rollout worker, exploring"]} >= set(runners)
+    emulators = psutil.Process(runners[1]).children()
+    assert {process.pid for process in emulators} == {
+        process.pid for process in found[EMULATOR] if process.ppid() == runners[1]
+    }
     os.kill(runners[0], signal.SIGKILL)
-    psutil.Process(runners[1]).children()[0].kill()
+    emulators[0].kill()
     end = time.monotonic() + 120
     while algorithm.env_runner_group.num_remote_worker_restarts() == 0:
         assert time.monotonic() < end
