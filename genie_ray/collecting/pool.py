@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError, RuntimeEnvSetupError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError, RayTaskError, RuntimeEnvSetupError
 
 from genie_ray.base.errors import GameError, cause_of, one_line
 from genie_ray.base.progress import console
@@ -137,7 +137,7 @@ class WorkerPool:
                 if not isinstance(error.cause, GameError):
                     raise cause_of(error) from error
                 self._lost(worker, error.cause.reason)
-            except (RayActorError, RuntimeEnvSetupError) as error:
+            except RayError as error:  # its worker is gone, or did not start
                 self._lost(worker, self._blame(worker, error))
             else:
                 self._succeeded(worker, result)
@@ -160,8 +160,9 @@ class WorkerPool:
             self._failed_starts += 1
             self._start_after = time.monotonic() + START_AGAIN_S * self._failed_starts
             if self._failed_starts == FAILED_STARTS:
-                why = str(error).strip().split("\n")[-1] if isinstance(error, RuntimeEnvSetupError) else one_line(error)
-                raise RuntimeError(f"no rollout worker starts: {why}") from error
+                raise RuntimeError(f"no rollout worker starts: {_in_one_line(error)}") from error
+        if isinstance(error, OutOfMemoryError):
+            return "Ray killed its rollout worker for lack of memory"
         gone = not any(node["NodeID"] == worker.node and node["Alive"] for node in ray.nodes())
         return None if gone or not isinstance(error, ActorDiedError) else "its rollout worker died"
 
@@ -209,3 +210,11 @@ class WorkerPool:
                 worker.steps, worker.stepped = steps, now
                 self.bars.advance(worker.shard, steps if worker.shard.unit == "steps" else episodes, steps)
         worker.poll = worker.actor.progress.remote()
+
+
+def _in_one_line(error: RayError) -> str:
+    """What an error of Ray's says, without the pages about its surroundings."""
+    lines = str(error).strip().split("\n")
+    if isinstance(error, RuntimeEnvSetupError):
+        return lines[-1]
+    return lines[0] if isinstance(error, OutOfMemoryError) else one_line(error)

@@ -23,6 +23,7 @@ from genie_ray.base.metrics_log import MetricsLog
 from genie_ray.base.progress import progress_bar
 from genie_ray.storage.paths import StoredPath, entries, found
 from genie_ray.storage.whole import local_copy, remove, whole_directory
+from policies.play.starting import start_algorithm
 from policies.saved import POLICY_FILE, save_policy
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def agent_iterations(
         _remove(output, "state")
         return
     output.mkdir(parents=True, exist_ok=True)
-    algorithm = config.build_algo()
+    algorithm = start_algorithm(config)
     try:
         state = latest(output, "state")
         if state is not None:
