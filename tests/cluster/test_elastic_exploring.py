@@ -48,7 +48,7 @@ def workers(output: Path) -> list[int]:
     return [int(line["rollout_workers"]) for line in lines if "rollout_workers" in line]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_nodes_of_play_and_rewards_die(nodes: Nodes, roms: list[str], tmp_path: Path) -> None:
     checkpoint.save(guided_model(), tmp_path / "judge", provenance={})
     output = tmp_path / "explorers"

@@ -9,7 +9,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import ray
 
 from policies.play.held import HeldEnv
 from policies.rewards import WINDOW_ACTIONS, RewardAnswer, RewardUnavailableError
@@ -22,8 +21,7 @@ class ShowsAction(gym.Env[np.ndarray, np.int64]):
     """Its frames show the action that led to them (red, 0 at the start) and the step of the episode (green).
 
     `env_config`: `length` of an episode, `game_reward` per step, `terminates` (otherwise truncates), `sleep_s` in each
-    step, `hangs`: a file; if it is missing, a step creates it and never ends; `damaged`: no episode can start;
-    `deaths`: an empty directory, and how many rollout workers die where the game is made.
+    step, `hangs`: a file; if it is missing, a step creates it and never ends; `damaged`: no episode can start.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -33,12 +31,6 @@ class ShowsAction(gym.Env[np.ndarray, np.int64]):
         self.sleep_s = config.get("sleep_s", 0.0)
         self.hangs = config.get("hangs")
         self.damaged = config.get("damaged", False)
-        folder, deaths = config.get("deaths", ("", 0))
-        if deaths and ray.is_initialized() and ray.get_runtime_context().get_actor_id():
-            died = len(list(Path(folder).iterdir()))
-            if died < deaths:
-                (Path(folder) / str(died)).touch()
-                os.kill(os.getpid(), signal.SIGKILL)
         self.observation_space = gym.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
         self.action_space = gym.spaces.Discrete(NUM_ACTIONS)
 

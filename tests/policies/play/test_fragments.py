@@ -1,6 +1,5 @@
 """Play and learning in parallel, on real Ray runners, one of which is killed."""
 
-import contextlib
 import os
 import signal
 import time
@@ -18,7 +17,6 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from policies.autoexplore.algorithm import AutoExplore
 from policies.judged import algorithm as judged
 from policies.play import fragments
-from policies.play.starting import STARTS, start_algorithm
 from tests.policies.autoexplore.small_run import LEARNING, config
 from tests.policies.toys import Dies, Outage, OutageUntil
 from tests.soak.killing import EMULATOR, processes
@@ -89,18 +87,6 @@ def test_runners_that_only_die_are_given_up(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(RuntimeError, match="died 2 times in a row"):
         algorithm.training_step()
     algorithm.stop()
-
-
-@pytest.mark.parametrize("deaths", [1, STARTS])
-def test_workers_that_die_while_they_start_are_started_again(deaths: int, tmp_path: Path) -> None:
-    dying = remote_config().env_runners(num_env_runners=1).environment(env_config={"deaths": (str(tmp_path), deaths)})
-    with (
-        contextlib.nullcontext()
-        if deaths < STARTS
-        else pytest.raises(RuntimeError, match=r"^the rollout workers died 3 times while they started$")
-    ):
-        start_algorithm(dying).stop()
-    assert len(list(tmp_path.iterdir())) == deaths
 
 
 def test_a_runner_that_hangs_is_started_again(tmp_path: Path) -> None:
