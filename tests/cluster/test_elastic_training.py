@@ -67,14 +67,13 @@ def test_workers_become_fewer_and_more(
     driver = start(["-c", DRIVER, pickle.dumps(jobs_["disturbed"]).hex(), nodes.address])
     wait_for(lambda: workers()[30:31] == [2], driver)
     nodes.remove(second)
-    wait_for(lambda: workers()[-1:] == [1], driver)
+    wait_for(lambda: workers()[-1:] == [1], driver)  # lines that the next training from a checkpoint may replace
     third = nodes.add()
     wait_for(lambda: workers()[-1:] == [2], driver)
     assert len(workers()) < ITERATIONS
     assert driver.wait(timeout=DEADLINE_S) == 0, driver.communicate()
     for raylet in (first, third):
         nodes.remove(raylet)
-    assert 1 in workers()
     found = [line["iteration"] for line in read_metrics(output / "metrics.jsonl") if "workers" in line]
     assert found == list(range(1, ITERATIONS + 1))
 
