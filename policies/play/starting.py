@@ -17,13 +17,14 @@ def start_algorithm(config: "AlgorithmConfig") -> Any:
     Raises:
         RuntimeError: it dies each time.
     """
-    for start in range(1, STARTS + 1):
+    deaths = 0
+    while True:
         try:
             return config.build_algo()
         except IndexError as error:  # RLlib takes the first of no answers
             if traceback.extract_tb(error.__traceback__)[-1].name != "get_spaces":
                 raise
-            if start == STARTS:
+            deaths += 1
+            if deaths == STARTS:
                 raise RuntimeError(f"the rollout workers died {STARTS} times while they started") from error
             logger.warning("a rollout worker died while it started; all are started again")
-    raise AssertionError("unreachable")

@@ -1,5 +1,6 @@
 """Exploring on nodes that come and go: rollout worker and reward service move, and the training goes on."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -86,16 +87,21 @@ def test_the_nodes_of_play_and_rewards_die(nodes: Nodes, roms: list[str], tmp_pa
     assert rewards[np.isfinite(rewards)].std() > 0
 
 
+def start_elastic(nodes: Nodes, place: Path) -> tuple[subprocess.Popen[str], Path]:
+    """An explorer that needs one of its two rollout workers; its driver and where it writes."""
+    checkpoint.save(guided_model(), place / "judge", provenance={})
+    output = place / "explorers"
+    command = ["-m", "genie_ray", "explore", str(output), "--world-model", str(place / "judge"), "--game", GAME]
+    elastic = ["exploration.num_env_runners=2", "ray.rollout_workers_min=1"]
+    return start([*command, "--address", nodes.address, *SETTINGS, *elastic]), output
+
+
 @pytest.mark.slow
 @pytest.mark.long  # a minute or two
 def test_it_starts_with_fewer_workers_and_others_join(nodes: Nodes, roms: list[str], tmp_path: Path) -> None:
     """Epochs have the same steps, whoever plays them."""
-    checkpoint.save(guided_model(), tmp_path / "judge", provenance={})
-    output = tmp_path / "explorers"
     there = [nodes.add(), nodes.add()]  # the reward service, and one of two rollout workers
-    command = ["-m", "genie_ray", "explore", str(output), "--world-model", str(tmp_path / "judge"), "--game", GAME]
-    elastic = ["exploration.num_env_runners=2", "ray.rollout_workers_min=1"]
-    driver = start([*command, "--address", nodes.address, *SETTINGS, *elastic])
+    driver, output = start_elastic(nodes, tmp_path)
 
     wait_for(lambda: workers(output)[-1:] == [1], driver)
     there.append(nodes.add())
@@ -124,12 +130,8 @@ def test_it_starts_with_fewer_workers_and_others_join(nodes: Nodes, roms: list[s
 @pytest.mark.long  # two minutes; rewards are waited for for one of them
 def test_a_worker_makes_room_for_the_rewards_whose_node_died(nodes: Nodes, roms: list[str], tmp_path: Path) -> None:
     """The other nodes have no CPU left, so the service would find no place."""
-    checkpoint.save(guided_model(), tmp_path / "judge", provenance={})
-    output = tmp_path / "explorers"
     there = [nodes.add() for _ in range(3)]  # the reward service and two rollout workers
-    command = ["-m", "genie_ray", "explore", str(output), "--world-model", str(tmp_path / "judge"), "--game", GAME]
-    elastic = ["exploration.num_env_runners=2", "ray.rollout_workers_min=1"]
-    driver = start([*command, "--address", nodes.address, *SETTINGS, *elastic])
+    driver, output = start_elastic(nodes, tmp_path)
     wait_for(lambda: workers(output)[-1:] == [2], driver)
     lost = next(raylet for raylet in there if holds(raylet, "ServeReplica"))
     there.remove(lost)
