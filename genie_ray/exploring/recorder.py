@@ -3,7 +3,8 @@
 <output>/play/    a replay dataset; a shard per game for every few epochs (`epoch-000020`), written with the
                   training's states, at each round, and when there is much
 
-A piece of an episode ends where a shard does; its later steps begin another piece.
+A piece of an episode ends where a shard does; its later steps begin another piece. Pieces are numbered in the order in
+which they arrive, so that the same play has the same ids in every run: ids decide what validates a training.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class PlayRecorder:
             return
         (self.dataset / METADATA_FILE).unlink(missing_ok=True)  # its counts will no longer hold
         for game, episodes in self._pieces.items():
-            pieces = [self._joined(game, part) for plays in episodes.values() for part in unbroken(plays)]
+            parts = [part for plays in episodes.values() for part in unbroken(plays)]
+            pieces = [self._joined(game, number, part) for number, part in enumerate(parts)]
             writer.write_shard(self.dataset, game, f"epoch-{self._epoch:06d}", pieces)
         self._pieces.clear()
         self._write_metadata()
@@ -82,10 +84,10 @@ class PlayRecorder:
         )
         writer.write_metadata(self.dataset, metadata)
 
-    def _joined(self, game: str, plays: list[RecordedPlay]) -> Episode:
+    def _joined(self, game: str, number: int, plays: list[RecordedPlay]) -> Episode:
         first, last = plays[0], plays[-1]
         return Episode(
-            episode_id=f"{game}/explorer-in-training/{self._run.seed}/{first.episode}-{first.first:06d}",
+            episode_id=f"{game}/explorer-in-training/{self._run.seed}/{self._epoch:06d}-{number:05d}",
             game=game,
             frames=np.concatenate([first.frames[:1], *(play.frames[1:] for play in plays)]),
             actions=np.concatenate([play.actions for play in plays]),

@@ -11,6 +11,7 @@ from genie_ray.exploring import recorder
 from genie_ray.exploring.config import ExplorationConfig, ExplorersConfig, RoundsConfig
 from genie_ray.exploring.recorder import PlayRecorder
 from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.schema import policy_of
 from genie_ray.replay.verify import verify
 from policies.play.recorded import RecordedPlay
 
@@ -88,6 +89,19 @@ def test_no_more_than_a_shard_is_kept_in_memory(tmp_path: Path, monkeypatch: pyt
     for epoch, first in ((1, 0), (2, 8)):
         recording.after_iteration(arrived(play("a", first, first + 8)), epoch, None)  # type: ignore[arg-type]
     assert spans(recording.dataset) == [("a", 0, 16, False)]
+
+
+def test_ids_do_not_tell_what_an_explorer_called_its_episodes(tmp_path: Path) -> None:
+    stored = []
+    for run, names in (("one", "zm"), ("two", "bx")):  # as RLlib names them: at random
+        recording = PlayRecorder(tmp_path / run, RUN, game="Kangaroo")
+        for epoch, first in ((2, 0), (3, 5), (6, 10)):  # a round is due at 3 and 6
+            plays = [play(name, first, first + 5 + number) for number, name in enumerate(names)]
+            recording.after_iteration(arrived(*plays), epoch, None)  # type: ignore[arg-type]
+        stored.append([(ref.episode_id, ref.length) for ref in ReplayDataset(recording.dataset).episodes])
+    assert stored[0] == stored[1]
+    assert len({name for name, _ in stored[0]}) == len(stored[0]) == 5
+    assert {policy_of(name) for name, _ in stored[0]} == {"explorer-in-training"}
 
 
 def test_games_have_shards_of_their_own(tmp_path: Path) -> None:
