@@ -3,7 +3,8 @@
 An arm is a way to get play to fine-tune on: a source (`random`, `explorer` or `player`, the test agents), for random
 play how long actions are held, and changes of the base settings. Arms may change how is explored and rewarded, nothing
 else: all have equal numbers of recorded steps, iterations and frames. Another kind of arm takes the play of a first
-(`play_of`) and may change how the episodes are ranked in fine-tuning.
+(`play_of`) and may change how the episodes are ranked in fine-tuning. A file with `like: OTHER.yaml` changes another
+comparison: `base` in part; `games` and `arms` list which of its own are made.
 """
 
 from __future__ import annotations
@@ -143,9 +144,7 @@ def read_plan(path: Path, *, tiny: bool = False, seeds: Sequence[int] = ()) -> P
     Raises:
         ValueError: one line; what is missing or unknown, or makes the comparison unfair.
     """
-    described: dict[str, Any] = parse_yaml(path.read_bytes())
-    if not isinstance(described, dict):
-        raise ValueError(f"{path} is {shown(described)}; needed: a mapping")
+    described = _described(path)
     needed = ("seeds", "claim", "compared_with", "fixed", "base", "games", "arms", "tiny")
     if missing := [key for key in needed if key not in described]:
         raise ValueError(f"{path} has no {missing[0]!r}; needed: {', '.join(needed)}")
@@ -158,10 +157,7 @@ def read_plan(path: Path, *, tiny: bool = False, seeds: Sequence[int] = ()) -> P
     if not isinstance(described["seeds"], list) or not all(isinstance(seed, int) for seed in described["seeds"]):
         raise ValueError(f"seeds in {path} are {shown(described['seeds'])}; needed: a list of integers")
     if tiny:
-        small = described["tiny"]
-        described |= {"seeds": small["seeds"], "base": merge(described["base"], small["base"])}
-        for key in ("games", "arms"):
-            described[key] = {name: described[key][name] for name in small[key]}
+        described = _changed(described, described["tiny"], path)
     for key in ("claim", "compared_with"):
         if described[key] not in described["arms"]:
             raise ValueError(f"{path}: {key} is {described[key]!r}; allowed: one of {_listed(described['arms'])}")
@@ -178,6 +174,36 @@ def read_plan(path: Path, *, tiny: bool = False, seeds: Sequence[int] = ()) -> P
             for seed in dict.fromkeys([*described["seeds"], *seeds])
         ),
     )
+
+
+def plan_files(path: Path) -> list[Path]:
+    """The file, and the one whose comparison it changes (`like`), if it names one."""
+    described = parse_yaml(path.read_bytes())
+    like = described.get("like") if isinstance(described, dict) else None
+    return [path, path.parent / like] if isinstance(like, str) else [path]
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """What a file says, with what it takes over from another."""
+    described, other = parse_yaml(path.read_bytes()), plan_files(path)[1:]
+    if not isinstance(described, dict):
+        raise ValueError(f"{path} is {shown(described)}; needed: a mapping")
+    if not other:
+        return described
+    if len(plan_files(other[0])) > 1:
+        raise ValueError(f"like in {path} is {described['like']!r}, which changes another file itself")
+    return _changed(_described(other[0]), {key: value for key, value in described.items() if key != "like"}, path)
+
+
+def _changed(described: Mapping[str, Any], changes: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Another comparison: of the games and arms that are named, with a changed base."""
+    changed = {**described, **changes, "base": merge(described["base"], changes.get("base", {}))}
+    for key in ("games", "arms"):
+        names = changes.get(key, list(described[key]))
+        if unknown := sorted(set(names) - set(described[key])):
+            raise ValueError(f"{key} in {path}: {unknown[0]!r} is not there; allowed: {_listed(described[key])}")
+        changed[key] = {name: described[key][name] for name in names}
+    return changed
 
 
 def _comparison(described: Mapping[str, Any], game: str, entry: Mapping[str, Any], seed: int) -> Comparison:

@@ -33,7 +33,7 @@ from typing import Any
 import yaml
 
 from experiments.claim.draw import draw
-from experiments.claim.plan import Arm, Comparison, Plan, check_plan, read_plan
+from experiments.claim.plan import Arm, Comparison, Plan, check_plan, plan_files, read_plan
 from experiments.claim.table import PARTS, document, measures
 from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import console
@@ -234,7 +234,7 @@ def main() -> None:
         check_plan(plan, chosen, out)
     except (ValueError, OSError, yaml.YAMLError) as error:
         parser.error(str(error))
-    digest = hashlib.sha256(arguments.config.read_bytes()).hexdigest()
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in plan_files(arguments.config))).hexdigest()
     run(plan, chosen, arms, out, digest)
     print((out / "results.md").read_text())
 

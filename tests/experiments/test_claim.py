@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from experiments.claim.plan import Plan, check_plan, read_plan
+from experiments.claim.plan import Plan, check_plan, plan_files, read_plan
 from experiments.claim.table import (
     compared,
     differences,
@@ -208,6 +208,34 @@ def test_random_play_is_always_among_the_arms(plan: Plan) -> None:
     with pytest.raises(ValueError, match=r"--game is 'Pong'; allowed: one of CoinRun"):
         plan.selected(["Pong"], [])
     assert {each.seed for each in read_plan(CONFIG, seeds=[9]).selected([], [9])} == {9}
+
+
+def test_a_file_may_change_another_comparison(plan: Plan) -> None:
+    longer = read_plan(CONFIG.parent / "longer.yaml")
+    assert longer.arms == (HELD, OURS, "oracle")
+    firsts = [next(each for each in one.comparisons if each.game == "CoinRun") for one in (plan, longer)]
+    told = ["config.finetune.iterations: 2000 → 6000"]
+    assert changes(*(each.settings for each in firsts)) == told
+    for name in longer.arms:
+        assert changes(*(each.arms[name].settings for each in firsts)) == told
+    assert plan_files(CONFIG.parent / "longer.yaml") == [CONFIG.parent / "longer.yaml", CONFIG]
+
+
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ({"like": "first.yaml", "games": ["Pong"]}, "games in .*: 'Pong' is not there; allowed: 'CoinRun', 'Hero"),
+        ({"like": "first.yaml", "arms": ["coins"]}, "arms in .*: 'coins' is not there; allowed: 'random', "),
+        ({"like": "second.yaml"}, "like in .*second.yaml is 'second.yaml', which changes another file itself"),
+    ],
+)
+def test_a_change_of_another_comparison_names_what_is_there(
+    described: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "first.yaml").write_text(CONFIG.read_text())
+    (tmp_path / "second.yaml").write_text(yaml.safe_dump(described))
+    with pytest.raises(ValueError, match=message):
+        read_plan(tmp_path / "second.yaml")
 
 
 @pytest.fixture
