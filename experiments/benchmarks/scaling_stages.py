@@ -4,9 +4,10 @@ Two cores cannot show what a cluster does, so real workers are slowed to a fixed
 2 and 4 of them, as on as many nodes of one worker. The share of linear growth is told.
 
     rewards     replicas with a real world model judge `WINDOWS_PER_S` windows a second each; a caller for each, in a
-                process of its own, keeps them busy. Counted is what the replicas judged while all callers asked; the
-                run fails if one beat its rate. Told, too: how busy the replicas were, and the processor time of a
-                caller for a request, from which follows how many windows a second a core of callers can ask for.
+                process of its own, keeps them busy with --outstanding requests at a time. Counted is what the replicas
+                judged while all callers asked; the run fails if one beat its rate. Told, too: how busy the replicas
+                were, and the processor time of a caller for a request, from which follows how many windows a second a
+                core of callers can ask for.
     training    real data-parallel workers (gloo) share a batch of four pieces, each of which takes `PIECE_S` of waiting
                 in its forward pass. An iteration of n workers takes 4 · piece / n + rest: a least-squares fit gives the
                 rest, which does not shrink (gradients, optimiser, logs), and so how many workers make it half of an
@@ -63,7 +64,6 @@ WORKERS = (1, 2, 4)
 WINDOWS_PER_S = 120.0  # of a throttled replica
 FRAGMENTS, ACTIONS = 4, 12  # of a request
 WINDOWS = FRAGMENTS * (ACTIONS - WINDOW_ACTIONS + 1)
-OUTSTANDING = 4  # requests of a caller; there is one for each replica
 PIECES, PIECE_S = 4, 0.4
 SIZES: dict[str, Any] = {"dim": 32, "blocks": 1, "heads": 2, "head_dim": 16}
 TOKENIZER = TokenizerConfig(patch_size=16, quantizer=QuantizerConfig(kind="fsq"), **SIZES)
@@ -106,9 +106,10 @@ def throttled_loop(setup: Any) -> None:
 
 @ray.remote(num_cpus=0)
 class Caller:
-    """Requests rewards, `OUTSTANDING` at a time."""
+    """Requests rewards, some (`outstanding`) at a time."""
 
-    def __init__(self, app_name: str, seed: int) -> None:
+    def __init__(self, app_name: str, seed: int, outstanding: int) -> None:
+        self._outstanding = outstanding
         rng, size = np.random.default_rng(seed), TOKENIZER.frame_size
         frames = [rng.integers(256, size=(ACTIONS + 1, size, size, 3), dtype=np.uint8) for _ in range(FRAGMENTS)]
         self._question = frames, [rng.integers(5, size=ACTIONS) for _ in range(FRAGMENTS)]
@@ -120,7 +121,7 @@ class Caller:
     def ask(self, seconds: float) -> tuple[float, int, float]:
         """When it began, the answered requests, and the processor seconds for them."""
         begin_cpu, begin, answered = time.process_time(), time.monotonic(), 0
-        sent = [self._client.submit(*self._question) for _ in range(OUTSTANDING)]
+        sent = [self._client.submit(*self._question) for _ in range(self._outstanding)]
         while sent:
             sent.pop(0).answer(60.0)
             answered += 1
@@ -145,7 +146,9 @@ def judged_between(notes: Path, begin: float, end: float) -> dict[str, tuple[flo
     return found
 
 
-def reward_rate(directory: Path, notes: Path, replicas: int, seconds: float) -> tuple[float, float, float]:
+def reward_rate(
+    directory: Path, notes: Path, replicas: int, seconds: float, outstanding: int
+) -> tuple[float, float, float]:
     """Windows a second of some throttled replicas together, the share of time in which they judged, and the processor
     seconds of a caller for a request.
     """
@@ -157,7 +160,7 @@ def reward_rate(directory: Path, notes: Path, replicas: int, seconds: float) -> 
     notes.mkdir()
     app = serve.deployment(ThrottledModel, name=DEPLOYMENT).options(**options, user_config=settings).bind(str(notes))
     deploy(app, name)
-    callers = [Caller.remote(name, seed) for seed in range(replicas)]
+    callers = [Caller.remote(name, seed, outstanding) for seed in range(replicas)]
     ray.get([caller.warm_up.remote() for caller in callers])  # else they would begin one after the other
     asked = ray.get([caller.ask.remote(seconds) for caller in callers])
     for caller in callers:
@@ -186,6 +189,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=3, help="of each; the median counts")
     parser.add_argument("--seconds", type=float, default=20.0, help="of asking for rewards in each run")
+    parser.add_argument(
+        "--outstanding", type=int, default=4, help="requests of a caller; there is one for each replica"
+    )
     parser.add_argument("--iterations", type=int, default=20, help="of each training")
     parser.add_argument("--smoke", action="store_true", help="one short run of each, to see that it works")
     parser.add_argument("--json", type=Path, help="where to write the figures")
@@ -202,7 +208,10 @@ def main() -> None:
         checkpoint.save(GenieReduxG(GenieReduxGConfig(tokenizer=TOKENIZER, dynamics=dynamics)), model, provenance={})
         with start_serve():
             asked = {
-                n: [reward_rate(model, Path(place) / f"notes-{n}-{run}", n, seconds) for run in range(runs)]
+                n: [
+                    reward_rate(model, Path(place) / f"notes-{n}-{run}", n, seconds, arguments.outstanding)
+                    for run in range(runs)
+                ]
                 for n in WORKERS
             }
         trained = {

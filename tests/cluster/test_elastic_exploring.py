@@ -1,21 +1,17 @@
 """Exploring on nodes that come and go: rollout worker and reward service move, and the training goes on."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-sys.path.append("tests/genie_ray")
-
-from tiny_world import SIZE, guided_model
-
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.verify import verify
 from tests.cluster.running import DEADLINE_S, Nodes, start, wait_for
+from tests.genie_ray.tiny_world import SIZE, guided_model
 from world_model import checkpoint
 
 GAME = "Kangaroo-Atari2600-v0"

@@ -1,13 +1,8 @@
 """Training on nodes that come and go: the same weights as undisturbed, and no iteration lost or twice."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append("tests/genie_ray")
-
-from tiny_world import guided_model, require_equal, tiny_dataset
 
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.session import RayConfig
@@ -15,6 +10,7 @@ from genie_ray.training import jobs
 from genie_ray.training.config import TrainingConfig
 from genie_ray.training.train import train
 from tests.cluster.running import DEADLINE_S, Nodes, start, wait_for
+from tests.genie_ray.tiny_world import guided_model, require_equal, tiny_dataset
 from world_model import checkpoint
 
 ITERATIONS = 400

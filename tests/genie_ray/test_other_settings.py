@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_world import SIZE, guided_model, tiny_dataset, unguided_model
 
 from genie_ray.base.session import RayConfig
 from genie_ray.base.settings import keep_settings, to_dict
@@ -31,6 +30,7 @@ from genie_ray.sweeping.run import SWEEP_FILE, run_sweep
 from genie_ray.training import jobs
 from genie_ray.training.config import RecipeConfig
 from genie_ray.training.job import TrainingJob, begin
+from tests.genie_ray.tiny_world import SIZE, guided_model, tiny_dataset, unguided_model
 from world_model import checkpoint
 
 GAME = "Kangaroo-Atari2600-v0"

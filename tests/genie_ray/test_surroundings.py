@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 from ray.exceptions import RayTaskError
-from tiny_world import guided_model, tiny_dataset
 
 from genie_ray.base import progress
 from genie_ray.base.errors import cause_of
@@ -23,6 +22,7 @@ from genie_ray.cli import main
 from genie_ray.loop import Stage, _run_stage
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.writer import write_shard
+from tests.genie_ray.tiny_world import guided_model, tiny_dataset
 from world_model import checkpoint
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tiny_world import SIZE
 
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.replay.dataset import ReplayDataset
@@ -15,6 +14,7 @@ from genie_ray.replay.verify import verify
 from genie_ray.rewards.config import RewardConfig
 from genie_ray.rewards.judges import UncertaintyJudge
 from genie_ray.rewards.windows import unfold
+from tests.genie_ray.tiny_world import SIZE
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
 

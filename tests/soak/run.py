@@ -26,11 +26,8 @@ from typing import Any
 
 import psutil
 
-sys.path.append("tests/genie_ray")
-
-from tiny_world import guided_model
-
 from tests.cluster.running import ENVIRONMENT, Nodes
+from tests.genie_ray.tiny_world import guided_model
 from tests.soak.killing import DRIVER, KINDS, Killer, actors, command_of
 from tests.soak.rounds import Round
 from world_model import checkpoint

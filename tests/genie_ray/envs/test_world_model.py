@@ -9,7 +9,6 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers.vector import DictInfoToList
-from tiny_world import CODES, FRAMES, GAMES, SIZE, guided_model, tiny_dataset, unguided_model
 
 from genie_ray.envs.world_model import (
     WorldModelEnv,
@@ -19,6 +18,7 @@ from genie_ray.envs.world_model import (
 )
 from genie_ray.envs.world_model_games import INTERACTIVE, PrimeWindows, WorldModelEnvConfig
 from genie_ray.replay.dataset import ReplayDataset
+from tests.genie_ray.tiny_world import CODES, FRAMES, GAMES, SIZE, guided_model, tiny_dataset, unguided_model
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
 from world_model.maskgit import DecodingConfig

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_world import guided_model
 
 from genie_ray.base.session import RayConfig
 from genie_ray.evaluating import evaluation
@@ -24,6 +23,7 @@ from genie_ray.evaluating.predictors import (
 )
 from genie_ray.evaluating.windows import Windows, read_batches, window_starts
 from genie_ray.replay.dataset import ReplayDataset
+from tests.genie_ray.tiny_world import guided_model
 from world_model import checkpoint
 from world_model.genie import GenieRedux, GenieReduxG
 from world_model.maskgit import DecodingConfig

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_world import GAMES, NAMES, tiny_dataset
 
 from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.evaluating.familiar import find_familiar, find_unreached, frame_hashes, rarest, sequences
@@ -13,6 +12,7 @@ from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episod
 from genie_ray.replay.metadata import DatasetMetadata
 from genie_ray.replay.schema import Episode, episode_id
 from genie_ray.replay.writer import write_metadata, write_shard
+from tests.genie_ray.tiny_world import GAMES, NAMES, tiny_dataset
 
 CONFIG = EvaluationConfig(prime_frames=1, predicted_frames=2, delta_psnr_frame=1, stride=1)
 GAME = GAMES[0]

@@ -10,7 +10,6 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from tiny_world import FRAMES, GAMES, NAMES, guided_model, tiny_dataset, unguided_model
 
 from genie_ray import cli
 from genie_ray.base.figures import HEAT, heat_maps
@@ -18,6 +17,7 @@ from genie_ray.envs.world_model_games import INTERACTIVE
 from genie_ray.evaluating import rollouts
 from genie_ray.evaluating.rollouts import RolloutConfig, play
 from genie_ray.replay.dataset import ReplayDataset
+from tests.genie_ray.tiny_world import FRAMES, GAMES, NAMES, guided_model, tiny_dataset, unguided_model
 from world_model import checkpoint
 from world_model.genie import GenieRedux, GenieReduxG
 from world_model.upscaler import Upscaler, UpscalerConfig

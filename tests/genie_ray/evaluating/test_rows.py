@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from test_networks import FirstAndLast, MeanColour, MeanDifference, saved
-from tiny_world import FRAMES, GAMES, guided_model, tiny_dataset, unguided_model
 
 from genie_ray.base.session import RayConfig
 from genie_ray.evaluating import evaluation
@@ -19,6 +18,7 @@ from genie_ray.evaluating.predictors import COPY, TOKENIZER, ModelPredictor, Tok
 from genie_ray.evaluating.scores import Tally, row
 from genie_ray.evaluating.windows import read_batches, window_starts
 from genie_ray.replay.dataset import ReplayDataset
+from tests.genie_ray.tiny_world import FRAMES, GAMES, guided_model, tiny_dataset, unguided_model
 from world_model import checkpoint
 from world_model.maskgit import DecodingConfig
 from world_model.rollout import Rollout

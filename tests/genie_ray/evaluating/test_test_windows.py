@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_world import GAMES, tiny_dataset
 
 from genie_ray.evaluating.config import EvaluationConfig
 from genie_ray.evaluating.windows import blackened, evenly_spaced, random_actions, read_batches, window_starts
+from tests.genie_ray.tiny_world import GAMES, tiny_dataset
 
 CONFIG = EvaluationConfig(stride=3, batch_size=2)
 

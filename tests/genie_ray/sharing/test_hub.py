@@ -12,11 +12,11 @@ import pytest
 import torch
 import uvicorn
 from hub_server import TOKEN, Hub
-from tiny_world import guided_model
 
 from genie_ray import cli
 from genie_ray.sharing.hub import NEEDS_CLIENT, pull, push
 from genie_ray.training.card import model_card
+from tests.genie_ray.tiny_world import guided_model
 from world_model import checkpoint
 
 REPO = "someone/tiny"

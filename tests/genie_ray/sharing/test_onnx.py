@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_world import FRAMES, SIZE, TINY, TOKENIZER, guided_model, unguided_model
 from torch import nn
 
 from genie_ray import cli
@@ -20,6 +19,7 @@ from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.sharing import onnx_export
 from genie_ray.sharing.onnx_export import NEEDS_PACKAGES, export_onnx
 from genie_ray.web.shipped import SHIPPED
+from tests.genie_ray.tiny_world import FRAMES, SIZE, TINY, TOKENIZER, guided_model, unguided_model
 from world_model import checkpoint
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieReduxG, GenieReduxGConfig

@@ -10,7 +10,6 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from tiny_world import GAMES, NAMES, guided_model, tiny_dataset, unguided_model
 
 from genie_ray.base.settings import build
 from genie_ray.envs.config import EnvConfig
@@ -19,6 +18,7 @@ from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.studies.config import TRUTH, StudyConfig
 from genie_ray.studies.kit import make, read_key
 from genie_ray.web.shipped import SHIPPED
+from tests.genie_ray.tiny_world import GAMES, NAMES, guided_model, tiny_dataset, unguided_model
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
 from world_model.maskgit import DecodingConfig

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_world import guided_model, tiny_dataset
 
 from genie_ray import cli
 from genie_ray.studies.kit import read_key
 from genie_ray.studies.serving import make_app
+from tests.genie_ray.tiny_world import guided_model, tiny_dataset
 from tests.genie_ray.web.live import running
 from world_model import checkpoint
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_world import guided_model, tiny_dataset
 
 from genie_ray.replay.loading.mixture import open_mix
 from genie_ray.training import jobs
 from genie_ray.training.config import RecipeConfig
 from genie_ray.training.decoding import save_with_tokenizer
 from genie_ray.training.tasks import DecoderTask, DynamicsTask
+from tests.genie_ray.tiny_world import guided_model, tiny_dataset
 from world_model import checkpoint
 from world_model.genie import GenieReduxG
 from world_model.tokenizer import Tokenizer

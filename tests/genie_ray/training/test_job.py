@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_world import guided_model, tiny_dataset
 
 from genie_ray.replay.loading.mixture import WeightedData, open_mix
 from genie_ray.training import jobs
 from genie_ray.training.config import RecipeConfig, TrainingConfig
 from genie_ray.training.job import JOB_FILE, TrainingJob, begin, read_identity
 from genie_ray.training.tasks import DynamicsTask
+from tests.genie_ray.tiny_world import guided_model, tiny_dataset
 from world_model import checkpoint
 from world_model.dynamics import FREE_AFTER_TRAINING, DynamicsConfig
 from world_model.genie import GenieReduxG

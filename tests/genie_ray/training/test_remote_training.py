@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_world import TOKENIZER, tiny_dataset
 
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.session import RayConfig
@@ -19,6 +18,7 @@ from genie_ray.training.job import TrainingJob
 from genie_ray.training.train import train
 from tests.genie_ray.children import children_named
 from tests.genie_ray.s3 import s3_bucket
+from tests.genie_ray.tiny_world import TOKENIZER, tiny_dataset
 
 CONFIG = TrainingConfig(
     iterations=60,

@@ -3,16 +3,21 @@
 import contextlib
 import dataclasses
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray.train
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
-sys.path.append("tests/genie_ray")
-
-from tiny_world import (
+from genie_ray.base.metrics_log import read_metrics
+from genie_ray.base.session import RayConfig, Sharding
+from genie_ray.training import jobs, loop, train
+from genie_ray.training.config import TrainingConfig
+from genie_ray.training.loop import build_optimizer
+from genie_ray.training.parallel import Shards, clip_gradients
+from tests.genie_ray.tiny_world import (
     NAMES,
     SIZE,
     TOKENIZER,
@@ -21,14 +26,6 @@ from tiny_world import (
     tiny_dataset,
     unguided_model,
 )
-from torch.nn.parallel import DistributedDataParallel
-
-from genie_ray.base.metrics_log import read_metrics
-from genie_ray.base.session import RayConfig
-from genie_ray.training import jobs, train
-from genie_ray.training.config import TrainingConfig
-from genie_ray.training.loop import build_optimizer
-from genie_ray.training.parallel import Shards, clip_gradients
 from world_model import checkpoint
 from world_model.layers.quantizer import QuantizerConfig
 from world_model.layers.transformer import transformers
@@ -94,6 +91,49 @@ def test_sharded_workers_end_with_the_weights_and_files_of_one(
         values = [[line[key] for line in lines if key in line] for lines in (ours, theirs)]
         assert values[0] == pytest.approx(values[1], rel=1e-4)
     assert min(line["gradient_norm"] for line in ours if "gradient_norm" in line) > 2 * CONFIG.clip_norm
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [("none", "fsdp"), ("fsdp", "none")])
+def test_a_stopped_training_goes_on_with_the_other_way_to_share(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[Sharding, Sharding]
+) -> None:
+    keep_states(monkeypatch)
+    data = tiny_dataset(tmp_path / "data", (30,) * 12)
+    checkpoint.save(guided_model(), tmp_path / "first", provenance={})
+    whole, stopped = (
+        jobs.finetuning(
+            dataclasses.replace(CONFIG, accumulate=2), data.root, tmp_path / name, init=tmp_path / "first", seed=0
+        )
+        for name in ("whole", "stopped")
+    )
+    train.train(whole, dataclasses.replace(TWO, sharding="none"))
+
+    def stopping_loop(setup: Any) -> None:
+        from genie_ray.training import loop
+
+        learning_rate = loop.learning_rate
+
+        def stop(iteration: int, config: TrainingConfig) -> float:
+            if iteration == 3:  # after a state at 2
+                raise RuntimeError("stopped by this test")
+            return learning_rate(iteration, config)
+
+        loop.learning_rate = stop
+        loop.train_loop(setup)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "train_loop", stopping_loop)
+        patched.setattr(ray.train, "FailureConfig", lambda max_failures: None)
+        with pytest.raises(RuntimeError, match="stopped by this test"):
+            train.train(stopped, dataclasses.replace(TWO, sharding=order[0]))
+    assert last_state(tmp_path / "stopped")["iteration"] == 2
+    train.train(stopped, dataclasses.replace(TWO, sharding=order[1]))
+    states = [last_state(tmp_path / name) for name in ("stopped", "whole")]
+    require_equal(*(state["model"] for state in states))
+    require_equal(*(checkpoint.load(tmp_path / name / "last").state_dict() for name in ("stopped", "whole")))
+    assert [state["loader"] for state in states] == [states[1]["loader"]] * 2
 
 
 def built(kind: str) -> Any:

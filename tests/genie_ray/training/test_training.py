@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_world import require_equal, tiny_dataset
 
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.session import RayConfig
@@ -20,6 +19,7 @@ from genie_ray.training.config import RankingConfig, TrainingConfig
 from genie_ray.training.job import TrainingJob
 from genie_ray.training.train import train
 from tests.genie_ray.children import children_named
+from tests.genie_ray.tiny_world import require_equal, tiny_dataset
 from world_model import checkpoint
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxG

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_world import GAMES, NAMES, SIZE, guided_model, tiny_dataset
 
 from genie_ray.replay.coverage import cells
 from genie_ray.replay.dataset import ReplayDataset
@@ -26,6 +25,7 @@ from genie_ray.web import serving
 from genie_ray.web.browsing.app import make_app
 from genie_ray.web.browsing.data import BrowsedDataset, Unsure
 from genie_ray.web.session import PlaySession
+from tests.genie_ray.tiny_world import GAMES, NAMES, SIZE, guided_model, tiny_dataset
 from tests.genie_ray.web.live import running
 from world_model import checkpoint
 from world_model.genie import GenieReduxG

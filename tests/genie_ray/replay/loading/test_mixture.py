@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_world import NAMES, tiny_dataset
 
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.loading.mixture import ReplayMix, WeightedData, open_mix, parse_data
 from genie_ray.replay.loading.order import Supply, epoch_order, in_order
 from genie_ray.replay.loading.windows import WindowLoader, iter_windows
 from genie_ray.replay.writer import write_shard
+from tests.genie_ray.tiny_world import NAMES, tiny_dataset
 
 HERO = "Hero-Atari2600-v0"
 
