@@ -28,6 +28,7 @@ os.environ |= {
     "RAY_worker_niceness": "0",
 }
 
+from ray._private.utils import write_ray_address
 from ray.cluster_utils import Cluster
 
 LOOPBACK = {"node_ip_address": "127.0.0.1"}
@@ -58,12 +59,17 @@ def main() -> None:
         if getattr(arguments, name) < (name != "nodes"):
             parser.error(f"--{name.replace('_', '-')} is {getattr(arguments, name)}: must be positive")
 
+    # Ray tells a job the cluster whose address was written last into this folder. In the usual one, that of any other
+    # cluster on this machine may stand.
+    folder = f"/tmp/ray-{arguments.port}"
+
     def shared() -> dict[str, Any]:
         """What every node has, the head too. Since all are on one machine, each has a port of its own, and a folder for
         jobs' code: in a shared one, each node would unpack the code anew, under the hands of the others."""
         port = free_port()
         return {
             **LOOPBACK,
+            "temp_dir": folder,
             "object_store_memory": arguments.memory_mb * 2**20,
             "dashboard_agent_listen_port": port,
             "runtime_env_dir_name": f"code_of_{port}",
@@ -75,6 +81,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started it in the background
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **shared(), **dashboard})
+    write_ray_address(cluster.gcs_address, folder)
     nodes = []
 
     def add() -> None:

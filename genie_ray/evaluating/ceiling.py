@@ -187,7 +187,8 @@ def ceiling_errors(
 
     if "env" not in dataset.metadata.config:
         return None, NO_ENVIRONMENT
-    actor = ray.remote(_Emulator).options(num_cpus=0).remote(dataset.root)
+    again = {"max_restarts": 1, "max_task_retries": 1}  # its node may have died, not the emulator
+    actor = ray.remote(_Emulator).options(num_cpus=0, **again).remote(dataset.root)
     errors = []
     try:
         for windows in read_batches(dataset, starts, config):

@@ -12,7 +12,6 @@ import contextlib
 import math
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from torch import Tensor, nn
 
 from genie_ray.base import precision
 from genie_ray.base.metrics_log import MetricsLog
-from genie_ray.base.psnr import psnr
 from genie_ray.base.seeding import seed_of, seeded_generator
 from genie_ray.base.session import peak_memory_bytes
 from genie_ray.replay.loading.mixture import ReplayMix, open_mix
@@ -34,7 +32,7 @@ from genie_ray.training.best import Best
 from genie_ray.training.card import model_card
 from genie_ray.training.config import TrainingConfig
 from genie_ray.training.job import TrainingJob
-from genie_ray.training.parallel import WAYS, clip_gradients
+from genie_ray.training.parallel import WAYS, Averages, NodeWarning, clip_gradients
 from genie_ray.training.ranking import Ranking
 from genie_ray.training.tasks import TASKS, Task
 from policies.memory import keep_freed_memory
@@ -114,7 +112,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
         ranking.load_state_dict(state["ranking"])
     log = MetricsLog(job.output, from_iteration=start) if rank == 0 else None
 
-    sums, since, steps = Averages(), time.perf_counter(), 0
+    sums, since, steps, warning = Averages(), time.perf_counter(), 0, NodeWarning()
     for iteration in range(start, config.iterations):
         rate = learning_rate(iteration, config)
         for group in optimizer.param_groups:
@@ -147,7 +145,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
         optimizer.zero_grad(set_to_none=True)
         steps += 1
 
-        done = iteration + 1
+        done, warned = iteration + 1, False
         ended = done == config.iterations
         if done % config.log_every == 0 or ended:
             metrics = sums.reduce()
@@ -166,6 +164,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
             if log:
                 log.write(done, metrics)
             sums, since, steps = Averages(), time.perf_counter(), 0
+            warned = warning.is_new()
         paused = time.perf_counter()
         if done % config.validate_every == 0 or ended:
             whole = sharing.whole()
@@ -179,7 +178,7 @@ def train_loop(setup: Mapping[str, Any]) -> None:
                 if ended:
                     _save(whole, job, "last", done, validation, best, source)
             del whole
-        if done % config.checkpoint_every == 0 or ended:
+        if done % config.checkpoint_every == 0 or ended or warned:
             state = {
                 "iteration": done,
                 **best.state_dict(),
@@ -225,36 +224,6 @@ def validate(
             metrics = output.metrics | task.validation_metrics(module, batch)
         sums.add(metrics, weight=len(next(iter(batch.values()))))
     return sums.reduce()
-
-
-class Averages:
-    """Weighted means from accumulated sums, exact for uneven batches and ranks."""
-
-    def __init__(self) -> None:
-        self._sums: defaultdict[str, Tensor | float] = defaultdict(float)
-        self._weights: defaultdict[str, float] = defaultdict(float)  # by key: not every batch has every value
-
-    def add(self, values: Mapping[str, Tensor], weight: float) -> None:
-        """Adds the means of one batch; stays on the device."""
-        for key, value in values.items():
-            self._sums[key] = self._sums[key] + value.detach() * weight
-            self._weights[key] += weight
-
-    def reduce(self) -> dict[str, float]:
-        """The means over everything added on all ranks; a PSNR is that of the pooled error, in dB."""
-        parts = [{key: (float(value), self._weights[key]) for key, value in self._sums.items()}]
-        if torch.distributed.is_initialized():
-            own, parts = parts[0], parts * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(parts, own)
-        means = {}
-        for key in sorted({key for part in parts for key in part}):
-            values = [part[key] for part in parts if key in part]
-            means[key] = sum(value for value, _ in values) / sum(weight for _, weight in values)
-        if "psnr" in means:
-            means["psnr"] = float(psnr(means["reconstruction_mse"]))
-        if "prediction_mse" in means:
-            means["prediction_psnr"] = float(psnr(means["prediction_mse"]))
-        return means
 
 
 def peak_memory_gb(device: torch.device) -> float:

@@ -3,11 +3,14 @@
 The model's code knows of neither, as in torchtitan (Liang et al., 2024, arXiv 2410.06511): its half blocks are wrapped
 from outside. A half block's weights are gathered when it computes, and dropped; gradients and the optimiser's moments
 are only ever held in parts. Both ways save the same files, and go on from each other's.
+
+Here, too, is what workers tell each other beside: their metrics, and that a node will be taken away.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -20,6 +23,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from genie_ray.base.psnr import psnr
 from genie_ray.base.session import Sharding
 from world_model.checkpoint import Model
 from world_model.layers.transformer import transformers
@@ -135,3 +139,47 @@ def _share(value: Tensor, like: Tensor) -> Tensor:
     if not isinstance(like, DTensor):
         return value
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+class Averages:
+    """Weighted means from accumulated sums, exact for uneven batches and ranks."""
+
+    def __init__(self) -> None:
+        self._sums: defaultdict[str, Tensor | float] = defaultdict(float)
+        self._weights: defaultdict[str, float] = defaultdict(float)  # by key: not every batch has every value
+
+    def add(self, values: Mapping[str, Tensor], weight: float) -> None:
+        """Adds the means of one batch; stays on the device."""
+        for key, value in values.items():
+            self._sums[key] = self._sums[key] + value.detach() * weight
+            self._weights[key] += weight
+
+    def reduce(self) -> dict[str, float]:
+        """The means over everything added on all ranks; a PSNR is that of the pooled error, in dB."""
+        parts = [{key: (float(value), self._weights[key]) for key, value in self._sums.items()}]
+        if torch.distributed.is_initialized():
+            own, parts = parts[0], parts * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, own)
+        means = {}
+        for key in sorted({key for part in parts for key in part}):
+            values = [part[key] for part in parts if key in part]
+            means[key] = sum(value for value, _ in values) / sum(weight for _, weight in values)
+        if "psnr" in means:
+            means["psnr"] = float(psnr(means["reconstruction_mse"]))
+        if "prediction_mse" in means:
+            means["prediction_psnr"] = float(psnr(means["prediction_mse"]))
+        return means
+
+
+class NodeWarning:
+    """The notice that a spot node is given before it is taken away, where the cluster passes it on to Ray."""
+
+    def __init__(self) -> None:
+        self._known: list[str] = []
+
+    def is_new(self) -> bool:
+        """Whether a node was given notice since the last call. All workers must ask, and all are told the same."""
+        info = ray.train.get_preemption_info()
+        leaving = info.preempted_node_ids if info else []
+        new, self._known = not set(leaving) <= set(self._known), leaving
+        return new

@@ -1,11 +1,13 @@
 """A Ray cluster of several nodes on this machine, run by its own process; nodes can be added and removed.
 
 Prints the cluster's address. Answers each line on its standard input with one line: `add` starts a node with one CPU
-and prints the process id of its raylet; `remove PID` kills that node.
+and prints the process id of its raylet; `remove PID` kills that node; `warn PID` tells Ray that it will be taken away
+in a minute, as a cloud does with a spot node.
 """
 
 import os
 import sys
+import time
 
 os.environ |= {
     "RAY_AUTH_MODE": "disabled",
@@ -16,7 +18,9 @@ os.environ |= {
     "RAY_health_check_failure_threshold": "3",
 }
 
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
 OBJECT_STORE = 80 * 1024**2
 
@@ -33,6 +37,10 @@ def main() -> None:
             raylet = node.all_processes["raylet"][0].process.pid
             nodes[raylet] = node
             print(raylet, flush=True)
+        elif command == "warn":
+            reason, deadline_ms = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION, time.time_ns() // 1_000_000 + 60_000
+            node_id = nodes[int(pid[0])].node_id
+            print(GcsClient(address=cluster.address).drain_node(node_id, reason, "spot", deadline_ms), flush=True)
         else:
             cluster.remove_node(nodes.pop(int(pid[0])), allow_graceful=False)
             print("removed", flush=True)

@@ -41,6 +41,10 @@ class Nodes:
     def remove(self, raylet: int) -> None:
         self._ask(f"remove {raylet}")
 
+    def warn(self, raylet: int) -> None:
+        """Tells Ray that the node will be taken away in a minute."""
+        assert self._ask(f"warn {raylet}").startswith("(True")
+
     def stop(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()

@@ -1,5 +1,6 @@
 """Training on nodes that come and go: the same weights as undisturbed, and no iteration lost or twice."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,36 @@ def test_workers_become_fewer_and_more(
     require_equal(ours, theirs)
     before = guided_model().state_dict()
     assert max(float((value - before[name]).abs().max()) for name, value in ours.items()) > 1e-3
+
+
+@pytest.mark.slow
+def test_a_node_with_notice_costs_nothing_that_was_learned(
+    nodes: Nodes, ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pickle
+
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "8")
+    monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.5")
+    data = tiny_dataset(tmp_path / "data", (30,) * 12)
+    checkpoint.save(guided_model(), tmp_path / "first", provenance={})
+    config = dataclasses.replace(CONFIG, iterations=150, checkpoint_every=150)  # no other state before the end
+    job = jobs.finetuning(config, data.root, tmp_path / "tuned", init=tmp_path / "first", seed=0)
+    metrics = tmp_path / "tuned" / "metrics.jsonl"
+
+    def workers() -> list[int]:
+        return [int(line["workers"]) for line in read_metrics(metrics) if "workers" in line]
+
+    first, second = nodes.add(), nodes.add()
+    driver = start(["-c", DRIVER, pickle.dumps(job).hex(), nodes.address])
+    wait_for(lambda: workers()[30:31] == [2], driver)
+    nodes.warn(second)
+    wait_for(lambda: list(tmp_path.glob("tuned/resume/*/training_state.pt")), driver)
+    saved = len(workers())
+    wait_for(lambda: len(workers()) > saved + 20, driver)  # by then Ray knows of the state
+    nodes.remove(second)
+    assert driver.wait(timeout=DEADLINE_S) == 0, driver.communicate()
+    nodes.remove(first)
+    lines = [line for line in read_metrics(metrics) if "workers" in line]
+    assert [line["iteration"] for line in lines] == list(range(1, config.iterations + 1))
+    assert workers()[:30] == [2] * 30  # it did not begin again
+    assert workers()[-1] == 1

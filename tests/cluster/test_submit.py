@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from genie_ray.replay.dataset import ReplayDataset
-from tests.cluster.running import OF_JOBS, ROOT, job_server
+from tests.cluster.running import OF_JOBS, ROOT, Nodes, job_server
 
 GAME = "Kangaroo-Atari2600-v0"
 
@@ -55,6 +55,14 @@ def test_a_job_is_submitted_followed_and_listed(jobs: str, tmp_path: Path) -> No
     unknown = command("submit", "--address", jobs, "--stop", "nothing")
     assert unknown.returncode == 2
     assert "no job 'nothing'" in unknown.stderr
+
+
+@pytest.mark.slow
+def test_a_job_does_not_run_on_another_cluster_of_the_machine(jobs: str, nodes: Nodes, tmp_path: Path) -> None:
+    assert nodes.address  # of a cluster without CPUs, started later
+    play = ["collect", str(tmp_path / "data"), "--game", GAME, "--steps", "100"]
+    done = command("submit", "--address", jobs, "--name", "where", "--", *play)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow

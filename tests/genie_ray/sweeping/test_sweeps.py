@@ -24,6 +24,7 @@ from genie_ray.sweeping.plan import Trial, load_sweep, plan_trials, short_names
 from genie_ray.sweeping.report import TrialResult, effect_rows, rank, read_results, table_rows
 from genie_ray.sweeping.run import run_sweep
 from genie_ray.sweeping.trials import CELLS, EPOCH, ContinuedASHA
+from tests.genie_ray.sweeping.tiny_sweep import TINY
 
 EPSILON = "exploration.network.epsilon_start"
 TOP_K = "reward.top_k_fraction"
@@ -215,36 +216,6 @@ def test_the_preset_is_a_valid_sweep_of_nine_with_three_seeds() -> None:
     assert {trial.run.seed for trial in trials} == {1, 2, 3}
     assert {ppo.epsilon_after(0) for _, ppo in points} == {0.01, 0.3, 0.5}
     assert {ppo.epsilon_after(trials[0].run.training_steps // 2) for _, ppo in points} == {0.01, 0.2}
-
-
-BROAD, NARROW = {"num_envs": 1, "steps_per_epoch": 50}, {"num_envs": 2, "steps_per_epoch": 25}
-LEARNING = {"iterations": 2, "batch_size": 2, "window": 6, "warmup_iterations": 0, "validation_windows": 2}
-TINY = {
-    "grace_epochs": 1,
-    "reduction_factor": 2,
-    "max_concurrent": 1,
-    "parameters": {"exploration.learning": [BROAD, NARROW]},
-    "run": {
-        "games": ["Kangaroo-Atari2600-v0"],
-        "env": {"max_episode_steps": 60},
-        "collection": {"steps_per_shard": 60},
-        "exploration": {
-            "algorithm": "vtrace",
-            "epochs": 3,
-            "checkpoint_every": 1,
-            "network": {"channels": [4, 4, 8, 8], "lstm_size": 16},
-            "learning": {
-                "updates_per_epoch": 1,
-                "sequences_per_update": 2,
-                "replay_capacity": 1000,
-                "evaluation_every": 5,
-            },
-        },
-        "tune_decoder": LEARNING,
-        "finetune": LEARNING,
-        "evaluation": {"windows_per_game": 2, "decoding": {"steps": 2}},
-    },
-}
 
 
 @pytest.mark.long

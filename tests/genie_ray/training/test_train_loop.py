@@ -13,7 +13,8 @@ from genie_ray.training.batches import Pieces
 from genie_ray.training.best import Best
 from genie_ray.training.config import TrainingConfig
 from genie_ray.training.job import TrainingJob
-from genie_ray.training.loop import Averages, build_optimizer, learning_rate
+from genie_ray.training.loop import build_optimizer, learning_rate
+from genie_ray.training.parallel import Averages
 from genie_ray.training.tasks import TASKS, Task
 
 CONFIG = TrainingConfig(
