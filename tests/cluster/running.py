@@ -1,6 +1,7 @@
 """A cluster of several nodes for tests, and drivers on it that may be killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,3 +102,4 @@ def job_server(nodes: int) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     process.send_signal(signal.SIGINT)
     process.wait(30)
+    shutil.rmtree(f"/tmp/ray-{port}")

@@ -1,4 +1,4 @@
-"""Whole runs as submitted jobs on a head and two nodes: the smoke preset, whose evaluation loses a node, and a sweep,
+"""Whole runs as submitted jobs on a head and four nodes: the smoke preset, whose evaluation loses a node, and a sweep,
 which is killed and submitted again.
 """
 
@@ -27,8 +27,8 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def jobs(roms: list[str]) -> Iterator[str]:
-    """A job server with two nodes."""
-    with job_server(2) as address:
+    """A job server with four nodes."""
+    with job_server(4) as address:
         yield address
 
 
