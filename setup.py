@@ -5,10 +5,12 @@ from setuptools import find_packages, setup
 ATARI = ["ale-py>=0.12"]
 FID: list[str] = []  # torchmetrics computes it; the field's weights are one TorchScript file (see docs/results.md)
 HUB = ["huggingface_hub>=2.0"]
+MLFLOW = ["mlflow-skinny>=3.17"]  # the client alone: mlflow itself refuses the pyarrow that we use
 ONNX = ["onnx>=1.20", "onnxruntime>=1.23", "onnxscript>=0.6"]
 VIDEO = ["av>=14"]  # PyAV: reads and writes mp4
-TEST = ["duckdb>=1.2", "moto[server]>=5.1", "playwright>=1.50", "psutil>=6", "pytest>=8", "pytest-xdist>=3.6"]
-DEV = ["mypy>=1.15", "ruff>=0.11", "types-PyYAML", *TEST, *ATARI, *HUB, *ONNX, *VIDEO]
+SERVERS = ["alembic>=1.13", "moto[server]>=5.1"]  # for tests; with both, MLflow's client brings its server
+TEST = ["duckdb>=1.2", "playwright>=1.50", "psutil>=6", "pytest>=8", "pytest-xdist>=3.6", *SERVERS]
+DEV = ["mypy>=1.15", "ruff>=0.11", "types-PyYAML", *TEST, *ATARI, *HUB, *MLFLOW, *ONNX, *VIDEO]
 
 setup(
     name="genie-ray",
@@ -61,6 +63,6 @@ setup(
         "typer>=0.15",
         "vector-quantize-pytorch>=1.22",
     ],
-    extras_require={"atari": ATARI, "fid": FID, "hub": HUB, "onnx": ONNX, "video": VIDEO, "dev": DEV},
+    extras_require={"atari": ATARI, "fid": FID, "hub": HUB, "mlflow": MLFLOW, "onnx": ONNX, "video": VIDEO, "dev": DEV},
     entry_points={"console_scripts": ["genie-ray = genie_ray.cli:main"]},
 )

@@ -57,6 +57,7 @@ class RayConfig:
     wait_for_nodes_s: float = 0  # how long an autoscaler may take to bring what a command lacks; 0: it is refused
     learner_apart: bool = False  # an agent's learner in a process of its own, which Ray places; else in the command's
     use_gpu: bool = False  # one GPU per train worker, explorer's learner and evaluation; rewards have reward.gpus
+    mlflow: str | None = None  # URI of an MLflow server to which trainings' metrics go, too: "http://host:5000"
 
     def __post_init__(self) -> None:
         for name in ("object_store_mb", "train_workers", "cpus_per_worker"):
@@ -78,6 +79,13 @@ class RayConfig:
             raise ValueError(f"wait_for_nodes_s = {self.wait_for_nodes_s}: must be 0 (no waiting) or more")
         if self.threads_per_worker < 0:
             raise ValueError(f"threads_per_worker = {self.threads_per_worker}: must be 0 (all CPUs) or more")
+        if self.mlflow is not None and ("@" in self.mlflow or "?" in self.mlflow):  # settings are shown and kept
+            raise ValueError(
+                "mlflow has an '@' or '?': it must hold no password; give that in the environment, as "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            )
+        if self.mlflow is not None and "://" not in self.mlflow:
+            raise ValueError(f"mlflow = {self.mlflow!r}: must be a URI, as in http://host:5000")
 
     @property
     def fewest_train_workers(self) -> int:
@@ -161,11 +169,16 @@ def ray_session(config: RayConfig | None = None) -> Iterator[None]:
     """Connects to Ray, or starts a local one that listens on loopback only; stops it afterwards if it was started here.
 
     Raises:
-        ValueError: no cluster answers at the address given, or no local Ray can start with these settings.
+        ValueError: no cluster answers at the address given, no local Ray can start with these settings, or nothing can
+            be logged to the MLflow server that they name.
     """
     import ray
 
     config = config or RayConfig()
+    if config.mlflow is not None:
+        from genie_ray.base.tracking.mlflow_run import require_mlflow
+
+        require_mlflow(config.mlflow)
     if ray.is_initialized():  # the caller's Ray (a test's, a notebook's) is left running
         yield
         return

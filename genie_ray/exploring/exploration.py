@@ -109,6 +109,7 @@ def exploration_epochs(
             shown=("reward_mean", "entropy", "cells"),
             companions=companions,
             about=about,
+            mlflow=run.ray.mlflow,
         )
         if rounds is not None:
             rounds.finish()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from genie_ray.base.errors import cause_of
 from genie_ray.base.metrics_log import MetricsLog
 from genie_ray.base.progress import progress_bar
+from genie_ray.base.tracking.mlflow_run import tracked
 from genie_ray.storage.paths import StoredPath, entries, found
 from genie_ray.storage.whole import local_copy, remove, whole_directory
 from policies.play.starting import start_algorithm
@@ -70,6 +71,7 @@ def agent_iterations(
     shown: Sequence[str],
     companions: Sequence[Companion] = (),
     about: Mapping[str, Any] | None = None,
+    mlflow: str | None = None,
 ) -> Generator[Line, None, None]:
     """Trains for a number of iterations, from the last saved state if there is one, and yields what each one logs.
 
@@ -81,6 +83,7 @@ def agent_iterations(
         shown: which of them are shown beside the progress bar.
         companions: called in this order.
         about: what the policy is for, kept with it (`policies.saved.save_policy`).
+        mlflow: URI of a server that gets the log, too.
     """
     module = output / "module"
     if is_trained(output):
@@ -97,7 +100,7 @@ def agent_iterations(
                 companion.set_state(saved)
         done = algorithm.iteration
         log = MetricsLog(output, from_iteration=done)
-        with progress_bar(title, iterations) as bar:
+        with tracked(output, mlflow), progress_bar(title, iterations) as bar:
             while done < iterations:
                 result = algorithm.train()
                 done = algorithm.iteration

@@ -59,6 +59,7 @@ def train_player(
         shown=("return", "best_arm", "env_steps") if recurrent else ("return", "entropy", "env_steps"),
         companions=[log] if recurrent else [],
         about=about,
+        mlflow=ray_config.mlflow,
     )
     log.draw()
     return module

@@ -17,12 +17,13 @@ from genie_ray.base.errors import cause_of
 from genie_ray.base.progress import follow_metrics
 from genie_ray.base.resources import Role, require_room
 from genie_ray.base.session import RayConfig
+from genie_ray.base.tracking.mlflow_run import tracked
 from genie_ray.replay.loading.mixture import open_mix, resolved
 from genie_ray.storage.paths import StoredPath
 from genie_ray.storage.whole import remove
 from genie_ray.training import jobs
 from genie_ray.training.config import RecipeConfig, check_batch_size
-from genie_ray.training.job import TrainingJob, begin, read_identity
+from genie_ray.training.job import JOB_FILE, TrainingJob, begin, read_identity
 from genie_ray.training.tasks import TASKS
 from policies.ray_internals import needed_callbacks
 
@@ -52,7 +53,10 @@ def train(job: TrainingJob, ray_config: RayConfig) -> StoredPath:
             gpus=int(ray_config.use_gpu),
         )
         require_room(f"training ({job.kind})", [workers], ray_config)
-        with follow_metrics(job.output / "metrics.jsonl", total=job.config.iterations, title=f"train {job.kind}"):
+        with (
+            tracked(job.output, ray_config.mlflow, settings=JOB_FILE),
+            follow_metrics(job.output / "metrics.jsonl", total=job.config.iterations, title=f"train {job.kind}"),
+        ):
             _run_trainer(job, ray_config)
     remove(job.output / "resume")
     return job.output / "best"

@@ -1,0 +1,1 @@
+"""Trainings' metrics on servers that keep and compare them."""
