@@ -41,7 +41,7 @@ with ray_session(settings):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_become_fewer_and_more(
     nodes: Nodes, ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,7 +91,7 @@ def test_a_node_with_notice_costs_nothing_that_was_learned(
     monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.5")
     data = tiny_dataset(tmp_path / "data", (30,) * 12)
     checkpoint.save(guided_model(), tmp_path / "first", provenance={})
-    config = dataclasses.replace(CONFIG, iterations=150, checkpoint_every=150)  # no other state before the end
+    config = dataclasses.replace(CONFIG, checkpoint_every=ITERATIONS)  # no other state before the end
     job = jobs.finetuning(config, data.root, tmp_path / "tuned", init=tmp_path / "first", seed=0)
     metrics = tmp_path / "tuned" / "metrics.jsonl"
 
@@ -109,6 +109,6 @@ def test_a_node_with_notice_costs_nothing_that_was_learned(
     assert driver.wait(timeout=DEADLINE_S) == 0, driver.communicate()
     nodes.remove(first)
     lines = [line for line in read_metrics(metrics) if "workers" in line]
-    assert [line["iteration"] for line in lines] == list(range(1, config.iterations + 1))
+    assert [line["iteration"] for line in lines] == list(range(1, ITERATIONS + 1))
     assert workers()[:30] == [2] * 30  # it did not begin again
     assert workers()[-1] == 1

@@ -225,7 +225,7 @@ def test_an_end_without_the_server_is_told(tmp_path: Path, capsys: pytest.Captur
     assert "MLflow lacks" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_whose_worker_is_killed(server: Server, ray_session: None, tmp_path: Path) -> None:
     """The restarted one writes the log anew from its last state; the server has its lines, each once."""
     data, output = tiny_dataset(tmp_path / "data", (30,) * 6), tmp_path / "run" / "tokenizer"
