@@ -185,21 +185,30 @@ def plan_files(path: Path) -> list[Path]:
 
 def _described(path: Path) -> dict[str, Any]:
     """What a file says, with what it takes over from another."""
-    described, other = parse_yaml(path.read_bytes()), plan_files(path)[1:]
+    described = parse_yaml(path.read_bytes())
     if not isinstance(described, dict):
         raise ValueError(f"{path} is {shown(described)}; needed: a mapping")
-    if not other:
+    files = plan_files(path)
+    if len(files) == 1:
         return described
-    if len(plan_files(other[0])) > 1:
+    if len(plan_files(files[1])) > 1:
         raise ValueError(f"like in {path} is {described['like']!r}, which changes another file itself")
-    return _changed(_described(other[0]), {key: value for key, value in described.items() if key != "like"}, path)
+    other = _described(files[1])
+    for key in ("base", "games", "arms"):
+        if not isinstance(other.get(key), dict):
+            raise ValueError(f"{key} in {files[1]} is {shown(other.get(key))}; needed: a mapping")
+    return _changed(other, {key: value for key, value in described.items() if key != "like"}, path)
 
 
 def _changed(described: Mapping[str, Any], changes: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Another comparison: of the games and arms that are named, with a changed base."""
+    if not isinstance(changes.get("base", {}), dict):
+        raise ValueError(f"base in {path} is {shown(changes['base'])}; needed: a mapping")
     changed = {**described, **changes, "base": merge(described["base"], changes.get("base", {}))}
     for key in ("games", "arms"):
         names = changes.get(key, list(described[key]))
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{key} in {path} are {shown(names)}; needed: a list of names")
         if unknown := sorted(set(names) - set(described[key])):
             raise ValueError(f"{key} in {path}: {unknown[0]!r} is not there; allowed: {_listed(described[key])}")
         changed[key] = {name: described[key][name] for name in names}

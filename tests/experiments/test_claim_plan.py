@@ -116,6 +116,8 @@ def test_a_file_may_change_another_comparison(plan: Plan) -> None:
     [
         ({"like": "first.yaml", "games": ["Pong"]}, "games in .*: 'Pong' is not there; allowed: 'CoinRun', 'Hero"),
         ({"like": "first.yaml", "arms": ["coins"]}, "arms in .*: 'coins' is not there; allowed: 'random', "),
+        ({"like": "first.yaml", "games": 7}, "games in .* are 7; needed: a list of names"),
+        ({"like": "first.yaml", "base": [7]}, r"base in .* is \[7\]; needed: a mapping"),
         ({"like": "second.yaml"}, "like in .*second.yaml is 'second.yaml', which changes another file itself"),
     ],
 )
