@@ -1,5 +1,6 @@
 """Trainings' metrics in MLflow, against its own server on this machine: one run each, every point once."""
 
+import dataclasses
 import os
 import signal
 import socket
@@ -23,27 +24,13 @@ from genie_ray.base.tracking import mlflow_run
 from genie_ray.base.tracking.mlflow_run import EXPERIMENT, RUN_FILE, require_mlflow, tracked
 from genie_ray.cli import main
 from genie_ray.storage.paths import resolve
-from genie_ray.training.config import TrainingConfig
 from genie_ray.training.job import TrainingJob
 from genie_ray.training.train import train
 from tests.genie_ray.children import children_named
 from tests.genie_ray.s3 import s3_bucket
-from tests.genie_ray.tiny_world import TOKENIZER, tiny_dataset
+from tests.genie_ray.tiny_world import TOKENIZER, TRAINING, tiny_dataset
 
-CONFIG = TrainingConfig(
-    iterations=40,
-    batch_size=4,
-    window=6,
-    learning_rate=1e-3,
-    final_learning_rate=1e-4,
-    warmup_iterations=5,
-    shuffle_buffer=32,
-    log_every=1,
-    validate_every=20,
-    validation_windows=8,
-    checkpoint_every=10,
-    precision="fp32",
-)
+CONFIG = dataclasses.replace(TRAINING, iterations=40, checkpoint_every=10)
 Points = list[tuple[str, int, float]]
 """Metric, step, value."""
 

@@ -12,6 +12,7 @@ from genie_ray.replay.dataset import ReplayDataset, count_episodes, index_episod
 from genie_ray.replay.metadata import DatasetMetadata
 from genie_ray.replay.schema import Episode, episode_id
 from genie_ray.replay.writer import write_metadata, write_shard
+from genie_ray.training.config import TrainingConfig
 from world_model.dynamics import DynamicsConfig
 from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG, GenieReduxGConfig
 from world_model.latent_actions import LatentActionConfig
@@ -24,6 +25,21 @@ FRAMES, SIZE, CODES = 6, 16, 7
 TINY: dict[str, Any] = {"max_frames": FRAMES, "dim": 32, "blocks": 1, "heads": 2, "head_dim": 16}
 QUANTIZER = QuantizerConfig(kind="cosine", codes=32, code_dim=8)
 TOKENIZER = TokenizerConfig(frame_size=SIZE, patch_size=4, quantizer=QUANTIZER, **TINY)
+
+TRAINING = TrainingConfig(
+    iterations=60,
+    batch_size=4,
+    window=FRAMES,
+    learning_rate=1e-3,
+    final_learning_rate=1e-4,
+    warmup_iterations=5,
+    shuffle_buffer=32,
+    log_every=1,
+    validate_every=20,
+    validation_windows=8,
+    checkpoint_every=20,
+    precision="fp32",
+)
 
 
 def guided_model() -> GenieReduxG:

@@ -13,27 +13,12 @@ from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.session import RayConfig
 from genie_ray.storage import checkpoints
 from genie_ray.storage.paths import RemotePath, resolve
-from genie_ray.training.config import TrainingConfig
 from genie_ray.training.job import TrainingJob
 from genie_ray.training.train import train
 from tests.genie_ray.children import children_named
 from tests.genie_ray.s3 import s3_bucket
-from tests.genie_ray.tiny_world import TOKENIZER, tiny_dataset
+from tests.genie_ray.tiny_world import TOKENIZER, TRAINING, tiny_dataset
 
-CONFIG = TrainingConfig(
-    iterations=60,
-    batch_size=4,
-    window=6,
-    learning_rate=1e-3,
-    final_learning_rate=1e-4,
-    warmup_iterations=5,
-    shuffle_buffer=32,
-    log_every=1,
-    validate_every=20,
-    validation_windows=8,
-    checkpoint_every=20,
-    precision="fp32",
-)
 RAY = RayConfig(threads_per_worker=1)
 pytestmark = pytest.mark.slow
 
@@ -50,7 +35,7 @@ def test_a_killed_training_goes_on_from_the_store(bucket: str, ray_session: None
     assert isinstance(output, RemotePath)
 
     def job(place: Path | RemotePath) -> TrainingJob:
-        return TrainingJob(kind="tokenizer", output=place, dataset=data.root, config=CONFIG, model=TOKENIZER)
+        return TrainingJob(kind="tokenizer", output=place, dataset=data.root, config=TRAINING, model=TOKENIZER)
 
     train(job(unbroken), RAY)
     killed: list[int] = []
@@ -71,7 +56,7 @@ def test_a_killed_training_goes_on_from_the_store(bucket: str, ray_session: None
     ours, theirs = (checkpoints.read_description(place / "last") for place in (output, unbroken))
     assert ours["weights_sha256"] == theirs["weights_sha256"]
     logged = [line["iteration"] for line in read_metrics(output / "metrics.jsonl") if "loss" in line]
-    assert logged == list(range(1, CONFIG.iterations + 1))
+    assert logged == list(range(1, TRAINING.iterations + 1))
     assert not (output / "resume").exists()
     assert list((output / "tensorboard").glob("events.*"))
     weights = f"{output.path}/last/model.safetensors"
