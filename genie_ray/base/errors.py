@@ -28,9 +28,22 @@ def cause_of(error: BaseException) -> BaseException:
 
 def _wrapped(error: BaseException) -> BaseException | None:
     """What an error of Ray's is about."""
-    failures = getattr(error, "worker_failures", None)  # ray.train.TrainingFailedError
-    inner = next(iter(failures.values())) if failures else getattr(error, "cause", None)
-    return inner if isinstance(inner, BaseException) and inner is not error else None
+    failures = getattr(error, "worker_failures", None)  # ray.train.WorkerGroupError
+    names = ("cause", "controller_failure", "health_check_failure")  # the latter two: ray.train's
+    found = [next(iter(failures.values()))] if failures else [getattr(error, name, None) for name in names]
+    return next((inner for inner in found if isinstance(inner, BaseException) and inner is not error), None)
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether Ray's error tells of a process or node that died, not of something that its code raised.
+
+    When one of several train workers dies, the others' errors are of lost connections: one death is enough.
+    """
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
+
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    deaths = RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError
+    return any(isinstance(cause_of(failure), deaths) for failure in failures.values())
 
 
 def one_line(error: BaseException) -> str:

@@ -13,8 +13,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from genie_ray.base.errors import cause_of
-from genie_ray.base.progress import follow_metrics
+from genie_ray.base.errors import IncompleteError, cause_of, is_loss
+from genie_ray.base.metrics_log import read_metrics
+from genie_ray.base.progress import console, follow_metrics
 from genie_ray.base.resources import Role, require_room
 from genie_ray.base.session import RayConfig
 from genie_ray.base.tracking.mlflow_run import tracked
@@ -29,6 +30,10 @@ from policies.ray_internals import needed_callbacks
 
 RESIZE_EVERY_S = 60.0
 """How often Ray Train looks whether a training could have more workers; it then restarts from the last saved state."""
+RESTARTS_IN_A_RUN = 2
+"""Of the workers, by Ray Train."""
+LOST_RUNS = 3
+"""How many runs of Ray Train in a row may lose workers before a training gives up, if it doesn't advance meanwhile."""
 
 
 def train(job: TrainingJob, ray_config: RayConfig) -> StoredPath:
@@ -36,6 +41,7 @@ def train(job: TrainingJob, ray_config: RayConfig) -> StoredPath:
 
     Raises:
         ValueError: a dataset, checkpoint or size that cannot be trained on; the output holds another training.
+        IncompleteError: its workers die again and again.
     """
     job = dataclasses.replace(  # workers have other working directories
         job,
@@ -75,6 +81,33 @@ def train_world_model(
 
 
 def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
+    """Trains to the end, in runs of Ray Train, each of which goes on from the last saved state.
+
+    Ray Train starts lost workers anew, but ends if too many are lost, however far apart, or at certain moments.
+    """
+    lost, reached = 0, _reached(job)
+    while True:
+        try:
+            _fit(job, ray_config)
+            return
+        except Exception as error:
+            if not is_loss(error):
+                raise cause_of(error) from error
+            before, reached = reached, max(reached, _reached(job))
+            lost = 1 if reached > before else lost + 1
+            if lost == LOST_RUNS:
+                told = f"{job.output}: train workers or their nodes keep dying; none got beyond iteration {reached}"
+                raise IncompleteError(f"{told}; the same command goes on from the last saved state") from error
+            console.print(f"train {job.kind}: workers or their nodes died; going on from the last saved state")
+
+
+def _reached(job: TrainingJob) -> int:
+    """The last iteration that was logged."""
+    return int(max((line.get("iteration", 0) for line in read_metrics(job.output / "metrics.jsonl")), default=0))
+
+
+def _fit(job: TrainingJob, ray_config: RayConfig) -> None:
+    """One run of Ray Train."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -99,14 +132,11 @@ def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
         run_config=RunConfig(
             name="resume",
             **_storage(job.output),
-            failure_config=FailureConfig(max_failures=2),
+            failure_config=FailureConfig(max_failures=RESTARTS_IN_A_RUN),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
-    try:
-        trainer.fit()
-    except Exception as error:
-        raise cause_of(error) from error
+    trainer.fit()
 
 
 def _storage(output: StoredPath) -> dict[str, Any]:
