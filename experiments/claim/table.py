@@ -186,7 +186,7 @@ def verdict(rows: Mapping[str, Sequence[Row]], claim: str, reference: str) -> st
     words = {
         "more": f"`{claim}` taught the world model more than `{reference}` on",
         "less": "less on",
-        "even": "no difference in both measures beyond the seeds' spread was found on",
+        "even": "above or below in not both measures, beyond the seeds' spread, on",
         "few": f"with fewer than {FEWEST_FOR_VERDICT} seeds nothing can be said of",
     }
     parts = [f"{words[kind]} {', '.join(games)}" for kind, games in found.items() if games]
@@ -220,6 +220,9 @@ def document(rows: Mapping[str, Sequence[Row]], plan: Plan, digest: str) -> str:
         f"Each cell: the mean over seeds; in brackets each seed's difference from `{reference}` (of cells and places "
         "the ratio), in how many seeds it is above, and the 95 % bootstrap interval over seeds, from three seeds on. "
         "Such an interval is too narrow for so few seeds.",
+        "",
+        "Play that is *held* keeps each drawn action; *oracle* is play of the test agents. Unreached windows begin where "
+        "no random play was. Agents are *deep* if their mean return is above that of chance with 95 %.",
     ]
     for game, of_game in rows.items():
         arms = [arm for arm in plan.arms if any(arm in row["arms"] for row in of_game)]

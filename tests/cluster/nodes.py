@@ -15,25 +15,27 @@ os.environ |= {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "500",
-    "RAY_health_check_failure_threshold": "3",
 }
+os.environ.setdefault("RAY_health_check_failure_threshold", "3")
 
+from ray._private.node import Node
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
 OBJECT_STORE = 80 * 1024**2
+LOOPBACK = {"node_ip_address": "127.0.0.1", "object_store_memory": OBJECT_STORE, "include_dashboard": False}
+STARTS = 3  # a busy machine may take longer than Ray waits
 
 
 def main() -> None:
-    loopback = {"node_ip_address": "127.0.0.1", "object_store_memory": OBJECT_STORE, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **loopback})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **LOOPBACK})
     nodes = {}
     print(cluster.address, flush=True)
     for line in sys.stdin:
         command, *pid = line.split()
         if command == "add":
-            node = cluster.add_node(num_cpus=1, **loopback)
+            node = started(cluster)
             raylet = node.all_processes["raylet"][0].process.pid
             nodes[raylet] = node
             print(raylet, flush=True)
@@ -45,6 +47,18 @@ def main() -> None:
             cluster.remove_node(nodes.pop(int(pid[0])), allow_graceful=False)
             print("removed", flush=True)
     cluster.shutdown()
+
+
+def started(cluster: Cluster) -> Node:
+    """A new node."""
+    for attempt in range(STARTS):
+        try:
+            return cluster.add_node(num_cpus=1, **LOOPBACK)
+        except Exception as error:  # Ray's own, of no class
+            print(f"a node did not start: {error}", file=sys.stderr)
+            if attempt == STARTS - 1:
+                raise
+    raise AssertionError
 
 
 if __name__ == "__main__":

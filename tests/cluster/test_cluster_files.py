@@ -80,6 +80,7 @@ def test_kuberay_knows_its_fields(name: str) -> None:
         (container,) = group["template"]["spec"]["containers"]
         assert container["resources"]["requests"] == container["resources"]["limits"]
         assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/mnt/shared", "/roms"}
+        assert "genie-ray roms import /roms" in container["lifecycle"]["postStart"]["exec"]["command"][-1]
 
 
 def test_the_job_and_the_service() -> None:

@@ -33,6 +33,7 @@ from tests.soak.rounds import Round
 from world_model import checkpoint
 
 NODES = 3
+PATIENT = {"RAY_health_check_failure_threshold": "12"}  # half seconds: nodes should die by kills, not by a busy machine
 STAGE_LIMIT_S = 1_200.0  # without a kill's excuse: a stage that takes longer hangs
 MOST_ERRORS = 5  # of a stage in a row
 RAYS_OWN = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")  # of each node
@@ -52,6 +53,7 @@ class Soak:
         self._output, self._rng, self._every_s = output, random.Random(seed), every_s
         output.mkdir(parents=True)
         self._end = time.monotonic() + 60 * minutes
+        os.environ |= PATIENT
         self._nodes = Nodes()
         self._killer = Killer(self._nodes, [self._nodes.add() for _ in range(NODES)], self._rng)
         self._next = time.monotonic() + every_s
