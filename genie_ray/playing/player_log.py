@@ -71,12 +71,13 @@ class PlayerLog:
         write_atomically(self._output / "curves.png", lambda path: figure.savefig(path, format="png"))
 
     def _write_clip(self, plays: list[Agent57Play], iteration: int) -> None:
-        """The first episode's beginning."""
-        play = plays[0]
-        every = max(1, len(play.frames) // CLIP_FRAMES)
-        frames, total = play.frames[::every], np.r_[0.0, np.cumsum(play.game_rewards)][::every]
+        """The first episode. Of its pieces, each begins with the frame that the one before ends with."""
+        first = [play for play in plays if play.episode == plays[0].episode]
+        whole = np.concatenate([first[0].frames[:1], *[play.frames[1:] for play in first]])
+        every = max(1, len(whole) // CLIP_FRAMES)
+        total = np.r_[0.0, np.cumsum(np.concatenate([play.game_rewards for play in first]))][::every]
         gif = labelled_clip(
-            {f"arm {play.arm}": frames}, [f"score {value:g}" for value in total], frame_ms=CLIP_FRAME_MS
+            {f"arm {first[0].arm}": whole[::every]}, [f"score {value:g}" for value in total], frame_ms=CLIP_FRAME_MS
         )
         directory = self._output / "pictures"
         directory.mkdir(parents=True, exist_ok=True)

@@ -151,7 +151,6 @@ def _recurrent(game: str, config: PlayerConfig, env: EnvConfig, ray_config: RayC
         .training(
             settings=settings,
             learner_threads=ray_config.torch_threads(2),  # leaves half of the cores to emulators
-            evaluation_episodes=config.evaluation_episodes,
             evaluation_epsilon=config.evaluation_epsilon,
         )
         .evaluation(

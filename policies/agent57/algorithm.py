@@ -49,7 +49,7 @@ class Agent57Config(AlgorithmConfig):
         super().__init__(algo_class=algo_class or Agent57)
         self.env_runner_cls = Agent57EnvRunner
         self.learner_threads = 0
-        self.evaluation_episodes, self.evaluation_epsilon = 8, 0.01
+        self.evaluation_epsilon = 0.01
         self.sample_timeout_s = 300.0
         self.gym_env_vectorize_mode = "async"
         self.grad_clip_by = "global_norm"
@@ -77,7 +77,6 @@ class Agent57Config(AlgorithmConfig):
         *,
         settings: Agent57Settings = NotProvided,
         learner_threads: int = NotProvided,
-        evaluation_episodes: int = NotProvided,
         evaluation_epsilon: float = NotProvided,
         **kwargs: Any,
     ) -> "Agent57Config":
@@ -86,16 +85,14 @@ class Agent57Config(AlgorithmConfig):
         Args:
             settings: network, novelty, arms, bandit, play and learning.
             learner_threads: PyTorch threads of a learner without GPU; 0 keeps PyTorch's default.
-            evaluation_episodes: whole episodes of the best arm, each time RLlib's `evaluation_interval` is over.
-            evaluation_epsilon: share of random actions in them.
+            evaluation_epsilon: share of random actions in evaluations, which play a whole episode of the best arm in
+                each environment of theirs, each time RLlib's `evaluation_interval` is over.
         """
         super().training(**kwargs)
         if settings is not NotProvided:
             self._set(settings)
         if learner_threads is not NotProvided:
             self.learner_threads = learner_threads
-        if evaluation_episodes is not NotProvided:
-            self.evaluation_episodes = evaluation_episodes
         if evaluation_epsilon is not NotProvided:
             self.evaluation_epsilon = evaluation_epsilon
         return self
@@ -251,7 +248,7 @@ def evaluate(algorithm: Agent57, runners: EnvRunnerGroup) -> tuple[dict[str, Any
     """RLlib's evaluation hook: has a runner play whole episodes of the best arm. Keeps them, or why there are none."""
     config = algorithm.config
     played = runners.foreach_env_runner(
-        lambda runner: runner.evaluate(episodes=config.evaluation_episodes, epsilon=config.evaluation_epsilon),
+        lambda runner: runner.evaluate(epsilon=config.evaluation_epsilon),
         local_env_runner=not runners.num_remote_env_runners(),
         timeout_seconds=config.sample_timeout_s,
     )

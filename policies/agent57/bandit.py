@@ -32,16 +32,16 @@ class SlidingWindowBandit:
 
         Args:
             rng: for random choices.
-            playing: arms of the episodes that others play just now. They count as plays without a return, or all who
-                choose at one moment would choose alike.
+            playing: arms of the episodes that others play just now. They count as plays, or all who choose at one
+                moment would choose alike.
         """
         underway = np.bincount(list(playing), minlength=self.arms)
-        unplayed = np.flatnonzero(self.counts() + underway == 0)
-        if len(unplayed):
-            return int(unplayed[0])
+        scores = self.scores(underway)
+        if scores.max() == math.inf:
+            return int(np.argmax(scores))
         if rng.random() < self.epsilon:
             return int(rng.integers(self.arms))
-        return int(np.argmax(self.scores(underway)))
+        return int(np.argmax(scores))
 
     def best(self) -> int:
         """The arm with the highest mean return in the window; 0 before any episode."""
@@ -60,11 +60,16 @@ class SlidingWindowBandit:
         return np.divide(sums, self.counts(), out=np.full(self.arms, np.nan), where=self.counts() > 0)
 
     def scores(self, underway: np.ndarray | None = None) -> np.ndarray:
-        """Mean return plus bonus [arms]; infinite for an arm without episodes."""
+        """Mean return plus bonus [arms]; infinite for an arm without episodes.
+
+        An arm whose first episodes are all underway counts as good as the best.
+        """
         spread = float(np.std([value for _, value in self.played])) if self.scaled and self.played else 1.0
         counts = self.counts() + (0 if underway is None else underway)
+        means = self.means() / (spread or 1.0)
+        means = np.nan_to_num(means, nan=np.nanmax(means) if self.played else 0.0)
         with np.errstate(divide="ignore"):
-            return np.nan_to_num(self.means() / (spread or 1.0), nan=math.inf) + self.bonus * np.sqrt(1 / counts)
+            return np.where(counts > 0, means + self.bonus * np.sqrt(1 / counts), math.inf)
 
     def get_state(self) -> dict[str, Any]:
         return {"played": list(self.played)}

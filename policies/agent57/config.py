@@ -48,12 +48,13 @@ class Agent57Novelty:
     max_lifelong: float = 5.0
     scaled: bool = False  # rewards are divided by their running mean; ours
     learning_rate: float = 5e-4
+    adam_epsilon: float = 1e-4
     trained_steps: int = 5  # of each replayed sequence, its last ones
 
     def __post_init__(self) -> None:
         check_at_least(1, self, "features", "lifelong_features", "hidden", "neighbours", "memory", "trained_steps")
         check_at_least(1, self, "max_lifelong")
-        check_positive(self, "kernel", "pseudo_count", "max_similarity", "learning_rate")
+        check_positive(self, "kernel", "pseudo_count", "max_similarity", "learning_rate", "adam_epsilon")
         check_at_least(0, self, "tolerance")
 
 

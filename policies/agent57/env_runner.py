@@ -17,6 +17,7 @@ from policies.play.recorded import RecordedPlay, record_steps
 from policies.play.runner import FragmentEnvRunner, PlayedFragment, PlayError
 from policies.schedule import decayed
 
+EVALUATED_STEPS = 100  # of an environment, between two looks at what has ended
 SLOT = "slot"  # the environment's number among all of them, in an episode's `custom_data`
 
 
@@ -84,6 +85,8 @@ class Agent57EnvRunner(FragmentEnvRunner):
         self._steps = env_steps
         for number, state in (bandits or {}).items():
             self._bandits.setdefault(number, make_bandit(settings.family.arms, settings.bandit)).set_state(state)
+        for episode in self._ongoing_episodes if self._begun else ():
+            episode.custom_data[EPSILON] = self._epsilon(episode.custom_data[SLOT])
         if not self._begun:
             self._rng = np.random.default_rng([self.config.seed or 0, self.worker_index or 0, env_steps])
         return super().play_fragment(weights=weights, env_steps=env_steps)
@@ -99,10 +102,14 @@ class Agent57EnvRunner(FragmentEnvRunner):
             bandit = self._bandits.get(number) or make_bandit(settings.family.arms, settings.bandit)
             others = [arm for index, arm in self._arms.items() if index != env_index]
             arm = bandit.choose(self._rng, others if settings.bandit.per == "all" else ())
-            floor = float(settings.play.epsilons()[slot])
-            epsilon = decayed(1.0, floor, settings.play.warm_up_steps, self._steps)
+            epsilon = self._epsilon(slot)
         self._arms[env_index] = arm
         episode.custom_data.update({SLOT: slot, ARM: arm, EPSILON: epsilon})
+
+    def _epsilon(self, slot: int) -> float:
+        """That of an environment, now: it falls with the steps of all."""
+        play = self.config.settings.play
+        return decayed(1.0, float(play.epsilons()[slot]), play.warm_up_steps, self._steps)
 
     def hand_on(self, episodes: list[SingleAgentEpisode]) -> Agent57Fragment:
         """Returns the play at once: its rewards are known."""
@@ -123,13 +130,33 @@ class Agent57EnvRunner(FragmentEnvRunner):
             del self._curiosity[name]
         return Agent57Fragment(recorded=list(plays), finished=finished, metrics=self.get_metrics())
 
-    def evaluate(self, *, episodes: int, epsilon: float) -> Agent57Fragment:
-        """Plays whole episodes of the best arm. Every evaluation resets with the same seed."""
+    def evaluate(self, *, epsilon: float) -> Agent57Fragment:
+        """Plays a whole episode of the best arm in each environment. Every evaluation resets with the same seed.
+
+        Of each environment, the first episode alone counts. Of those that end first, too many would be short ones.
+        """
         self._fixed, self._needs_initial_reset = (int(self.module.best_arm), epsilon), True
+        names: dict[int, str] = {}  # by environment
+        plays: dict[int, list[Agent57Play]] = {}
+        finished: dict[int, FinishedEpisode] = {}
         try:
-            return self.hand_on(self.sample(num_episodes=episodes))
+            while len(finished) < self.num_envs:
+                pieces = self.sample(num_timesteps=EVALUATED_STEPS * self.num_envs)
+                fragment = self.hand_on(pieces)
+                ended = iter(fragment.finished)
+                for piece, play in zip(pieces, fragment.plays, strict=True):
+                    slot, end = piece.custom_data[SLOT], next(ended) if piece.is_done else None
+                    if names.setdefault(slot, piece.id_) == piece.id_:
+                        plays.setdefault(slot, []).append(play)
+                        if end is not None:
+                            finished[slot] = end
+                running = {episode.id_ for episode in self._ongoing_episodes}
+                for slot in [slot for slot, name in names.items() if slot not in finished and name not in running]:
+                    del names[slot], plays[slot]  # lost with the environments
         except PlayError as error:
             return Agent57Fragment(error=str(error))
+        kept: list[RecordedPlay] = [play for slot in sorted(plays) for play in plays[slot]]
+        return Agent57Fragment(recorded=kept, finished=[finished[slot] for slot in sorted(finished)])
 
     @property
     def _curiosity(self) -> dict[str, Any]:

@@ -35,18 +35,19 @@ class Agent57Learner(TorchLearner):
         parameters[EXTRINSIC] += torsos[0].parameters()
         if len(torsos) > 1:
             parameters[INTRINSIC] += torsos[1].parameters()
-        rates = dict.fromkeys(parameters, learning.learning_rate)
+        rates = dict.fromkeys(parameters, (learning.learning_rate, learning.adam_epsilon))
         if module.novelty is not None:
             parameters["novelty"] = [each for each in module.novelty.parameters() if each.requires_grad]
-            rates["novelty"] = config.settings.novelty.learning_rate
+            rates["novelty"] = config.settings.novelty.learning_rate, config.settings.novelty.adam_epsilon
         for name, group in parameters.items():
-            optimizer = torch.optim.Adam(group, lr=rates[name], eps=learning.adam_epsilon)
+            rate, epsilon = rates[name]
+            optimizer = torch.optim.Adam(group, lr=rate, eps=epsilon)
             self.register_optimizer(
                 module_id=module_id,
                 optimizer_name=name,
                 optimizer=optimizer,
                 params=group,
-                lr_or_lr_schedule=rates[name],
+                lr_or_lr_schedule=rate,
             )
 
     def compute_loss_for_module(

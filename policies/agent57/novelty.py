@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from policies.agent57.config import Agent57Novelty
 from policies.torso import scale_frames, strided_convolutions
 
-FORGETTING = 0.001  # of the running mean of distances, for each new one; ours: the published one never forgets
-FORGETTING_ERRORS = 0.01  # of the statistics of lifelong errors, for each batch
+FORGETTING_DISTANCES = 0.001
+"""Of the running mean of distances, for each new one; ours: the published one never forgets."""
+FORGETTING = 0.1
+"""Of the statistics of lifelong errors and of features, for each batch; ours, too. Errors fall a hundredfold within
+twenty updates, and features grow as fast; a spread of errors that remembers its beginning makes all look familiar."""
 
 
 class NoveltyNets(nn.Module):
@@ -38,9 +41,11 @@ class NoveltyNets(nn.Module):
         self.inverse = nn.Sequential(
             nn.Linear(2 * settings.features, settings.hidden), nn.ReLU(), nn.Linear(settings.hidden, actions)
         )
+        self.spread: Tensor  # mean squared distance between the features of learned frames; 0 before there are any
         self.error_mean: Tensor
         self.error_variance: Tensor
         self.seen: Tensor
+        self.register_buffer("spread", torch.zeros(()))
         if settings.lifelong:
             self.predictor, self.fixed = features(settings.lifelong_features), features(settings.lifelong_features)
             self.fixed.requires_grad_(False)
@@ -65,6 +70,7 @@ class NoveltyNets(nn.Module):
             rearrange(logits_BTA, "b t a -> b a t"), actions_BT.long(), reduction="none"
         )
         losses = {"inverse_dynamics": _mean(entropies_BT, mask_BT)}
+        self._note_features(features_BSF[:, 1:][mask_BT].detach())
         if self.settings.lifelong:
             errors_BT = self._errors(pixels).unflatten(0, shape)[:, 1:]
             losses["lifelong"] = _mean(errors_BT, mask_BT)
@@ -76,11 +82,17 @@ class NoveltyNets(nn.Module):
         return (self.predictor(pixels_BCHW) - self.fixed(pixels_BCHW)).square().mean(-1)
 
     @torch.no_grad()
+    def _note_features(self, features_NF: Tensor) -> None:
+        if len(features_NF) > 1:
+            found = 2 * features_NF.var(dim=0, correction=0).sum()
+            self.spread += (FORGETTING if self.spread > 0 else 1.0) * (found - self.spread)
+
+    @torch.no_grad()
     def _note(self, errors: Tensor) -> None:
         if not len(errors):
             return
         self.seen += 1
-        rate = torch.maximum(1 / self.seen, torch.tensor(FORGETTING_ERRORS))
+        rate = torch.maximum(1 / self.seen, torch.tensor(FORGETTING))
         difference = errors.mean() - self.error_mean
         self.error_variance.mul_(1 - rate).add_(rate * (errors.var(correction=0) + (1 - rate) * difference**2))
         self.error_mean += rate * difference
@@ -99,7 +111,7 @@ class RunningMean:
 
     def add(self, value: float) -> None:
         self.count += 1
-        self.value += max(1 / self.count, FORGETTING) * (value - self.value)
+        self.value += max(1 / self.count, FORGETTING_DISTANCES) * (value - self.value)
 
 
 class EpisodicMemory:
@@ -108,10 +120,12 @@ class EpisodicMemory:
     Args:
         settings: of the reward.
         mean_distance: running mean of squared distances to near neighbours, shared by episodes.
+        spread: in which squared distances are measured: the features of episodes that began at other times may be a
+            thousand times as large.
     """
 
-    def __init__(self, settings: Agent57Novelty, mean_distance: RunningMean) -> None:
-        self._settings, self._mean = settings, mean_distance
+    def __init__(self, settings: Agent57Novelty, mean_distance: RunningMean, spread: float = 1.0) -> None:
+        self._settings, self._mean, self._spread = settings, mean_distance, spread
         self._features_MF = np.zeros((0, settings.features), np.float32)
         self._count = 0
 
@@ -120,7 +134,7 @@ class EpisodicMemory:
         known_MF = self._features_MF[: min(self._count, self._settings.memory)]
         neighbours, reward = self._settings.neighbours, 0.0
         if len(known_MF) >= neighbours:
-            distances_M = np.square(known_MF - features_F).sum(-1)
+            distances_M = np.square(known_MF - features_F).sum(-1) / self._spread
             nearest = np.partition(distances_M, neighbours - 1)[:neighbours]
             self._mean.add(float(nearest.mean()))
             reward = episodic_reward(nearest, self._mean.value, self._settings)
@@ -173,12 +187,13 @@ class EpisodeNovelty:
 class Curiosity:
     """The intrinsic rewards of several episodes, step by step.
 
-    One running mean of distances serves all of them; each has its own memory, and the features of its beginning.
+    One running mean of distances serves all of them, in units of the spread of each one's features; each has its own
+    memory, and the features of its beginning.
     """
 
     def __init__(self) -> None:
         self.episodes: dict[str, EpisodeNovelty] = {}
-        self._mean_distance = RunningMean()
+        self._untrained, self._mean_distance = RunningMean(), RunningMean()  # the former without units
 
     @torch.no_grad()
     def step(self, names: list[str], begins: list[bool], frames: np.ndarray, nets: NoveltyNets) -> list[float]:
@@ -193,7 +208,9 @@ class Curiosity:
         rewards = []
         for index, (name, begin) in enumerate(zip(names, begins, strict=True)):
             if begin:
-                memory = EpisodicMemory(nets.settings, self._mean_distance)
+                spread = float(nets.spread)
+                mean = self._mean_distance if spread else self._untrained
+                memory = EpisodicMemory(nets.settings, mean, spread or 1.0)
                 self.episodes[name] = EpisodeNovelty(copy.deepcopy(nets.embed), memory)
             episode = self.episodes[name]
             features_F = episode.embed(scale_frames(frames_BHWC[index : index + 1]))[0].numpy()

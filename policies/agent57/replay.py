@@ -121,7 +121,8 @@ class PrioritizedSequences:
             if not (complete or last):
                 return
             episode.sequences += 1
-            if start or not episode.begin:  # the step before an evicted part is unknown
+            # The step before an evicted part is unknown, and the burnt-in frames of what follows reach back to it.
+            if start > self._settings.burn_in or not episode.begin:
                 self._entries[self._next] = (name, start)
                 self._priorities[self._next] = self._first_priority(episode.columns["errors"][start : start + length])
                 episode.numbers.append(self._next)

@@ -28,9 +28,12 @@ def test_scores_by_hand() -> None:
 
 def test_every_arm_is_tried_first_and_none_twice_at_one_moment() -> None:
     rng, made, chosen = np.random.default_rng(0), bandit(arms=4), []
-    for _ in range(4):
+    for _ in range(8):
         chosen.append(made.choose(rng, chosen))
-    assert chosen == [0, 1, 2, 3]
+    assert chosen == [0, 1, 2, 3, 0, 1, 2, 3]
+    made.add(2, 5.0)  # the first to end: the others count as good until they have ended, too
+    assert [made.choose(rng, [0, 1, 3, *more]) for more in ([], [2], [2, 2])] == [0, 0, 0]
+    assert made.choose(rng, [0, 0, 1, 1, 3]) == 2
 
 
 def test_random_choices_are_uniform() -> None:

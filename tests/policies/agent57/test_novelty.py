@@ -1,5 +1,8 @@
 """The intrinsic reward: kernels by hand, memories, lifelong novelty, and features that learn what actions control."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ import torch
 from policies.agent57.bandit import SlidingWindowBandit
 from policies.agent57.config import Agent57Novelty
 from policies.agent57.ladders import betas, ngu_gammas
-from policies.agent57.novelty import EpisodicMemory, NoveltyNets, RunningMean, episodic_reward, modulation
+from policies.agent57.novelty import Curiosity, EpisodicMemory, NoveltyNets, RunningMean, episodic_reward, modulation
 
 PUBLISHED = Agent57Novelty()
 SMALL = Agent57Novelty(filters=((8, 4, 2),), features=8, lifelong_features=8, hidden=32)
@@ -52,6 +55,26 @@ def test_a_memory_forgets_the_oldest_frames_at_its_limit() -> None:
     assert memory.reward(np.array([0.0], np.float32)) > memory.reward(np.array([3.0], np.float32))
 
 
+def test_features_of_any_size_pay_alike() -> None:
+    """Features grow a thousandfold while they are learned; an episode keeps those of its beginning."""
+    torch.manual_seed(0)
+    frames = torch.randint(256, (40, 1, 16, 16, 3), dtype=torch.uint8)
+    small = NoveltyNets((16, 16, 3), 3, replace(SMALL, lifelong=False))
+    large = copy.deepcopy(small)
+    large.embed[-1].weight.data *= 50  # type: ignore[operator, union-attr]
+    large.embed[-1].bias.data *= 50  # type: ignore[operator, union-attr]
+    for nets in (small, large):
+        nets.losses(frames[:36, 0].unflatten(0, (6, 6)), torch.zeros(6, 5), torch.ones(6, 5, dtype=torch.bool))
+    assert float(large.spread) == pytest.approx(2500 * float(small.spread), rel=1e-3)
+    curiosity, paid = Curiosity(), []
+    for index, frame in enumerate(frames.numpy()):
+        rewards = [curiosity.step([name], [index == 0], frame, nets)[0] for name, nets in (("a", small), ("b", large))]
+        paid.append(rewards)
+    before, after = np.transpose(paid)[:, 12:]  # the first ones share a mean that is still young
+    np.testing.assert_allclose(before, after, rtol=0.1)
+    assert min(before) > 1
+
+
 def test_lifelong_modulation() -> None:
     mean, std = torch.tensor(2.0), torch.tensor(0.5)
     alpha = modulation(torch.tensor([1.0, 2.0, 3.0, 4.0, 9.0]), mean, std).clamp(1, 5)
@@ -73,6 +96,28 @@ def test_familiar_frames_lose_their_lifelong_novelty() -> None:
         optimizer.step()
     assert nets.lifelong(new).mean() > 4.5
     assert nets.lifelong(familiar[:, 0]).mean() < 2.5
+
+
+def test_new_scenes_of_a_familiar_kind_are_told_early() -> None:
+    """The predictor's error falls a hundredfold at first; the spread that it is compared with must follow."""
+    torch.manual_seed(0)
+    nets = NoveltyNets((16, 16, 3), 3, SMALL)
+    optimizer = torch.optim.Adam(nets.predictor.parameters(), lr=5e-4, eps=1e-8)
+
+    def scenes(columns: torch.Tensor) -> torch.Tensor:
+        """Each a bar at a place, on one background."""
+        frames = torch.zeros(*columns.shape, 16, 16, 3, dtype=torch.uint8)
+        places = torch.arange(16) - columns[..., None]
+        frames[..., 8:12, :, 0] = (255 * (places.abs() < 2)).to(torch.uint8)[..., None, :]
+        return frames
+
+    mask = torch.ones(8, 5, dtype=torch.bool)
+    for _ in range(150):
+        optimizer.zero_grad()
+        nets.losses(scenes(torch.randint(2, 8, (8, 6))), torch.zeros(8, 5), mask)["lifelong"].backward()
+        optimizer.step()
+    assert nets.lifelong(scenes(torch.arange(2, 8))).mean() < 1.7
+    assert nets.lifelong(scenes(torch.arange(11, 14))).mean() > 3
 
 
 def test_features_learn_what_the_actions_control() -> None:

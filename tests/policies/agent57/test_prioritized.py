@@ -103,6 +103,14 @@ def test_the_oldest_goes_and_an_unfinished_one_goes_on() -> None:
     np.testing.assert_array_equal(-batch[Columns.ACTION_LOGP][:, 0], 13)
 
 
+def test_burnt_in_frames_of_an_evicted_part_are_not_taken_for_an_episodes_first() -> None:
+    replay = filled(piece("a", 0, 10), piece("b", 0, 13), replay_capacity=18, burn_in=PERIOD)
+    replay.add([piece("a", 10, 13)])  # of the sequences from 13 and 16 on, the first is burnt in from 10 on
+    batch = replay.sample()
+    np.testing.assert_array_equal(-batch[Columns.ACTION_LOGP][:, 0], 16)
+    np.testing.assert_array_equal(batch[LAST_ACTION][:, 0], 12 % 5)
+
+
 def test_sequences_are_drawn_by_priority() -> None:
     replay = filled(piece("a", 0, 12), batch_size=4000, importance_exponent=0.5)
     numbers = np.unique(replay.sample()[NUMBER])
