@@ -221,8 +221,8 @@ def document(rows: Mapping[str, Sequence[Row]], plan: Plan, digest: str) -> str:
         "the ratio), in how many seeds it is above, and the 95 % bootstrap interval over seeds, from three seeds on. "
         "Such an interval is too narrow for so few seeds.",
         "",
-        "Play that is *held* keeps each drawn action; *oracle* is play of the test agents. Unreached windows begin where "
-        "no random play was. Agents are *deep* if their mean return is above that of chance with 95 %.",
+        "Play that is *held* keeps each drawn action; *oracle* is play of the test agents. Unreached windows begin "
+        "where no random play was. Agents are *deep* if their mean return is above that of chance with 95 %.",
     ]
     for game, of_game in rows.items():
         arms = [arm for arm in plan.arms if any(arm in row["arms"] for row in of_game)]

@@ -99,7 +99,11 @@ class Round:
         lines = [line for line in read_metrics(self.agents / GAME / "metrics.jsonl") if "entropy" in line]
         if [line["iteration"] for line in lines] != list(range(1, EPOCHS + 1)):
             found.append(f"{self.agents}: its log does not have each of {EPOCHS} epochs once")
-        for data, wanted in ((self.play, EPOCHS * ENVS * FRAGMENT), (self.played, COLLECTED)):
+        played = np.diff([0, *[int(line["env_steps"]) for line in lines]])
+        if not all(ENVS * FRAGMENT <= steps < 2 * ENVS * FRAGMENT for steps in played):
+            # More than a fragment: if an emulator dies in it, another is played, and what had ended before stays.
+            found.append(f"{self.agents}: epochs of {played.tolist()} steps")
+        for data, wanted in ((self.play, int(played.sum())), (self.played, COLLECTED)):
             steps = sum(episode.length for episode in ReplayDataset(data).episodes)
             if steps != wanted:
                 found.append(f"{data}: {steps} steps, not {wanted}")

@@ -73,9 +73,11 @@ class Soak:
                 last = Round(self._output / f"round-{number:03d}", judge, seed=number)
                 for stage, command in last.commands().items():
                     self._through(f"round {number}, {stage}", stage, command)
-                self._wrong += last.wrong()
+                self._wrong += (wrong := last.wrong())
                 self._measure()
                 judge = last.model
+                for fault in wrong:
+                    self._tell(fault)
                 self._tell(f"round {number}: {len(self._wrong)} faults; kills {dict(self._killer.kills)}")
             self._in_peace(last)
         finally:
