@@ -56,9 +56,9 @@ def may_start(own: Claim, others: Sequence[Claim], there: Mapping[str, float]) -
     )
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Board:
-    """Where a sweep's claim can be read by others."""
+    """Where a sweep's claim can be read by others. If its process or node dies, it comes back without one."""
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
@@ -77,12 +77,14 @@ class Turns:
 
     def __init__(self, claim: Claim) -> None:
         self._claim, self._asked = claim, time.monotonic()
-        self._board = Board.options(name=NAME + claim.name).remote(claim)  # type: ignore[attr-defined]
-        ray.get(self._board.read.remote())
+        nothing = replace(claim, left=0)
+        self._board = Board.options(name=NAME + claim.name).remote(nothing)  # type: ignore[attr-defined]
+        self._show()
         time.sleep(2 * POLL_S)  # a sweep that did not see this one yet has started what it was about to
 
     def begin(self) -> bool:
         """Starts a trial if it may."""
+        self._show()  # again, as the board may have died
         others = self._others()
         if not may_start(self._claim, others, ray.cluster_resources()):
             self._tell(others)
@@ -100,6 +102,9 @@ class Turns:
 
     def _put(self, *, running: int, left: int) -> None:
         self._claim, self._asked = replace(self._claim, running=running, left=left), time.monotonic()
+        self._show()
+
+    def _show(self) -> None:
         ray.get(self._board.put.remote(self._claim))
 
     def _others(self) -> list[Claim]:

@@ -97,3 +97,19 @@ def next_of(searcher: InTurn, trial_id: str) -> Any:
     """What the searcher says once its pause is over."""
     time.sleep(0.02)
     return searcher.suggest(trial_id)
+
+
+def test_a_board_whose_process_dies_comes_back(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "POLL_S", 0.01)
+    third = ray.cluster_resources()["CPU"] / 3
+    first, second = (Turns(Claim(name=name, needs={"CPU": 2 * third}, left=2)) for name in ("c", "d"))
+    assert first.begin()
+    ray.kill(first._board, no_restart=False)
+    assert not first.begin()  # there is no room for two; but what it has is told again
+    assert [(claim.running, claim.left) for claim in second._others()] == [(1, 1)]
+    assert not second.begin()
+    ray.kill(first._board, no_restart=False)
+    first.end()
+    first.close()
+    assert second.begin()
+    second.close()
