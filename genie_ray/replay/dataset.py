@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from genie_ray.base.errors import one_line
+from genie_ray.base.files import shown
 from genie_ray.replay.layout import frame_shape_of, large_frame_layout_of
 from genie_ray.replay.metadata import METADATA_FILE, DatasetMetadata, GameCounts
 from genie_ray.replay.schema import Episode, frames_of, large_frames_of, table_to_episode
@@ -235,8 +236,9 @@ def count_differences(episodes: Iterable[EpisodeRef], metadata: DatasetMetadata)
     for game in sorted(counts.keys() | metadata.counts.keys()):
         found, expected = counts.get(game, nothing), metadata.counts.get(game, nothing)
         if found != expected:
+            name = game if game.isprintable() else shown(game)
             yield (
-                f"{game} has {found.episodes} episodes with {found.actions} actions, "
+                f"{name} has {found.episodes} episodes with {found.actions} actions, "
                 f"expected {expected.episodes} with {expected.actions}"
             )
 

@@ -76,6 +76,15 @@ def test_wrong_count(tmp_path, make_dataset, make_episode, relist) -> None:
     assert found(tmp_path) == [(METADATA_FILE, f"{HERO} has 3 episodes with 60 actions, expected 2 with 40")]
 
 
+def test_a_strange_name_is_told_in_one_line(tmp_path, make_dataset) -> None:
+    make_dataset([20] * 2)
+    file = tmp_path / METADATA_FILE
+    file.write_text(file.read_text().replace(f'"{HERO}":', '"a\\u0085b":'))
+    messages = [message for _, message in found(tmp_path)]
+    assert r"'a\x85b' has 0 episodes with 0 actions, expected 2 with 40" in messages
+    assert all(len(message.splitlines()) == 1 for message in messages)
+
+
 @pytest.mark.parametrize("column", [2, 3, 9])
 def test_flipped_bits_anywhere_in_a_column(tmp_path, make_dataset, column: int) -> None:
     """Found even where the codec notices nothing: the pages have checksums."""
