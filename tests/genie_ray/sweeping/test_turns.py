@@ -105,10 +105,13 @@ def test_a_board_whose_process_dies_comes_back(ray_session: None, monkeypatch: p
     first, second = (Turns(Claim(name=name, needs={"CPU": 2 * third}, left=2)) for name in ("c", "d"))
     assert first.begin()
     ray.kill(first._board, no_restart=False)
+    deadline = time.monotonic() + 60
+    while [(claim.running, claim.left) for claim in second._others()] != [(0, 0)]:  # it has come back, without a claim
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert not first.begin()  # there is no room for two; but what it has is told again
     assert [(claim.running, claim.left) for claim in second._others()] == [(1, 1)]
     assert not second.begin()
-    ray.kill(first._board, no_restart=False)
     first.end()
     first.close()
     assert second.begin()
