@@ -186,7 +186,7 @@ def verdict(rows: Mapping[str, Sequence[Row]], claim: str, reference: str) -> st
     words = {
         "more": f"`{claim}` taught the world model more than `{reference}` on",
         "less": "less on",
-        "even": "above or below in not both measures, beyond the seeds' spread, on",
+        "even": "neither above nor below in both measures at once, beyond the seeds' spread, on",
         "few": f"with fewer than {FEWEST_FOR_VERDICT} seeds nothing can be said of",
     }
     parts = [f"{words[kind]} {', '.join(games)}" for kind, games in found.items() if games]

@@ -85,7 +85,7 @@ def _run_trainer(job: TrainingJob, ray_config: RayConfig) -> None:
 
     Ray Train starts lost workers anew, but ends if too many are lost, however far apart, or at certain moments.
     """
-    lost, reached = 0, _reached(job)
+    lost = reached = 0
     while True:
         try:
             _fit(job, ray_config)

@@ -28,6 +28,7 @@ class FailsOnce(gym.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
     """The third environment to be made fails in its fourth step."""
 
     numbers = itertools.count()
+    failed = False
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(ShowsAction(config))
@@ -36,6 +37,7 @@ class FailsOnce(gym.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
     def step(self, action: np.int64) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
         self.left -= 1
         if not self.left:
+            FailsOnce.failed = True
             raise RuntimeError("this emulator breaks")
         return super().step(action)
 
@@ -62,6 +64,7 @@ def test_an_evaluation_survives_an_environment_that_fails() -> None:
     algorithm = config(settings(), make=FailsOnce, length=9, game_reward=2.0).build_algo()
     played = algorithm.env_runner.evaluate(epsilon=0.1)
     algorithm.stop()
+    assert FailsOnce.failed
     assert [episode.value for episode in played.finished] == [18.0] * 4
     assert len({play.episode for play in played.plays}) == 4
     assert played.steps == 36
