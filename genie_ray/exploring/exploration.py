@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LEARNED = (
     "entropy", "uniform_kl", "prior_kl", "state_information", "kl_of_epoch", "explained_variance", "value_loss",
-    "policy_loss", "value", "rho", "rho_clipped_share", "rho_log_spread",
+    "policy_loss", "value", "advantage_of_steps_left", "rho", "rho_clipped_share", "rho_log_spread",
 )  # fmt: skip
 """What a learner logs of itself."""
 RLLIBS = {"vf_loss": "value_loss"}  # RLlib's own name → ours

@@ -20,7 +20,7 @@ from genie_ray.base.progress import console
 from genie_ray.exploring.pictures import write_pictures
 from genie_ray.exploring.settling import SettlingDetector
 from genie_ray.playing.agents import keep_best
-from genie_ray.replay.coverage import cells, place_of
+from genie_ray.replay.coverage import cells, level_of, place_of
 from policies.rewards import RewardClientFactory, RewardUnavailableError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class ExplorationLog:
         self._output, self._game, self._rewards, self._action_names = output, game, rewards, action_names
         self._cells: dict[str, set[int]] = defaultdict(set)
         self._places: dict[str, set[tuple[int, ...]]] = defaultdict(set)
+        self._levels: dict[str, set[int]] = defaultdict(set)
         self._settling = SettlingDetector()
         self._warned = False
         self._evaluated: JudgedFragment | None = None
@@ -107,10 +108,12 @@ class ExplorationLog:
             console.print(f"epoch {epoch}: {there} of {self._planned_workers} rollout workers play{more}")
 
     def _coverage(self, algorithm: JudgedAlgorithm) -> dict[str, float]:
-        """Counts of cells and places: in total, in this epoch, and new in it."""
-        steps, of_epoch, new = 0, defaultdict(set), 0
+        """Counts of cells and places: in total, in this epoch, and new in it; levels begun; how often episodes end."""
+        steps, of_epoch, new, ends = 0, defaultdict(set), 0, 0
         for game, play in self._plays(algorithm.arrived):
             steps += len(play)
+            ends += play.terminated
+            self._levels[game].update(level for info in play.infos if (level := level_of(info)) is not None)
             of_epoch[game].update(cells(play.frames[1:]).tolist())
             self._places[game].update(place for info in play.infos if (place := place_of(info)))
         for game, found in of_epoch.items():
@@ -120,9 +123,12 @@ class ExplorationLog:
             "cells": float(sum(map(len, self._cells.values()))),
             "new_cells_per_step": new / steps,
             "cells_of_epoch_per_step": sum(map(len, of_epoch.values())) / steps,
+            "ends_per_1000_steps": 1000 * ends / steps,
         }
-        if any(self._places.values()):
-            figures["places"] = float(sum(map(len, self._places.values())))
+        known: dict[str, Mapping[str, set[Any]]] = {"places": self._places, "levels": self._levels}
+        for name, sets in known.items():
+            if any(sets.values()):
+                figures[name] = float(sum(map(len, sets.values())))
         if len(self._cells) > 1:
             figures |= {f"cells/{game}": float(len(found)) for game, found in self._cells.items()}
         return figures
@@ -152,12 +158,14 @@ class ExplorationLog:
         return {
             "cells": dict(self._cells),
             "places": dict(self._places),
+            "levels": dict(self._levels),
             "settling": self._settling.get_state(),
             "warned": self._warned,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._cells, self._places = defaultdict(set, state["cells"]), defaultdict(set, state["places"])
+        self._levels = defaultdict(set, state["levels"])
         self._settling.set_state(state["settling"])
         self._warned = state["warned"]
 

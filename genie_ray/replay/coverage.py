@@ -49,6 +49,15 @@ def place_of(info: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(_whole(info, name) // (PLACE_SIZE if name in ("x", "y") else 1) for name in PLACES if name in info)
 
 
+def level_of(info: Mapping[str, Any]) -> int | None:
+    """The level that is played, from a game's variables; None if they do not have it. CoinRun's levels are endless.
+
+    Raises:
+        ValueError: it is not a number.
+    """
+    return _whole(info, "level") if "level" in info else None
+
+
 def _whole(info: Mapping[str, Any], name: str) -> int:
     try:
         return int(info[name])

@@ -65,16 +65,21 @@ class Request:
         return spread
 
 
-def next_batch(requests: Sequence[Request], size: int) -> list[tuple[Request, Windows]]:
+def next_batch(requests: Sequence[Request], size: int, *, whole: bool) -> list[tuple[Request, Windows]]:
     """Up to `size` windows for the first request's judge, in order of arrival, so an episode is judged in its order.
 
     Windows that may be remembered and windows that may not are never in one batch.
+
+    Args:
+        whole: whether a request other than the first is taken only if all of it fits in.
     """
     batch: list[tuple[Request, Windows]] = []
     for request in requests:
+        room = size - sum(len(windows) for _, windows in batch)
         if request.judge is not requests[0].judge or request.remember != requests[0].remember:
             break
-        room = size - sum(len(windows) for _, windows in batch)
+        if whole and batch and sum(map(len, request.waiting)) > room:
+            break
         batch += [(request, windows) for windows in request.take(room)]
     return batch
 

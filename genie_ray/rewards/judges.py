@@ -46,7 +46,11 @@ class Judge(ABC):
         """The windows' rewards."""
 
     def learn(self) -> None:
-        """Learns from the windows judged last, if they may be remembered."""
+        """Learns from the windows judged since the last time, except those that may not be remembered."""
+        return None
+
+    def forget(self) -> None:
+        """Drops the windows that `learn` would learn from."""
         return None
 
     def get_state(self) -> dict[str, Any]:
@@ -156,6 +160,9 @@ class NoveltyJudge(Judge):
 
     def learn(self) -> None:
         self._judge.learn()
+
+    def forget(self) -> None:
+        self._judge.forget()
 
     def get_state(self) -> dict[str, Any]:
         return {**self._judge.get_state(), "novelty": self._novelty.get_state()}

@@ -1,4 +1,7 @@
-"""Judges that learn from the windows they judge: each batch is judged first, then learned from.
+"""Judges that learn from the windows they judge: a request is judged first, as a whole, then learned from.
+
+If they learned between its batches, what is judged first would be paid more: in an explorer's request these are the
+episodes that have ended. Learning takes the windows in random order, as many at a time as are judged at a time.
 
 Their versions end in "+incarnation.updates". Each rebuild from saved state starts a new incarnation: what was learned
 since the last save is lost, so the same number of updates would stand for other weights.
@@ -8,6 +11,7 @@ Axis letters: M windows, N tokens of a frame, E features of the dynamics, C dime
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +26,30 @@ from policies.baselines.curiosity import FeatureCuriosity
 from policies.baselines.disagreement import DisagreementEnsemble
 from world_model.genie import GenieReduxG
 from world_model.uncertainty import token_entropy, top_k_mean
+
+
+class Seen:
+    """Examples that wait to be learned from: tensors whose first dimension counts windows."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Tensor, ...]] = []
+
+    def add(self, *columns: Tensor) -> None:
+        """Adds examples."""
+        self._parts.append(columns)
+
+    def minibatches(self, size: int, *, seed: int) -> Iterator[list[Tensor]]:
+        """Removes all examples and yields them in random order, at most `size` at a time."""
+        columns = [torch.cat(parts) for parts in zip(*self._parts, strict=True)]
+        self.clear()
+        if columns:
+            order_M = torch.randperm(len(columns[0]), generator=torch.Generator().manual_seed(seed))
+            for chosen_B in order_M.to(columns[0].device).split(size):
+                yield [column[chosen_B] for column in columns]
+
+    def clear(self) -> None:
+        """Removes all examples."""
+        self._parts.clear()
 
 
 class DisagreementJudge(Judge):
@@ -48,7 +76,7 @@ class DisagreementJudge(Judge):
         if state is not None:
             self._ensemble.set_state(state)
             self._incarnation = state["incarnation"] + 1
-        self._seen: tuple[Tensor, Tensor] | None = None
+        self._seen = Seen()
 
     @property
     def version(self) -> str:
@@ -58,7 +86,8 @@ class DisagreementJudge(Judge):
     def judge(self, windows: Windows) -> Judgement:
         features_MNE = last_features(self._predictor, self.tokens.primes(windows), windows)
         entropy_MN = token_entropy(self._predictor.logits(features_MNE))
-        self._seen = features_MNE, self._targets_KC[self.tokens.arrived(windows).flatten(1)]
+        if windows.remember:
+            self._seen.add(features_MNE, self._targets_KC[self.tokens.arrived(windows).flatten(1)])
         disagreement_MN = self._ensemble.disagreement(features_MNE)
         top_M = top_k_mean(disagreement_MN, self._config.top_k_fraction)
         return Judgement(
@@ -71,8 +100,11 @@ class DisagreementJudge(Judge):
         )
 
     def learn(self) -> None:
-        assert self._seen is not None
-        self._ensemble.learn(*self._seen)
+        for batch in self._seen.minibatches(self._config.batch_size, seed=self._ensemble.updates):
+            self._ensemble.learn(*batch)
+
+    def forget(self) -> None:
+        self._seen.clear()
 
     def get_state(self) -> dict[str, Any]:
         return {"disagreement": {**self._ensemble.get_state(), "incarnation": self._incarnation}}
@@ -99,7 +131,7 @@ class CuriosityJudge(Judge):
         if state is not None:
             self._curiosity.set_state(state)
             self._incarnation = state["incarnation"] + 1
-        self._seen: tuple[Tensor, Tensor] | None = None
+        self._seen = Seen()
 
     @property
     def version(self) -> str:
@@ -108,7 +140,8 @@ class CuriosityJudge(Judge):
     def judge(self, windows: Windows) -> Judgement:
         frames_M2HWC = torch.from_numpy(np.ascontiguousarray(windows.frames[:, -2:])).to(self._device)
         actions_M = torch.from_numpy(windows.actions_M4[:, -1].astype(np.int64)).to(self._device)
-        self._seen = frames_M2HWC, actions_M
+        if windows.remember:
+            self._seen.add(frames_M2HWC, actions_M)
         errors_M = self._curiosity.errors(frames_M2HWC, actions_M)
         return Judgement(
             rewards_M=values(self._config.scale * errors_M),
@@ -117,8 +150,11 @@ class CuriosityJudge(Judge):
         )
 
     def learn(self) -> None:
-        assert self._seen is not None
-        self._curiosity.learn(*self._seen)
+        for batch in self._seen.minibatches(self._config.batch_size, seed=self._curiosity.updates):
+            self._curiosity.learn(*batch)
+
+    def forget(self) -> None:
+        self._seen.clear()
 
     def get_state(self) -> dict[str, Any]:
         return {self._config.kind: {**self._curiosity.get_state(), "incarnation": self._incarnation}}

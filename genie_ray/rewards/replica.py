@@ -2,7 +2,8 @@
 
 No batch waits to fill up: while one is judged, windows for the next one arrive. A whole request is judged by one judge,
 so by one version of the weights, and only once: a retry under the same id gets the same answer (a judge that learns or
-counts must not see it twice). An error in a batch goes to the requests in that batch only.
+counts must not see it twice). A judge learns only while no request is judged in part. An error in a batch goes to the
+requests in that batch only.
 """
 
 from __future__ import annotations
@@ -166,10 +167,12 @@ class RewardModel:
         """Judges until no request is waiting."""
         while self._queue:
             judge, remember = self._queue[0].judge, self._queue[0].remember
-            batch = next_batch(self._queue, self._config.batch_size)
-            succeeded = bool(batch) and await self._serve(judge, batch)
+            batch = next_batch(self._queue, self._config.batch_size, whole=self._config.remembers)
+            succeeded = not batch or await self._serve(judge, batch)
             self._finish()
-            if succeeded and remember and self._config.remembers:
+            if not succeeded:
+                await self._in_thread(judge.forget)
+            elif batch and remember and self._config.remembers and not any(each.judged for each in self._queue):
                 await self._in_thread(self._learn, judge)
 
     async def _serve(self, judge: Judge, batch: list[tuple[Request, Windows]]) -> bool:
@@ -219,11 +222,11 @@ class RewardModel:
             self._metrics["latency"].observe(elapsed)
 
     def _learn(self, judge: Judge) -> None:
-        """Learns from the last batch; an error here costs some learning, not the answers."""
+        """Learns from what was judged; an error here costs some learning, not the answers."""
         try:
             judge.learn()
         except Exception:
-            logger.exception("judge %s could not learn from a batch", judge.version)
+            logger.exception("judge %s could not learn", judge.version)
         if judge is self._judge and time.perf_counter() - self._saved > SAVE_EVERY_S:
             self._try_to_save(judge)
 

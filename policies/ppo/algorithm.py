@@ -130,7 +130,7 @@ class ExplorerPPO(JudgedAlgorithm):
         self.updates += 1
         self.judges |= {fragment.version.partition("+")[0] for fragment in self.arrived}
         self.log_epoch(
-            {"judges": len(self.judges), "reward_running_mean": self.scale.mean, "return_std": self.scale.std}
+            {"judges": len(self.judges), "reward_mean_of_epoch": self.scale.mean, "return_std": self.scale.std}
         )
 
     def _scaled(self, fragments: list[JudgedFragment]) -> list[SingleAgentEpisode]:

@@ -61,7 +61,7 @@ class ExplorerPPOSettings(PPOSettings):
     # ε falls linearly from `epsilon_start` to `epsilon` over `epsilon_steps` environment steps; 0: always `epsilon`.
     epsilon_start: float = 0.1
     epsilon_steps: int = 0
-    reward_horizon: int = 20_000  # decisions that the running mean and spread of rewards and returns remember
+    reward_horizon: int = 2_000  # decisions that the running spread of returns remembers
     # Evaluation. A reward that learning uses up says nothing on a policy's worth, so the last policy is kept.
     keep: Literal["last", "return"] = "last"
     evaluation_every: int = 20  # epochs

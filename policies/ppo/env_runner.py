@@ -22,6 +22,10 @@ from policies.rewards import WINDOW_ACTIONS, RewardAnswer
 class HeldEnvRunner(CuriosityEnvRunner):
     """Plays a vector of `HeldEnv(…, record=True)`."""
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._start: np.ndarray | None = None  # the latest episode's first observation
+
     def hand_on(self, episodes: list[SingleAgentEpisode]) -> JudgedFragment:
         """Waits for the rewards of the play just made."""
         answer = self._receive(self._ask(episodes))
@@ -41,6 +45,7 @@ class HeldEnvRunner(CuriosityEnvRunner):
     def _judged(self, episodes: list[SingleAgentEpisode], answer: RewardAnswer, **common: Any) -> JudgedFragment:
         last = iter([float(rewards[-1]) for rewards in answer.rewards])  # of each window, its only defined one
         judged, recorded = [], []
+        self._start = next((first for each in reversed(episodes) if (first := first_of(each)) is not None), self._start)
         for episode in episodes:
             steps = unfold(episode)
             rewards = np.array([next(last) if end >= WINDOW_ACTIONS else np.nan for end in steps.ends], np.float32)
@@ -51,7 +56,11 @@ class HeldEnvRunner(CuriosityEnvRunner):
         )
 
     def _with_rewards(self, episode: SingleAgentEpisode, rewards: np.ndarray) -> SingleAgentEpisode:
-        """A copy that shares the frames, without infos; if returns go on beyond episodes, none counts as terminated."""
+        """A copy that shares the frames, without infos.
+
+        If returns go on beyond episodes, none counts as terminated: death leads to the start of an episode. The value
+        of what was shown at the end would be made up, since no decision is ever made there.
+        """
         judged = copy.copy(episode)
         lookback = episode.actions.lookback
         before = np.full(len(episode.actions.data) - len(rewards), np.nan, np.float32)
@@ -59,6 +68,9 @@ class HeldEnvRunner(CuriosityEnvRunner):
         judged.infos = InfiniteLookbackBuffer([{}] * len(episode.infos.data), lookback=episode.infos.lookback)
         if episode.is_terminated and not self.config.settings.episodic:
             judged.is_terminated, judged.is_truncated = False, True
+            if self._start is not None:
+                shown = np.stack([*episode.observations.data[:-1], self._start])
+                judged.observations = InfiniteLookbackBuffer(shown, lookback=episode.observations.lookback)
         return judged
 
 
@@ -81,6 +93,11 @@ class Unfolded(NamedTuple):
             for end in self.ends
             if end >= WINDOW_ACTIONS
         ]
+
+
+def first_of(episode: SingleAgentEpisode) -> np.ndarray | None:
+    """An episode's first observation, if this piece has it."""
+    return None if episode.t_started else episode.get_observations(0)
 
 
 def held_steps(episode: SingleAgentEpisode) -> list[HeldSteps]:

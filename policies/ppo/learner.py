@@ -16,6 +16,7 @@ from torch import Tensor
 from policies.cpu import prepare_learner
 
 EXPLAINED_VARIANCE = "explained_variance"
+PAID_FOR_ENDING = "advantage_of_steps_left"
 
 
 class PPOLearner(PPOTorchLearner):
@@ -25,7 +26,7 @@ class PPOLearner(PPOTorchLearner):
         super().build()
         prepare_learner(self)
         assert self._learner_connector is not None
-        self._learner_connector.append(ExplainedVariance())
+        self._learner_connector.append(JudgedAdvantages())
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
@@ -60,16 +61,43 @@ def policy_figures(log_probs_BA: Tensor) -> dict[str, float]:
     return {"uniform_kl": kl.item(), "prior_kl": prior.item(), "state_information": (kl - prior).item()}
 
 
-class ExplainedVariance(ConnectorV2):
-    """Logs 1 − Var(target − V) / Var(target) of values predicted before the update. Comes after RLlib's GAE."""
+class JudgedAdvantages(ConnectorV2):
+    """Standardises advantages over real steps only, and logs what they and the values before the update are like.
+
+    Comes after RLlib's GAE, which has added a step to each piece of an episode and counts it in.
+
+    explained_variance       1 − Var(target − V) / Var(target)
+    advantage_of_steps_left  correlation of the advantages with the steps that are left in their piece, each discounted
+                             as in GAE. Far below 0, the policy is paid for ending episodes, whatever the judge says.
+    """
 
     def __call__(self, *, rl_module: Any, batch: dict[str, Any], metrics: Any = None, **kwargs: Any) -> dict[str, Any]:
         for module_id, columns in batch.items():
-            if metrics is not None and Postprocessing.VALUE_TARGETS in columns:
-                with torch.no_grad():
-                    values_B = rl_module[module_id].unwrapped().compute_values(columns)
-                mask_B = columns[Columns.LOSS_MASK]
-                targets_B = columns[Postprocessing.VALUE_TARGETS][mask_B]
-                explained = 1 - (targets_B - values_B[mask_B]).var() / targets_B.var().clamp(min=1e-8)
-                metrics.log_value((module_id, EXPLAINED_VARIANCE), explained.item(), window=1)
+            if Postprocessing.VALUE_TARGETS not in columns:
+                continue
+            mask_B = columns[Columns.LOSS_MASK]
+            advantages_B = columns[Postprocessing.ADVANTAGES]
+            real_B = advantages_B[mask_B]
+            columns[Postprocessing.ADVANTAGES] = (advantages_B - real_B.mean()) / real_B.std().clamp(min=1e-4)
+            if metrics is None:
+                continue
+            with torch.no_grad():
+                module = rl_module[module_id].unwrapped()
+                errors_B = columns[Postprocessing.VALUE_TARGETS] - module.compute_values(columns)
+            spread = columns[Postprocessing.VALUE_TARGETS][mask_B].var().clamp(min=1e-8)
+            left_B = discounted_steps_left(mask_B, module.settings.gamma * module.settings.lambda_)[mask_B]
+            figures = {
+                EXPLAINED_VARIANCE: 1 - (errors_B[mask_B].var() / spread).item(),
+                PAID_FOR_ENDING: torch.corrcoef(torch.stack([real_B, left_B]))[0, 1].nan_to_num().item(),
+            }
+            metrics.log_dict(figures, key=module_id, window=1)
         return batch
+
+
+def discounted_steps_left(mask_B: Tensor, discount: float) -> Tensor:
+    """Σ discountⁱ over the steps left in each step's piece, itself included; pieces end where the mask is False."""
+    left, sums = 0.0, []
+    for real in reversed(mask_B.tolist()):
+        left = 1 + discount * left if real else 0.0
+        sums.append(left)
+    return torch.tensor(sums[::-1], device=mask_B.device)

@@ -1,7 +1,7 @@
 """Scaling of rewards by the running spread of their discounted returns (RND, Burda et al. 2018, section 2.4).
 
-One scale for all of a training keeps what changes slowly: a reward that runs out gets smaller, which a scale per
-fragment would hide.
+The mean that is subtracted is that of the play which is learned from together. A running mean lags behind a reward that
+runs out: all rewards would be below it, and what ends soon would look good.
 """
 
 from collections.abc import Sequence
@@ -13,32 +13,34 @@ from policies.judged.moments import RunningMoments
 
 
 class ReturnScale:
-    """Running spread of returns, and running mean of rewards.
+    """Running spread of returns; mean of the latest rewards.
 
     Args:
         gamma: discount per decision.
-        horizon: number of rewards from which on old ones fade.
-        centred: whether the mean is subtracted. Where returns go on beyond episodes it must be, or the value network
-            would have to learn the sum of a hundred average rewards, beside which the differences vanish.
+        horizon: number of returns from which on old ones fade.
+        centred: whether the mean of the rewards given together is subtracted. Where returns go on beyond episodes it
+            must be, or the value network would have to learn the sum of a hundred average rewards, beside which the
+            differences vanish.
     """
 
     def __init__(self, *, gamma: float, horizon: int, centred: bool) -> None:
         self._gamma, self._centred = gamma, centred
-        self._rewards, self._returns = RunningMoments(horizon), RunningMoments(horizon)
+        self.mean = 0.0  # of the latest rewards
+        self._returns = RunningMoments(horizon)
         self._running: dict[str, float] = {}  # return so far of each unfinished episode
 
     def scale(self, names: Sequence[str], rewards: Sequence[np.ndarray], done: Sequence[bool]) -> list[np.ndarray]:
-        """Adds rewards and returns them scaled; an undefined one becomes an average one.
+        """Adds the rewards of an epoch and returns them scaled; an undefined one becomes an average one.
 
         Args:
             names: of the episodes that the rewards belong to, each at most once.
             rewards: float32 [n] each, in the order of play.
             done: whether the episode ends with them.
         """
-        for values in rewards:
-            self._rewards.update(values)
-        mean = self._rewards.mean
-        known = [np.nan_to_num(values, nan=mean) - mean * self._centred for values in rewards]
+        defined = [values[~np.isnan(values)] for values in rewards]
+        if any(map(len, defined)):
+            self.mean = float(np.concatenate(defined).mean(dtype=np.float64))
+        known = [np.nan_to_num(values, nan=self.mean) - self.mean * self._centred for values in rewards]
         running: dict[str, float] = {}
         for name, values, ends in zip(names, known, done, strict=True):
             returns = np.empty(len(values))
@@ -52,19 +54,14 @@ class ReturnScale:
         return [(values / self._returns.std).astype(np.float32) for values in known]
 
     @property
-    def mean(self) -> float:
-        """Running mean of the rewards."""
-        return self._rewards.mean
-
-    @property
     def std(self) -> float:
         """Running spread of the returns."""
         return self._returns.std
 
     def get_state(self) -> dict[str, Any]:
-        return {"rewards": self._rewards.get_state(), "returns": self._returns.get_state()}
+        return {"mean": self.mean, "returns": self._returns.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores the moments; episodes start over."""
-        self._rewards.set_state(state["rewards"])
+        """Restores mean and moments; episodes start over."""
+        self.mean = state["mean"]
         self._returns.set_state(state["returns"])

@@ -92,11 +92,12 @@ def user_config(checkpoint: Path, model: GenieReduxG, **changes: Any) -> dict[st
 
 
 class Recording(Judge):
-    """Wraps a judge, records what it is asked, and can be made to wait."""
+    """Wraps a judge, records what it is asked, and can be made to wait, or to fail at one of its batches."""
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self.asked: list[Windows] = []
+        self.fails_at: int | None = None
         self.go = threading.Event()
         self.go.set()
 
@@ -107,7 +108,15 @@ class Recording(Judge):
     def judge(self, windows: Windows) -> Judgement:
         self.asked.append(windows)
         assert self.go.wait(30)
+        if len(self.asked) - 1 == self.fails_at:
+            raise ArithmeticError("this batch fails")
         return self._judge.judge(windows)
+
+    def learn(self) -> None:
+        self._judge.learn()
+
+    def forget(self) -> None:
+        self._judge.forget()
 
 
 async def started(checkpoint: Path, model: GenieReduxG, **changes: Any) -> tuple[RewardModel, Recording]:

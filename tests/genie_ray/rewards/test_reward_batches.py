@@ -145,6 +145,43 @@ def test_learning_goes_on_after_a_restart(checkpoints: list[Path], models: list[
     assert asyncio.run(ask()) == ["rf+0.0", "rf+1.1"]
 
 
+@pytest.mark.parametrize("kind", ["rf", "disagreement"])
+def test_a_request_is_judged_whole_before_anything_is_learned_from_it(
+    checkpoints: list[Path], models: list[GenieReduxG], kind: str
+) -> None:
+    """Else the windows that are judged first would be paid by a younger judge."""
+
+    async def ask(batch_size: int) -> list[RewardAnswer]:
+        replica, _ = await started(checkpoints[0], models[0], kind=kind, batch_size=batch_size)
+        replica._judge = replica._judge._judge  # type: ignore[union-attr]
+        return [await replica.rewards(name, *fragments(*LENGTHS)) for name in ("0", "1")]
+
+    whole, cut = asyncio.run(ask(100)), asyncio.run(ask(4))
+    for one, other in zip(whole[0].rewards, cut[0].rewards, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4)
+    # 9 + 1 + 6 windows are learned from in one batch of 100 and in four of 4; the second request is judged after that.
+    assert [updates_between(*answers) for answers in (whole, cut)] == [1, 4]
+
+
+def test_what_could_not_be_judged_is_not_learned_from(checkpoints: list[Path], models: list[GenieReduxG]) -> None:
+    async def ask() -> list[RewardAnswer]:
+        replica, recording = await started(checkpoints[0], models[0], kind="rf")
+        judge, recording.fails_at = recording._judge, 1
+        with pytest.raises(ArithmeticError):
+            await replica.rewards("fails", *fragments(20))  # in its second batch of three
+        first = await replica.rewards("0", *fragments(10))
+        replica._judge = judge
+        return [first, await replica.rewards("1", *fragments(10))]
+
+    assert updates_between(*asyncio.run(ask())) == 1
+
+
+def updates_between(first: RewardAnswer, second: RewardAnswer) -> int:
+    """How often a judge learned between two answers."""
+    before, after = (int(answer.version.rpartition(".")[2]) for answer in (first, second))
+    return after - before
+
+
 def test_an_id_is_one_questions(checkpoints: list[Path], models: list[GenieReduxG]) -> None:
     async def ask() -> None:
         replica, _ = await started(checkpoints[0], models[0])

@@ -27,9 +27,9 @@ def requests(judge: Judge, *counts: int, remember: bool = True) -> list[Request]
     ]
 
 
-def taken(waiting: list[Request], size: int) -> list[tuple[int, int]]:
+def taken(waiting: list[Request], size: int, *, whole: bool = False) -> list[tuple[int, int]]:
     """The next batch, as (request, number of windows)."""
-    return [(waiting.index(request), len(windows)) for request, windows in next_batch(waiting, size)]
+    return [(waiting.index(request), len(windows)) for request, windows in next_batch(waiting, size, whole=whole)]
 
 
 def test_requests_share_batches_in_order_of_arrival(models: list[GenieReduxG]) -> None:
@@ -39,6 +39,15 @@ def test_requests_share_batches_in_order_of_arrival(models: list[GenieReduxG]) -
     assert taken(waiting, 12) == [(0, 3), (1, 3), (2, 6)]
     assert taken(waiting, 12) == [(2, 2)]
     assert taken(waiting, 12) == []
+
+
+def test_requests_are_not_begun_that_a_batch_cannot_end(models: list[GenieReduxG]) -> None:
+    """Then a judge can learn after the batch, and has judged no request in part."""
+    judge = UncertaintyJudge(models[0], CONFIG, "0")
+    waiting = requests(judge, 15, 3, 8)
+    assert taken(waiting, 12, whole=True) == [(0, 12)]
+    assert taken(waiting, 12, whole=True) == [(0, 3), (1, 3)]
+    assert taken(waiting, 12, whole=True) == [(2, 8)]
 
 
 def test_a_batch_has_one_judge_and_one_rule_of_remembering(models: list[GenieReduxG]) -> None:

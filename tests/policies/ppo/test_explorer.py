@@ -106,7 +106,12 @@ def test_death_ends_returns_only_if_they_are_episodic(episodic: bool) -> None:
     runner = HeldEnvRunner(config=config(settings=settings, length=12, terminates=True), worker_index=0)
     episodes = runner.hand_on(runner.sample()).episodes
     runner.stop()
-    assert [bool(episode.is_terminated) for episode in episodes if episode.is_done] == [episodic] * 8
+    dead = [episode for episode in episodes if episode.is_done]
+    assert [bool(episode.is_terminated) for episode in dead] == [episodic] * 8
+    # The second channel shows the step. Death leads to the start of an episode, or nowhere.
+    assert {int(episode.get_observations(-1)[0, 0, -2]) for episode in dead} == {12 if episodic else 0}
+    for episode in dead:
+        assert [int(shown[0, 0, -2]) for shown in episode.get_observations()[:-1]] == [0, 3, 6, 9][-len(episode) :]
 
 
 class Signal(gym.Env[np.ndarray, np.int64]):
@@ -242,5 +247,5 @@ def test_an_explorer_that_is_killed_again_and_again_goes_on_with_its_epsilon_sca
     epsilons = [settings.epsilon_after(steps) for steps in first_of_life]
     assert epsilons == sorted(epsilons, reverse=True)
     assert epsilons[0] == 0.9 > epsilons[-1]
-    counts = [state["scale"]["rewards"]["count"] for state in states]
-    assert counts == sorted(set(counts))  # what was learned of the rewards before is still counted
+    counts = [state["scale"]["returns"]["count"] for state in states]
+    assert counts == sorted(set(counts))  # what was learned of the returns before is still counted

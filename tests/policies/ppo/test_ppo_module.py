@@ -11,7 +11,7 @@ from ray.rllib.core.columns import Columns
 
 from policies.exploration import mixture_log_probs
 from policies.ppo.config import ExplorerPPOSettings, PPOSettings
-from policies.ppo.learner import policy_figures
+from policies.ppo.learner import discounted_steps_left, policy_figures
 from policies.ppo.module import PPOModule
 from policies.saved import load_policy, save_policy
 
@@ -124,3 +124,10 @@ def test_what_cannot_be_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             ExplorerPPOSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_steps_left_by_hand() -> None:
+    mask_B = torch.tensor([True, True, True, False, True, False])
+    torch.testing.assert_close(
+        discounted_steps_left(mask_B, 0.5), torch.tensor([1.75, 1.5, 1.0, 0.0, 1.0, 0.0]), rtol=0, atol=0
+    )

@@ -1,4 +1,4 @@
-"""Scaling rewards by the spread of their returns: against sums worked out by hand, and slow changes that must stay."""
+"""Scaling rewards by the spread of their returns, against sums worked out by hand. What runs out pays no ending."""
 
 import numpy as np
 import pytest
@@ -29,16 +29,23 @@ def test_centred_rewards_tell_how_much_better_than_average_play_is() -> None:
 
 
 @pytest.mark.parametrize("centred", [False, True])
-def test_a_room_that_pays_more_is_worth_more_though_all_of_a_fragment_is_spent_in_it(centred: bool) -> None:
-    """A scale per fragment would make both rooms noise of the same size."""
+def test_a_room_that_pays_more_is_worth_more_though_all_of_a_piece_is_spent_in_it(centred: bool) -> None:
+    """A scale per piece would make both rooms noise of the same size."""
     rng = np.random.default_rng(0)
     scale = ReturnScale(gamma=0.99, horizon=10_000, centred=centred)
-    scaled = []
-    for fragment in range(20):
-        rewards = (1.0 if fragment % 2 else 0.1) + 0.001 * rng.standard_normal(25).astype(np.float32)
-        scaled += scale.scale([str(fragment)], [rewards], [True])
-    poor, rich = scaled[-2:]
+    for epoch in range(10):
+        rewards = [paid + 0.001 * rng.standard_normal(25).astype(np.float32) for paid in (0.1, 1.0)]
+        poor, rich = scale.scale([f"{epoch}, poor", f"{epoch}, rich"], rewards, [True, True])
     assert rich.mean() - poor.mean() > 5 * max(rich.std(), poor.std())
+
+
+def test_a_reward_that_runs_out_pays_no_ending() -> None:
+    """Every step of an epoch pays the same, less in each epoch: no step is worth more than another, and none a loss."""
+    scale = ReturnScale(gamma=0.99, horizon=2_000, centred=True)
+    for epoch in range(20):
+        paid = np.full(64, 0.05 * 0.9**epoch, np.float32)
+        for scaled in scale.scale(["short", "long"], [paid[:8], paid], [True, False]):
+            np.testing.assert_allclose(scaled, 0, atol=1e-3)
 
 
 def test_its_state_goes_on() -> None:
