@@ -3,8 +3,9 @@
 <output>/play/    a replay dataset; a shard per game for every few epochs (`epoch-000020`), written with the
                   training's states, at each round, and when there is much
 
-A piece of an episode ends where a shard does; its later steps begin another piece. Pieces are numbered in the order in
-which they arrive, so that the same play has the same ids in every run: ids decide what validates a training.
+A piece of an episode ends where a shard does; its later steps begin another piece. Episodes are numbered in the order
+in which they arrive, so that the same play has the same ids in every run: ids decide what validates a training. Ids of
+pieces tell to which episode they belong (`replay.dataset.whole_of`).
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class PlayRecorder:
         self.dataset = (output / PLAY).resolve()
         self._run, self._game = run, game
         self._pieces: dict[str, dict[str, list[RecordedPlay]]] = defaultdict(lambda: defaultdict(list))  # by game, id
+        self._written: dict[str, tuple[str, int]] = {}  # of each episode under way: its name here, pieces written
         self._epoch = 0
 
     def after_iteration(self, algorithm: JudgedAlgorithm, epoch: int, log: MetricsLog) -> Mapping[str, float]:
@@ -65,8 +67,11 @@ class PlayRecorder:
             return
         (self.dataset / METADATA_FILE).unlink(missing_ok=True)  # its counts will no longer hold
         for game, episodes in self._pieces.items():
-            parts = [part for plays in episodes.values() for part in unbroken(plays)]
-            pieces = [self._joined(game, number, part) for number, part in enumerate(parts)]
+            pieces = [
+                piece
+                for number, plays in enumerate(episodes.values())
+                for piece in self._pieces_of(game, number, plays)
+            ]
             writer.write_shard(self.dataset, game, f"epoch-{self._epoch:06d}", pieces)
         self._pieces.clear()
         self._write_metadata()
@@ -84,10 +89,20 @@ class PlayRecorder:
         )
         writer.write_metadata(self.dataset, metadata)
 
-    def _joined(self, game: str, number: int, plays: list[RecordedPlay]) -> Episode:
+    def _pieces_of(self, game: str, number: int, plays: list[RecordedPlay]) -> list[Episode]:
+        """What was played of one episode, the shard's `number`-th, since the last shard."""
+        given, pieces = plays[0].episode, []
+        name, before = self._written.pop(given, (f"{self._epoch:06d}-{number:05d}", 0))
+        for piece, part in enumerate(unbroken(plays), start=before):
+            pieces.append(self._joined(game, f"{name}+{piece}" if piece else name, part))
+        if not (plays[-1].terminated or plays[-1].truncated):
+            self._written[given] = name, before + len(pieces)
+        return pieces
+
+    def _joined(self, game: str, name: str, plays: list[RecordedPlay]) -> Episode:
         first, last = plays[0], plays[-1]
         return Episode(
-            episode_id=f"{game}/explorer-in-training/{self._run.seed}/{self._epoch:06d}-{number:05d}",
+            episode_id=f"{game}/explorer-in-training/{self._run.seed}/{name}",
             game=game,
             frames=np.concatenate([first.frames[:1], *(play.frames[1:] for play in plays)]),
             actions=np.concatenate([play.actions for play in plays]),

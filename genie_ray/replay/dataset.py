@@ -69,7 +69,8 @@ class ReplayDataset:
         """The episodes to train on, those held out for validation, or all; sorted by id.
 
         An episode is held out if `is_held_out` says so. If these are too few, those with the next lowest hashes are
-        added: of several episodes of a game at least one is held out, of fifteen at least three, but never all.
+        added: of several episodes of a game at least one is held out, of fifteen at least three, but never all. Pieces
+        of one episode (`whole_of`) count as one and stay together.
         """
         if name == "all":
             return list(self.episodes)
@@ -78,11 +79,11 @@ class ReplayDataset:
             by_game[ref.game].append(ref)
         held_out: set[str] = set()
         for refs in by_game.values():
-            ids = sorted((ref.episode_id for ref in refs), key=_unit_hash)
+            ids = sorted({whole_of(ref.episode_id) for ref in refs}, key=_unit_hash)
             wanted = sum(is_held_out(episode_id) for episode_id in ids)
             fewest = max(1, min(FEWEST_HELD_OUT, len(ids) // 5))
             held_out.update(ids[: min(max(wanted, fewest), len(ids) - 1)])
-        return [ref for ref in self.episodes if (ref.episode_id in held_out) == (name == "validation")]
+        return [ref for ref in self.episodes if (whole_of(ref.episode_id) in held_out) == (name == "validation")]
 
     def read(self, ref: EpisodeRef) -> Episode:
         """The whole episode.
@@ -132,7 +133,13 @@ class ReplayDataset:
 
 def is_held_out(episode_id: str, fraction: float = HELD_OUT_FRACTION) -> bool:
     """Whether an episode is held out for validation, decided by a hash of its id alone."""
-    return _unit_hash(episode_id) < fraction
+    return _unit_hash(whole_of(episode_id)) < fraction
+
+
+def whole_of(episode_id: str) -> str:
+    """What the ids of all pieces of one episode begin with: pieces after the first add "+1", "+2"…"""
+    place, slash, number = episode_id.rpartition("/")
+    return place + slash + number.partition("+")[0]
 
 
 def index_episodes(root: Location, metadata: DatasetMetadata | None = None) -> list[EpisodeRef]:

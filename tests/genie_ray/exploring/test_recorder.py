@@ -10,7 +10,7 @@ import pytest
 from genie_ray.exploring import recorder
 from genie_ray.exploring.config import ExplorationConfig, ExplorersConfig, RoundsConfig
 from genie_ray.exploring.recorder import PlayRecorder
-from genie_ray.replay.dataset import ReplayDataset
+from genie_ray.replay.dataset import ReplayDataset, whole_of
 from genie_ray.replay.schema import policy_of
 from genie_ray.replay.verify import verify
 from policies.play.recorded import RecordedPlay
@@ -101,6 +101,7 @@ def test_ids_do_not_tell_what_an_explorer_called_its_episodes(tmp_path: Path) ->
         stored.append([(ref.episode_id, ref.length) for ref in ReplayDataset(recording.dataset).episodes])
     assert stored[0] == stored[1]
     assert len({name for name, _ in stored[0]}) == len(stored[0]) == 5
+    assert sorted(map(whole_of, (name for name, _ in stored[0]))) == 2 * [stored[0][0][0]] + 3 * [stored[0][2][0]]
     assert {policy_of(name) for name, _ in stored[0]} == {"explorer-in-training"}
 
 

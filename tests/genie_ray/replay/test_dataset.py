@@ -1,5 +1,6 @@
 """Datasets: their index, the held-out split, the content hash."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from genie_ray.replay.dataset import ReplayDataset, is_held_out
+from genie_ray.replay.dataset import ReplayDataset, is_held_out, whole_of
 from genie_ray.replay.writer import write_shard
 
 HERO, KANGAROO = "Hero-Atari2600-v0", "Kangaroo-Atari2600-v0"
@@ -58,6 +59,19 @@ def test_a_game_with_fifteen_episodes_has_three_held_out(make_dataset) -> None:
     assert sum(ref.game == KANGAROO for ref in dataset.split("validation")) == 2  # a fifth
     dataset = make_dataset([2] * 16)
     assert sum(ref.game == HERO for ref in dataset.split("validation")) == 3
+
+
+def test_pieces_of_an_episode_are_not_parted(make_dataset, make_episode, tmp_path, finish) -> None:
+    """Else a model is validated on the rest of an episode that it has learned from."""
+    episodes = [make_episode(2)] * 40
+    names = [f"{HERO}/random/0/{number:06d}{piece}" for number in range(10) for piece in ("", "+1", "+2", "+3")]
+    pieces = [dataclasses.replace(episode, episode_id=name) for episode, name in zip(episodes, names, strict=True)]
+    write_shard(tmp_path, HERO, "00000", pieces)
+    dataset = finish(tmp_path)
+    held_out = {whole_of(ref.episode_id) for ref in dataset.split("validation")}
+    assert len(held_out) == 2  # a fifth of ten
+    assert len(dataset.split("validation")) == 8
+    assert held_out.isdisjoint(whole_of(ref.episode_id) for ref in dataset.split("train"))
 
 
 def test_content_hash_follows_content_not_place_or_time(tmp_path, make_episode, make_dataset, finish) -> None:
