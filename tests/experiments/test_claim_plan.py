@@ -85,7 +85,7 @@ def test_other_settings_are_refused_before_anything_starts(roms: list[str], plan
     described["base"]["finetune"]["iterations"] = 2000
     described["arms"][OURS]["changes"] = {"reward": {"kind": "rf"}}
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(described))
-    with pytest.raises(ValueError, match=r"holds 'ours' with other settings .*reward.kind: 'disagreement' → 'rf'"):
+    with pytest.raises(ValueError, match=r"holds 'ours' with other settings .*reward.kind: 'entropy' → 'rf'"):
         check_plan(read_plan(tmp_path / "other.yaml"), [kept], tmp_path)
 
 
