@@ -76,6 +76,9 @@ class ExplorationLog:
         if known.size:
             figures |= {f"reward_{name}": float(np.quantile(known, q)) for name, q in QUANTILES.items()}
             log.histogram("rewards", known, epoch)
+            ends = [play.rewards[-1] for _, play in self._plays(algorithm.arrived) if play.terminated]
+            if ends and not np.isnan(ends).all():
+                figures["reward_at_ends"] = float(np.nanmean(ends))
             settled = self._settling.update(
                 cells_per_step=figures["cells_of_epoch_per_step"], reward=float(known.mean())
             )

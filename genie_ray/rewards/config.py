@@ -59,9 +59,14 @@ class RewardConfig:
         return f"novelty {self.novelty!r}" if self.novelty != "none" else f"kind {self.kind!r}"
 
     @property
+    def learns(self) -> bool:
+        """Whether it learns from what it judges."""
+        return self.kind in LEARNING_KINDS
+
+    @property
     def remembers(self) -> bool:
         """Whether answers depend on earlier requests."""
-        return self.novelty != "none" or self.kind in LEARNING_KINDS
+        return self.novelty != "none" or self.learns
 
     @property
     def stateful(self) -> bool:

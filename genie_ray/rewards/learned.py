@@ -40,8 +40,8 @@ class Seen:
 
     def minibatches(self, size: int, *, seed: int) -> Iterator[list[Tensor]]:
         """Removes all examples and yields them in random order, at most `size` at a time."""
-        columns = [torch.cat(parts) for parts in zip(*self._parts, strict=True)]
-        self.clear()
+        waiting, self._parts = self._parts, []
+        columns = [torch.cat(parts) for parts in zip(*waiting, strict=True)]
         if columns:
             order_M = torch.randperm(len(columns[0]), generator=torch.Generator().manual_seed(seed))
             for chosen_B in order_M.to(columns[0].device).split(size):

@@ -167,13 +167,16 @@ class RewardModel:
         """Judges until no request is waiting."""
         while self._queue:
             judge, remember = self._queue[0].judge, self._queue[0].remember
-            batch = next_batch(self._queue, self._config.batch_size, whole=self._config.remembers)
+            batch = next_batch(self._queue, self._config.batch_size, whole=self._config.learns)
             succeeded = not batch or await self._serve(judge, batch)
             self._finish()
             if not succeeded:
                 await self._in_thread(judge.forget)
-            elif batch and remember and self._config.remembers and not any(each.judged for each in self._queue):
+            elif batch and remember and self._may_learn():
                 await self._in_thread(self._learn, judge)
+
+    def _may_learn(self) -> bool:
+        return self._config.remembers and not (self._config.learns and any(each.judged for each in self._queue))
 
     async def _serve(self, judge: Judge, batch: list[tuple[Request, Windows]]) -> bool:
         """Judges a batch in the thread; returns whether that succeeded."""
@@ -227,6 +230,7 @@ class RewardModel:
             judge.learn()
         except Exception:
             logger.exception("judge %s could not learn", judge.version)
+            judge.forget()
         if judge is self._judge and time.perf_counter() - self._saved > SAVE_EVERY_S:
             self._try_to_save(judge)
 

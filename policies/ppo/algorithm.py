@@ -140,6 +140,7 @@ class ExplorerPPO(JudgedAlgorithm):
             [episode.id_ for episode in episodes],
             [episode.get_rewards() for episode in episodes],
             [episode.is_done for episode in episodes],
+            [play.infos[0].get("game", "") for fragment in fragments for play in fragment.recorded],
         )
         for episode, rewards in zip(episodes, scaled, strict=True):
             lookback = episode.rewards.lookback

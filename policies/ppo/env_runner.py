@@ -24,7 +24,7 @@ class HeldEnvRunner(CuriosityEnvRunner):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._start: np.ndarray | None = None  # the latest episode's first observation
+        self._starts: dict[str, np.ndarray] = {}  # by game: the latest episode's first observation
 
     def hand_on(self, episodes: list[SingleAgentEpisode]) -> JudgedFragment:
         """Waits for the rewards of the play just made."""
@@ -45,7 +45,7 @@ class HeldEnvRunner(CuriosityEnvRunner):
     def _judged(self, episodes: list[SingleAgentEpisode], answer: RewardAnswer, **common: Any) -> JudgedFragment:
         last = iter([float(rewards[-1]) for rewards in answer.rewards])  # of each window, its only defined one
         judged, recorded = [], []
-        self._start = next((first for each in reversed(episodes) if (first := first_of(each)) is not None), self._start)
+        self._starts |= {game_of(each): each.get_observations(0) for each in episodes if not each.t_started}
         for episode in episodes:
             steps = unfold(episode)
             rewards = np.array([next(last) if end >= WINDOW_ACTIONS else np.nan for end in steps.ends], np.float32)
@@ -56,10 +56,11 @@ class HeldEnvRunner(CuriosityEnvRunner):
         )
 
     def _with_rewards(self, episode: SingleAgentEpisode, rewards: np.ndarray) -> SingleAgentEpisode:
-        """A copy that shares the frames, without infos.
+        """A copy without infos, which shares the frames unless the game ended.
 
         If returns go on beyond episodes, none counts as terminated: death leads to the start of an episode. The value
-        of what was shown at the end would be made up, since no decision is ever made there.
+        of what was shown at the end would be made up, since no decision is ever made there. A time limit ends an
+        episode anywhere, and where it did the value is known from other episodes.
         """
         judged = copy.copy(episode)
         lookback = episode.actions.lookback
@@ -68,8 +69,8 @@ class HeldEnvRunner(CuriosityEnvRunner):
         judged.infos = InfiniteLookbackBuffer([{}] * len(episode.infos.data), lookback=episode.infos.lookback)
         if episode.is_terminated and not self.config.settings.episodic:
             judged.is_terminated, judged.is_truncated = False, True
-            if self._start is not None:
-                shown = np.stack([*episode.observations.data[:-1], self._start])
+            if (start := self._starts.get(game_of(episode))) is not None:
+                shown = np.stack([*episode.observations.data[:-1], start])
                 judged.observations = InfiniteLookbackBuffer(shown, lookback=episode.observations.lookback)
         return judged
 
@@ -95,9 +96,9 @@ class Unfolded(NamedTuple):
         ]
 
 
-def first_of(episode: SingleAgentEpisode) -> np.ndarray | None:
-    """An episode's first observation, if this piece has it."""
-    return None if episode.t_started else episode.get_observations(0)
+def game_of(episode: SingleAgentEpisode) -> str:
+    """The game that is played, in an environment of several games; else an empty string."""
+    return held_steps(episode)[0].infos[-1].get("game", "")
 
 
 def held_steps(episode: SingleAgentEpisode) -> list[HeldSteps]:

@@ -68,7 +68,8 @@ class JudgedAdvantages(ConnectorV2):
 
     explained_variance       1 − Var(target − V) / Var(target)
     advantage_of_steps_left  correlation of the advantages with the steps that are left in their piece, each discounted
-                             as in GAE. Far below 0, the policy is paid for ending episodes, whatever the judge says.
+                             as in GAE. Where pieces end by death, far below 0 says that ending pays, far above 0 that
+                             going on does. It does not say why.
     """
 
     def __call__(self, *, rl_module: Any, batch: dict[str, Any], metrics: Any = None, **kwargs: Any) -> dict[str, Any]:

@@ -106,9 +106,8 @@ def test_two_games_are_explored_by_one_agent_in_rounds(
 
     # What is logged for each epoch, and shown for each evaluation.
     last = lines[-1]
-    assert {"cells", "new_cells_per_step", "kl_of_epoch", "state_information", "explained_variance", "settled"} <= set(
-        last
-    )
+    assert {"cells", "new_cells_per_step", "ends_per_1000_steps", "settled"} <= set(last)
+    assert {"kl_of_epoch", "state_information", "explained_variance", "advantage_of_steps_left"} <= set(last)
     assert last["cells"] == sum(last[f"cells/{game}"] for game in GAMES) > 20
     for epoch in scores:
         pictures = output / "pictures" / f"epoch-{epoch:06d}"

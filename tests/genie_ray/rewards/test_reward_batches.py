@@ -161,6 +161,7 @@ def test_a_request_is_judged_whole_before_anything_is_learned_from_it(
         np.testing.assert_allclose(one, other, rtol=1e-4)
     # 9 + 1 + 6 windows are learned from in one batch of 100 and in four of 4; the second request is judged after that.
     assert [updates_between(*answers) for answers in (whole, cut)] == [1, 4]
+    assert whole[0].version.rpartition(".")[2] == cut[0].version.rpartition(".")[2]  # its last batch is no older
 
 
 def test_what_could_not_be_judged_is_not_learned_from(checkpoints: list[Path], models: list[GenieReduxG]) -> None:

@@ -90,7 +90,7 @@ def test_what_fails_beside_the_answers_ends_nobody(
     assert failing.learned == [1, 3, 4, 5]
     messages = [record.message for record in caplog.records]
     assert messages == [
-        "judge rf+0.0 could not learn from a batch",
+        "judge rf+0.0 could not learn",
         "the state of judge rf+0.0 could not be saved",
     ]
     saved = torch.load(checkpoints[0].parent / "state" / "rf.pt", weights_only=True)["state"]

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from ray.rllib.core.columns import Columns
+from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from policies.exploration import mixture_log_probs
 from policies.ppo.config import ExplorerPPOSettings, PPOSettings
-from policies.ppo.learner import discounted_steps_left, policy_figures
+from policies.ppo.learner import JudgedAdvantages, discounted_steps_left, policy_figures
 from policies.ppo.module import PPOModule
 from policies.saved import load_policy, save_policy
 
@@ -131,3 +132,27 @@ def test_steps_left_by_hand() -> None:
     torch.testing.assert_close(
         discounted_steps_left(mask_B, 0.5), torch.tensor([1.75, 1.5, 1.0, 0.0, 1.0, 0.0]), rtol=0, atol=0
     )
+
+
+class Figures(dict[str, float]):
+    """Takes what is logged."""
+
+    def log_dict(self, figures: dict[str, float], **_: Any) -> None:
+        self |= figures
+
+
+@pytest.mark.parametrize("ending", [1.0, -1.0])
+def test_advantages_are_standardised_over_real_steps_and_tell_whether_ending_paid(ending: float) -> None:
+    """Two pieces of three and two decisions, each with the step that RLlib adds; the last decisions pay, or cost."""
+    module, told = built(hold=3), Figures()
+    columns = {
+        Columns.OBS: sprites()[:7],
+        Columns.LOSS_MASK: torch.tensor([True, True, True, False, True, True, False]),
+        Postprocessing.ADVANTAGES: torch.tensor([-1.0, 0.0, 1.0, 1e6, 0.0, 1.0, -1e6]) * ending,
+        Postprocessing.VALUE_TARGETS: torch.arange(7.0),
+    }
+    changed = JudgedAdvantages()(rl_module={"one": module}, batch={"one": columns}, metrics=told)["one"]
+    real = changed[Postprocessing.ADVANTAGES][changed[Columns.LOSS_MASK]]
+    assert float(real.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(real.std()) == pytest.approx(1)
+    assert told["advantage_of_steps_left"] * ending < -0.9

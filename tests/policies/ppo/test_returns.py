@@ -39,6 +39,15 @@ def test_a_room_that_pays_more_is_worth_more_though_all_of_a_piece_is_spent_in_i
     assert rich.mean() - poor.mean() > 5 * max(rich.std(), poor.std())
 
 
+def test_a_game_that_pays_little_is_centred_by_its_own_mean() -> None:
+    """Else all its steps would be losses, and it would pay to end it."""
+    scale = ReturnScale(gamma=0.0, horizon=1000, centred=True)
+    rewards = [np.array([0.1, 0.3], np.float32), np.array([5.0, 7.0], np.float32), np.array([np.nan], np.float32)]
+    poor, rich, undefined = scale.scale(["a", "b", "c"], rewards, [False] * 3, ["poor", "rich", "poor"])
+    np.testing.assert_allclose([poor.sum(), rich.sum(), undefined.sum()], 0, atol=1e-6)
+    assert scale.mean == pytest.approx(3.1)
+
+
 def test_a_reward_that_runs_out_pays_no_ending() -> None:
     """Every step of an epoch pays the same, less in each epoch: no step is worth more than another, and none a loss."""
     scale = ReturnScale(gamma=0.99, horizon=2_000, centred=True)
