@@ -87,7 +87,7 @@ class DisagreementJudge(Judge):
         features_MNE = last_features(self._predictor, self.tokens.primes(windows), windows)
         entropy_MN = token_entropy(self._predictor.logits(features_MNE))
         if windows.remember:
-            self._seen.add(features_MNE, self._targets_KC[self.tokens.arrived(windows).flatten(1)])
+            self._seen.add(features_MNE, self.tokens.arrived(windows).flatten(1))
         disagreement_MN = self._ensemble.disagreement(features_MNE)
         top_M = top_k_mean(disagreement_MN, self._config.top_k_fraction)
         return Judgement(
@@ -100,8 +100,8 @@ class DisagreementJudge(Judge):
         )
 
     def learn(self) -> None:
-        for batch in self._seen.minibatches(self._config.batch_size, seed=self._ensemble.updates):
-            self._ensemble.learn(*batch)
+        for features_BNE, tokens_BN in self._seen.minibatches(self._config.batch_size, seed=self._ensemble.updates):
+            self._ensemble.learn(features_BNE, self._targets_KC[tokens_BN])
 
     def forget(self) -> None:
         self._seen.clear()
