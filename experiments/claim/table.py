@@ -24,7 +24,7 @@ SCORES = {f"PSNR t={AT}": 2, "PSNR": 2, "ΔPSNR": 2, "NLL gap": 3}
 CLAIMED = (f"PSNR t={AT}", "ΔPSNR")
 """What the verdict is made of, over all test windows."""
 PARTS = {"all": "All test windows", "unreached": "Windows that begin where no random play was"}
-COUNTS = ("cells", "places")
+COUNTS = ("cells", "places", "levels")
 
 
 def measures(scores: Mapping[str, Any] | None) -> dict[str, float | None]:
@@ -71,13 +71,13 @@ def compared(mean: str, changes: Mapping[int, float], digits: int, *, sign: str,
 
 
 def by_seed(rows: Sequence[Row], arm: str, *keys: str) -> dict[int, float | None]:
-    """Seed → a figure of an arm, in the seeds that have the arm."""
+    """Seed → a figure of an arm, in the seeds that have the arm; None if an older result does not have it."""
     found: dict[int, float | None] = {}
     for row in rows:
         if arm in row["arms"]:
             value: Any = row["arms"][arm]
             for key in keys:
-                value = value[key]
+                value = value.get(key)
             found[row["seed"]] = value
     return found
 
@@ -217,8 +217,8 @@ def document(rows: Mapping[str, Sequence[Row]], plan: Plan, digest: str) -> str:
         f"decoder and {first.finetune.iterations} of the dynamics, {first.finetune.batch_size} × "
         f"{first.finetune.window} frames each, from one base model a seed.",
         "",
-        f"Each cell: the mean over seeds; in brackets each seed's difference from `{reference}` (of cells and places "
-        "the ratio), in how many seeds it is above, and the 95 % bootstrap interval over seeds, from three seeds on. "
+        f"Each cell: the mean over seeds; in brackets each seed's difference from `{reference}` (of counts the ratio), "
+        "in how many seeds it is above, and the 95 % bootstrap interval over seeds, from three seeds on. "
         "Such an interval is too narrow for so few seeds.",
         "",
         "Play that is *held* keeps each drawn action; *oracle* is play of the test agents. Unreached windows begin "

@@ -72,19 +72,26 @@ class Seen:
     steps: int
     cells: int  # distinct ones
     places: int | None  # distinct ones; None if the game's variables do not tell them
+    levels: int | None = None  # the same of these
 
 
 def seen(episodes: Iterable[Episode], steps: int) -> Seen:
     """What the first `steps` steps of these episodes have shown; they may have fewer."""
-    left, found_cells, found_places = steps, set[int](), set[tuple[int, ...]]()
+    left, found_cells, found_places, found_levels = steps, set[int](), set[tuple[int, ...]](), set[int]()
     for episode in episodes:
         rows = slice(0, left + 1)
         found_cells.update(cells(episode.frames[rows]).tolist())
         found_places.update(place for info in episode.infos[rows] if (place := place_of(info)))
+        found_levels.update(level for info in episode.infos[rows] if (level := level_of(info)) is not None)
         left -= min(len(episode.actions), left)
         if not left:
             break
-    return Seen(steps=steps - left, cells=len(found_cells), places=len(found_places) or None)
+    return Seen(
+        steps=steps - left,
+        cells=len(found_cells),
+        places=len(found_places) or None,
+        levels=len(found_levels) or None,
+    )
 
 
 class Distinct:

@@ -28,8 +28,8 @@ from world_model.genie import GenieReduxG
 from world_model.uncertainty import token_entropy, top_k_mean
 
 
-class Seen:
-    """Examples that wait to be learned from: tensors whose first dimension counts windows."""
+class Examples:
+    """What waits to be learned from: tensors whose first dimension counts windows."""
 
     def __init__(self) -> None:
         self._parts: list[tuple[Tensor, ...]] = []
@@ -76,7 +76,7 @@ class DisagreementJudge(Judge):
         if state is not None:
             self._ensemble.set_state(state)
             self._incarnation = state["incarnation"] + 1
-        self._seen = Seen()
+        self._waiting = Examples()
 
     @property
     def version(self) -> str:
@@ -87,7 +87,7 @@ class DisagreementJudge(Judge):
         features_MNE = last_features(self._predictor, self.tokens.primes(windows), windows)
         entropy_MN = token_entropy(self._predictor.logits(features_MNE))
         if windows.remember:
-            self._seen.add(features_MNE, self.tokens.arrived(windows).flatten(1))
+            self._waiting.add(features_MNE, self.tokens.arrived(windows).flatten(1))
         disagreement_MN = self._ensemble.disagreement(features_MNE)
         top_M = top_k_mean(disagreement_MN, self._config.top_k_fraction)
         return Judgement(
@@ -100,11 +100,11 @@ class DisagreementJudge(Judge):
         )
 
     def learn(self) -> None:
-        for features_BNE, tokens_BN in self._seen.minibatches(self._config.batch_size, seed=self._ensemble.updates):
+        for features_BNE, tokens_BN in self._waiting.minibatches(self._config.batch_size, seed=self._ensemble.updates):
             self._ensemble.learn(features_BNE, self._targets_KC[tokens_BN])
 
     def forget(self) -> None:
-        self._seen.clear()
+        self._waiting.clear()
 
     def get_state(self) -> dict[str, Any]:
         return {"disagreement": {**self._ensemble.get_state(), "incarnation": self._incarnation}}
@@ -131,7 +131,7 @@ class CuriosityJudge(Judge):
         if state is not None:
             self._curiosity.set_state(state)
             self._incarnation = state["incarnation"] + 1
-        self._seen = Seen()
+        self._waiting = Examples()
 
     @property
     def version(self) -> str:
@@ -141,7 +141,7 @@ class CuriosityJudge(Judge):
         frames_M2HWC = torch.from_numpy(np.ascontiguousarray(windows.frames[:, -2:])).to(self._device)
         actions_M = torch.from_numpy(windows.actions_M4[:, -1].astype(np.int64)).to(self._device)
         if windows.remember:
-            self._seen.add(frames_M2HWC, actions_M)
+            self._waiting.add(frames_M2HWC, actions_M)
         errors_M = self._curiosity.errors(frames_M2HWC, actions_M)
         return Judgement(
             rewards_M=values(self._config.scale * errors_M),
@@ -150,11 +150,11 @@ class CuriosityJudge(Judge):
         )
 
     def learn(self) -> None:
-        for batch in self._seen.minibatches(self._config.batch_size, seed=self._curiosity.updates):
+        for batch in self._waiting.minibatches(self._config.batch_size, seed=self._curiosity.updates):
             self._curiosity.learn(*batch)
 
     def forget(self) -> None:
-        self._seen.clear()
+        self._waiting.clear()
 
     def get_state(self) -> dict[str, Any]:
         return {self._config.kind: {**self._curiosity.get_state(), "incarnation": self._incarnation}}

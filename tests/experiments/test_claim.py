@@ -65,9 +65,9 @@ def test_seeds_are_compared_in_pairs() -> None:
 def test_counts_are_compared_by_ratio() -> None:
     rows = [row(1, arm(20, 0, 300), arm(20, 0, 100)), row(2, arm(20, 0, 100), arm(20, 0, 200))]
     head, _, held, ours = cells_of(play_table(rows, [HELD, OURS], HELD))
-    assert head == ["play", "played by", "steps", "cells", "places"]
-    assert held == [HELD, "chance", "200", "150", ""]
-    assert ours == [OURS, "chance", "200", "200 (3.00, 0.50; above in 1 of 2)", ""]
+    assert head == ["play", "played by", "steps", "cells", "places", "levels"]
+    assert held == [HELD, "chance", "200", "150", "", ""]
+    assert ours == [OURS, "chance", "200", "200 (3.00, 0.50; above in 1 of 2)", "", ""]
 
 
 def test_an_interval_needs_three_seeds() -> None:

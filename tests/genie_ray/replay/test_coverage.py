@@ -61,18 +61,19 @@ def test_curve_counts_each_cell_when_it_is_first_seen(make_episode) -> None:
 
 
 def test_play_is_counted_at_equal_steps(make_episode) -> None:
-    """Cells are 8 grey levels; places 16 pixels: 0, 1, 2 and 3, 5."""
+    """Cells are 8 grey levels; places 16 pixels of a level: 0, 1, 2 and 0, 3, 5."""
     shades, places = ([0, 40, 80, 80, 120], [200, 0, 160]), ([1, 1, 20, 20, 40], [1, 60, 80])
     episodes = [
         make_episode(
             index,
             length=len(values) - 1,
             frames=blocks(np.array(values, np.uint8)[:, None, None].repeat(16, 1).repeat(16, 2)),
-            infos=[{"x": x} for x in xs],
+            infos=[{"x": x, "level": index} for x in xs],
         )
         for index, (values, xs) in enumerate(zip(shades, places, strict=True))
     ]
-    assert seen(episodes, 3) == Seen(steps=3, cells=3, places=2)
-    assert seen(episodes, 5) == Seen(steps=5, cells=5, places=4)  # the second episode's 200 and 0, at 0 and 3
-    assert seen(episodes, 99) == Seen(steps=6, cells=6, places=5)
-    assert seen([make_episode(0, length=2, infos=[{}] * 3)], 9).places is None
+    assert seen(episodes, 3) == Seen(steps=3, cells=3, places=2, levels=1)
+    assert seen(episodes, 5) == Seen(steps=5, cells=5, places=5, levels=2)  # the second episode's 200 and 0, at 0 and 3
+    assert seen(episodes, 99) == Seen(steps=6, cells=6, places=6, levels=2)
+    untold = seen([make_episode(0, length=2, infos=[{}] * 3)], 9)
+    assert (untold.places, untold.levels) == (None, None)
