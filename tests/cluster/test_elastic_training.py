@@ -81,7 +81,7 @@ def test_workers_become_fewer_and_more(
     assert max(float((value - before[name]).abs().max()) for name, value in ours.items()) > 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_node_with_notice_costs_nothing_that_was_learned(
     nodes: Nodes, ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

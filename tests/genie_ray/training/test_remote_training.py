@@ -29,6 +29,7 @@ def bucket() -> Iterator[str]:
         yield uri
 
 
+@pytest.mark.long
 def test_a_killed_training_goes_on_from_the_store(bucket: str, ray_session: None, tmp_path: Path) -> None:
     data = tiny_dataset(tmp_path / "data", (30,) * 6)
     output, unbroken = resolve(bucket.format("run/tokenizer")), tmp_path / "unbroken"
