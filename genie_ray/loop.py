@@ -11,6 +11,9 @@ the same play (Savov et al., CVPR 2025, arXiv 2504.02515, Sec. 4).
 
 If large frames are collected (collection.large_frame_every), an upscaler is trained on those of the random play.
 
+What does not need each other is in lanes, which may run at once (ray.stages_at_once): the test agents beside the base
+model, and random play's fine-tuning beside exploring.
+
 Stages exchange nothing but artefacts. A stage whose artefacts exist is skipped; an interrupted one continues from what
 it last saved, because every stage can resume by itself.
 """
@@ -18,16 +21,10 @@ it last saved, because every stage can resume by itself.
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from genie_ray.base.files import write_atomically
-from genie_ray.base.progress import console
 from genie_ray.base.session import ray_session
 from genie_ray.base.settings import check_unchanged, keep_settings, to_dict
 from genie_ray.collecting.collection import collect
@@ -40,10 +37,9 @@ from genie_ray.exploring.recorder import PLAY
 from genie_ray.games.roms import require_games
 from genie_ray.playing.players import train_player
 from genie_ray.replay.gather import gather
-from genie_ray.replay.metadata import METADATA_FILE
-from genie_ray.replay.writer import read_metadata
 from genie_ray.report.page import write_report
 from genie_ray.report.verdict import BASE, ON_EXPLORED, ON_RANDOM
+from genie_ray.stages import Stage, run_stages
 from genie_ray.storage.paths import StoredPath
 from genie_ray.training import jobs
 from genie_ray.training.finetuning import ADAPTED, finetuning_steps
@@ -54,26 +50,12 @@ from world_model.genie import GenieReduxGConfig
 DECODER = "decoder"
 """Folder of the decoder's trainings."""
 
+LANES = 2
+"""At a time, if they run at once."""
+
 BYTES_PER_FRAME = 1_000  # stored; measured: 58 to 116, depending on the game
 BYTES_PER_LARGE_FRAME = 16_000  # with 16 times the pixels; measured: 830 for Kangaroo
 BYTES_RESERVED = 2 * 1024**3  # for checkpoints, Ray's spill files and logs
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the loop; it is done when all its artefacts exist."""
-
-    name: str
-    artefacts: tuple[StoredPath, ...]
-    run: Callable[[], object]
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left to do; a dataset that lacks games is not done."""
-        return all(
-            path.is_file() and not (path.name == METADATA_FILE and read_metadata(path.parent).missing)
-            for path in self.artefacts
-        )
 
 
 def run_loop(config: RunConfig, directory: StoredPath) -> StoredPath:
@@ -88,14 +70,15 @@ def run_loop(config: RunConfig, directory: StoredPath) -> StoredPath:
     pending = [stage for stage in stages(config, directory) if not stage.done]
     if pending:
         with ray_session(config.ray):
-            for stage in pending:
-                _run_stage(stage, directory)
+            run_stages(pending, directory, at_once=config.ray.stages_at_once)
     return write_report(directory)
 
 
 def stages(config: RunConfig, directory: StoredPath) -> list[Stage]:
-    """The loop's stages in order."""
+    """The loop's stages in order, in lanes of those that don't need each other."""
     games, seed = config.games, config.seed
+    alone, shared = config.ray, dataclasses.replace(config.ray, threads_per_worker=config.ray.torch_threads(LANES))
+    config = dataclasses.replace(config, ray=shared if alone.stages_at_once else alone)
     data, collection = directory / "datasets", config.collection
     agents, players = directory / "agent", directory / "player"
     tokenizer, dynamics, finetuned = directory / "tokenizer", directory / "dynamics", directory / "finetuned"
@@ -169,25 +152,36 @@ def stages(config: RunConfig, directory: StoredPath) -> list[Stage]:
             "upscaling",
             (evaluation / SCORES_FILE,),
             lambda: evaluate_upscaler(
-                upscaler / "best", data / "test", evaluation, config.evaluation, config.ray, split="all"
+                upscaler / "best", data / "test", evaluation, config.evaluation, alone, split="all"
             ),
         ),
     ]
     return [
-        play("random", Policy(name="random"), collection.random_steps, seed, large_frames=True),
-        learn(jobs.tokenizer(config, data / "random", tokenizer)),
-        learn(jobs.dynamics(config, data / "random", dynamics, tokenizer=tokenizer / "best")),
-        Stage(
-            "agent",
-            tuple(agents / name / "module" / "policy.json" for name in config.exploration.agents(games)),
-            explore_all,
+        *lane(
+            "before exploring",
+            "world model",
+            play("random", Policy(name="random"), collection.random_steps, seed, large_frames=True),
+            learn(jobs.tokenizer(config, data / "random", tokenizer)),
+            learn(jobs.dynamics(config, data / "random", dynamics, tokenizer=tokenizer / "best")),
         ),
-        *explored(),
-        play("control", control, explored_steps(config), seed + 1),
-        *finetune("control"),
-        *finetune("explore"),
-        Stage("player", tuple(players / game / "module" / "policy.json" for game in games), train_players),
-        play("test", player, collection.test_steps, seed + 2, large_frames=True),
+        *lane(
+            "before exploring",
+            "test agents",
+            Stage("player", tuple(players / game / "module" / "policy.json" for game in games), train_players),
+            play("test", player, collection.test_steps, seed + 2, large_frames=True),
+        ),
+        *lane(
+            "exploring",
+            "explored",
+            Stage(
+                "agent",
+                tuple(agents / name / "module" / "policy.json" for name in config.exploration.agents(games)),
+                explore_all,
+            ),
+            *explored(),
+            *finetune("explore"),
+        ),
+        *lane("exploring", "control", play("control", control, explored_steps(config), seed + 1), *finetune("control")),
         Stage(
             "evaluation",
             (evaluation / "evaluation.json",),
@@ -196,12 +190,17 @@ def stages(config: RunConfig, directory: StoredPath) -> list[Stage]:
                 data / "test",
                 evaluation,
                 config.evaluation,
-                config.ray,
+                alone,
                 train_data=[data / name for name in ("random", "control", "explore")],
             ),
         ),
         *(upscale if collection.large_frame_every else []),
     ]
+
+
+def lane(part: str, name: str, *stages: Stage) -> list[Stage]:
+    """These stages, in a lane."""
+    return [dataclasses.replace(stage, part=part, lane=name) for stage in stages]
 
 
 def explored_steps(config: RunConfig) -> int:
@@ -214,22 +213,6 @@ def explored_steps(config: RunConfig) -> int:
 def _name(output: StoredPath, directory: StoredPath) -> str:
     """A stage's name: its directory's, below the run's."""
     return "/".join(output.parts[len(directory.parts) :])
-
-
-def _run_stage(stage: Stage, directory: StoredPath) -> None:
-    console.print(f"── {stage.name}")
-    started = time.monotonic()
-    _log(directory, stage=stage.name, event="start", time=time.time())
-    stage.run()
-    assert stage.done, f"stage {stage.name} left no {stage.artefacts}"
-    _log(directory, stage=stage.name, event="end", time=time.time(), seconds=time.monotonic() - started)
-
-
-def _log(directory: StoredPath, **entry: object) -> None:
-    file = directory / "metrics.jsonl"
-    before = file.read_text() if file.is_file() else ""
-    whole = before[: before.rfind("\n") + 1]  # a disk that was full may have cut off the last line
-    write_atomically(file, lambda path: path.write_text(f"{whole}{json.dumps(entry)}\n"))
 
 
 def _check(config: RunConfig, directory: StoredPath) -> None:

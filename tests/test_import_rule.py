@@ -21,7 +21,7 @@ FORBIDDEN = {
 }
 
 ROOMS = """
-    cli commands loop           parse, order the stages
+    cli commands loop stages    parse, order the stages
     reproducing                 the papers' tables
     config                      all settings of a run
     report                      one page per run

@@ -23,20 +23,20 @@ DATASETS = {"random": 600, "control": 192, "explore": 192, "test": 300}  # steps
 DEADLINE_S = 900
 
 
-def start(directory: Path) -> subprocess.Popen[bytes]:
+def start(directory: Path, *settings: str) -> subprocess.Popen[bytes]:
     """The loop in its own process, which may be killed."""
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     with (directory.parent / f"{directory.name}.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "genie_ray", "run", str(SMOKE), "--out", str(directory)],
+            [sys.executable, "-m", "genie_ray", "run", str(SMOKE), *settings, "--out", str(directory)],
             stdout=log,
             stderr=log,
             env=environment,
         )
 
 
-def finish(directory: Path) -> None:
-    process = start(directory)
+def finish(directory: Path, *settings: str) -> None:
+    process = start(directory, *settings)
     assert process.wait(timeout=DEADLINE_S) == 0, (directory.parent / f"{directory.name}.log").read_text()[-3000:]
 
 
@@ -54,8 +54,9 @@ def kill_once(directory: Path, sign: str) -> None:
 
 @pytest.fixture(scope="module")
 def peaceful(roms: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose stages were beside each other where they may be."""
     directory = tmp_path_factory.mktemp("runs") / "peaceful"
-    finish(directory)
+    finish(directory, "ray.stages_at_once=true")
     return directory
 
 

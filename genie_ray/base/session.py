@@ -55,6 +55,7 @@ class RayConfig:
     cpus_per_worker: int = 1
     threads_per_worker: int = 0  # PyTorch threads; 0: the usable CPUs divided among the machine's workers
     wait_for_nodes_s: float = 0  # how long an autoscaler may take to bring what a command lacks; 0: it is refused
+    stages_at_once: bool = False  # a run's stages that don't need each other, two at a time; they share the threads
     learner_apart: bool = False  # an agent's learner in a process of its own, which Ray places; else in the command's
     use_gpu: bool = False  # one GPU per train worker, explorer's learner and evaluation; rewards have reward.gpus
     mlflow: str | None = None  # URI of an MLflow server to which trainings' metrics go, too: "http://host:5000"
@@ -72,6 +73,11 @@ class RayConfig:
             raise ValueError(
                 f"sharding = 'fsdp' with train_workers = {self.train_workers} and train_workers_min = "
                 f"{self.train_workers_min}: needs at least 2 train workers, none of which may be missing"
+            )
+        if self.stages_at_once and self.use_gpu and not self.learner_apart:
+            raise ValueError(
+                "stages_at_once = True with use_gpu = True: needs learner_apart = True, so that Ray finds a GPU for "
+                "each learner"
             )
         if self.rollout_workers_min < 0:
             raise ValueError(f"rollout_workers_min = {self.rollout_workers_min}: must be at least 1, or 0 for all")

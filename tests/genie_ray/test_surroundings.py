@@ -19,9 +19,9 @@ from genie_ray.base.files import told_if_full, write_atomically
 from genie_ray.base.metrics_log import MetricsLog, read_metrics
 from genie_ray.base.settings import check_unchanged, keep_settings
 from genie_ray.cli import main
-from genie_ray.loop import Stage, _run_stage
 from genie_ray.replay.dataset import ReplayDataset
 from genie_ray.replay.writer import write_shard
+from genie_ray.stages import Stage, run_stages
 from tests.genie_ray.tiny_world import guided_model, tiny_dataset
 from world_model import checkpoint
 
@@ -164,7 +164,7 @@ def test_other_errors_are_told_as_they_are_on_a_full_disk_too(small_disk: Path) 
 def test_a_line_that_a_full_disk_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"stage": "first", "event": "start"}\n{"stage": "first", "ev')
     made = tmp_path / "made"
-    _run_stage(Stage("play", (made,), made.touch), tmp_path)
+    run_stages([Stage("play", (made,), made.touch)], tmp_path, at_once=False)
     assert [line["stage"] for line in read_metrics(tmp_path / "metrics.jsonl")] == ["first", "play", "play"]
 
 
@@ -172,7 +172,7 @@ def test_the_length_of_a_stage_does_not_follow_the_clock(monkeypatch: pytest.Mon
     clock = iter([2e9, 1e9])  # it is set back by thirty years
     monkeypatch.setattr("time.time", lambda: next(clock))
     made = tmp_path / "made"
-    _run_stage(Stage("play", (made,), made.touch), tmp_path)
+    run_stages([Stage("play", (made,), made.touch)], tmp_path, at_once=False)
     begun, ended = read_metrics(tmp_path / "metrics.jsonl")
     assert (begun["time"], ended["time"]) == (2e9, 1e9)
     assert 0 <= ended["seconds"] < 60
@@ -189,7 +189,7 @@ def test_nothing_else_reads_the_clock_that_can_jump() -> None:
     ]
     # When a stage began and ended, or a figure was sent to MLflow, for people; and what tells the recordings of several
     # sessions apart.
-    assert reads == ["mlflow_run.py", "loop.py", "loop.py", "recording.py"]
+    assert reads == ["mlflow_run.py", "recording.py", "stages.py", "stages.py"]
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux lets nobody create a directory in /proc")
