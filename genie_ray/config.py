@@ -26,6 +26,7 @@ class RunConfig(RecipeConfig, ExplorersConfig):
     collection: CollectionConfig = field(default_factory=CollectionConfig)
     player: PlayerConfig = field(default_factory=PlayerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    finetune_apart: bool = False  # a fine-tuned model for each game (paper, Tab. 5); else one for all (Tab. 12)
 
     def __post_init__(self) -> None:
         RecipeConfig.__post_init__(self)

@@ -7,12 +7,12 @@
 Explored play is that of the explorer's training, of its trained policy, or both (collection.explore_from).
 
 A fine-tuning first tunes the tokenizer's decoder to the new scenes, which changes no token, then the dynamics, both on
-the same play (Savov et al., CVPR 2025, arXiv 2504.02515, Sec. 4).
+the same play (Savov et al., CVPR 2025, arXiv 2504.02515, Sec. 4); of all games, or of each apart (finetune_apart).
 
 If large frames are collected (collection.large_frame_every), an upscaler is trained on those of the random play.
 
 What does not need each other is in lanes, which may run at once (ray.stages_at_once): the test agents beside the base
-model, and random play's fine-tuning beside exploring.
+model, explorers beside each other, and the two fine-tunings.
 
 Stages exchange nothing but artefacts. A stage whose artefacts exist is skipped; an interrupted one continues from what
 it last saved, because every stage can resume by itself.
@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -31,14 +33,17 @@ from genie_ray.collecting.collection import collect
 from genie_ray.collecting.plan import Policy
 from genie_ray.config import RunConfig
 from genie_ray.evaluating.evaluation import evaluate
+from genie_ray.evaluating.predictors import Checkpoints
 from genie_ray.evaluating.upscaling import SCORES_FILE, evaluate_upscaler
-from genie_ray.exploring.explorers import train_explorers
+from genie_ray.exploring.explorers import roles, train_explorers
 from genie_ray.exploring.recorder import PLAY
 from genie_ray.games.roms import require_games
 from genie_ray.playing.players import train_player
 from genie_ray.replay.gather import gather
+from genie_ray.replay.loading.mixture import WeightedData
 from genie_ray.report.page import write_report
 from genie_ray.report.verdict import BASE, ON_EXPLORED, ON_RANDOM
+from genie_ray.rewards.service import start_serve
 from genie_ray.stages import Stage, run_stages
 from genie_ray.storage.paths import StoredPath
 from genie_ray.training import jobs
@@ -50,6 +55,7 @@ from world_model.genie import GenieReduxGConfig
 DECODER = "decoder"
 """Folder of the decoder's trainings."""
 
+EXPLORING = "exploring"
 LANES = 2
 """At a time, if they run at once."""
 
@@ -69,7 +75,9 @@ def run_loop(config: RunConfig, directory: StoredPath) -> StoredPath:
     keep_settings(directory, to_dict(config))
     pending = [stage for stage in stages(config, directory) if not stage.done]
     if pending:
-        with ray_session(config.ray):
+        # Explorers at once share Ray Serve; the first to end would stop it.
+        together = config.ray.stages_at_once and any(stage.part == EXPLORING for stage in pending)
+        with ray_session(config.ray), start_serve() if together else nullcontext():
             run_stages(pending, directory, at_once=config.ray.stages_at_once)
     return write_report(directory)
 
@@ -100,16 +108,29 @@ def stages(config: RunConfig, directory: StoredPath) -> list[Stage]:
         return Stage(name, (job.output / "last" / "config.json",), lambda: train(job, config.ray))
 
     def finetune(source: str) -> list[Stage]:
-        """The decoder, then the dynamics of the base model with that decoder."""
-        steps = finetuning_steps(
-            config,
-            data / source,
-            config.ray,
-            base=base,
-            decoder=directory / DECODER / source,
-            finetuned=finetuned / source,
-        )
+        """The decoder, then the dynamics of the base model with that decoder; for each game, if asked."""
+        play = data / source
+        sets: dict[str, jobs.Data] = {source: play}
+        if config.finetune_apart:
+            sets = {f"{source}/{game}": (WeightedData(path=play, game=game),) for game in games}
+        steps = [
+            step
+            for name, those in sets.items()
+            for step in finetuning_steps(
+                config,
+                those,
+                config.ray,
+                base=base,
+                decoder=directory / DECODER / name,
+                finetuned=finetuned / name,
+            )
+        ]
         return [Stage(_name(step.output, directory), (step.artefact,), step.run) for step in steps]
+
+    def best(source: str) -> Checkpoints:
+        if config.finetune_apart:
+            return {game: finetuned / source / game / "best" for game in games}
+        return finetuned / source / "best"
 
     def explored() -> list[Stage]:
         """The explored play."""
@@ -124,9 +145,13 @@ def stages(config: RunConfig, directory: StoredPath) -> list[Stage]:
         run = partial(gather, data / "explore", sources, policy=explorer.name)
         return [*before, dataclasses.replace(by_policy, run=run)]
 
-    def explore_all() -> None:
-        for _ in train_explorers(agents, games, base, config):
-            pass
+    def explore(name: str, played: Sequence[str]) -> Stage:
+        def run() -> None:
+            for _ in train_explorers(agents, played, base, config):
+                pass
+
+        needs = partial(roles, config, config.reward.replicas)
+        return Stage(f"agent/{name}", (agents / name / "module" / "policy.json",), run, roles=needs)
 
     def train_players() -> None:
         for game in games:
@@ -142,8 +167,8 @@ def stages(config: RunConfig, directory: StoredPath) -> list[Stage]:
     player = Policy(name="player", directory=players, epsilon=collection.test_epsilon)
     models = {
         BASE: base,
-        ON_RANDOM: finetuned / "control" / "best",
-        ON_EXPLORED: finetuned / "explore" / "best",
+        ON_RANDOM: best("control"),
+        ON_EXPLORED: best("explore"),
     }
     evaluation, upscaler = directory / "evaluation", directory / "upscaler"
     upscale = [
@@ -156,6 +181,8 @@ def stages(config: RunConfig, directory: StoredPath) -> list[Stage]:
             ),
         ),
     ]
+    explorers = [explore(name, played) for name, played in config.exploration.agents(games).items()]
+    explorers.append(play("control", control, explored_steps(config), seed + 1))
     return [
         *lane(
             "before exploring",
@@ -170,18 +197,9 @@ def stages(config: RunConfig, directory: StoredPath) -> list[Stage]:
             Stage("player", tuple(players / game / "module" / "policy.json" for game in games), train_players),
             play("test", player, collection.test_steps, seed + 2, large_frames=True),
         ),
-        *lane(
-            "exploring",
-            "explored",
-            Stage(
-                "agent",
-                tuple(agents / name / "module" / "policy.json" for name in config.exploration.agents(games)),
-                explore_all,
-            ),
-            *explored(),
-            *finetune("explore"),
-        ),
-        *lane("exploring", "control", play("control", control, explored_steps(config), seed + 1), *finetune("control")),
+        *(stage for number in range(LANES) for stage in lane(EXPLORING, str(number), *explorers[number::LANES])),
+        *lane("fine-tuning", "explored", *explored(), *finetune("explore")),
+        *lane("fine-tuning", "control", *finetune("control")),
         Stage(
             "evaluation",
             (evaluation / "evaluation.json",),

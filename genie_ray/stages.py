@@ -16,6 +16,7 @@ from typing import IO, Any, cast
 from genie_ray.base.errors import cause_of
 from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import console
+from genie_ray.base.resources import Role, lacking, node_resources
 from genie_ray.replay.metadata import METADATA_FILE
 from genie_ray.replay.writer import read_metadata
 from genie_ray.storage.paths import StoredPath
@@ -39,6 +40,8 @@ class Stage:
     """A part of the run needs all parts before it."""
     lane: str = ""
     """Stages of one part don't need each other if their lanes differ."""
+    roles: Callable[[], Sequence[Role]] = tuple
+    """Processes that wait for each other, so that lanes run at once only where there is room for those of all."""
 
     @property
     def done(self) -> bool:
@@ -66,7 +69,7 @@ def run_stages(stages: Sequence[Stage], directory: StoredPath, *, at_once: bool)
     for _, part in groupby((stage for stage in stages if not stage.done), lambda stage: stage.part):
         pending = list(part)
         lanes = [[stage for stage in pending if stage.lane == name] for name in dict.fromkeys(s.lane for s in pending)]
-        if at_once and len(lanes) > 1:
+        if at_once and len(lanes) > 1 and _has_room(lanes):
             _run_lanes(lanes, tell)
         else:
             for stage in pending:
@@ -83,6 +86,19 @@ def run_stage(stage: Stage, tell: Tell) -> None:
     tell({"stage": stage.name, "event": "end", "time": time.time(), "seconds": time.monotonic() - started})
 
 
+def _has_room(lanes: Sequence[Sequence[Stage]]) -> bool:
+    """Whether the cluster has what the largest stages of all lanes need together; says so if not."""
+    roles = [role for lane in lanes for role in max((stage.roles() for stage in lane), key=_cpus)]
+    missing = lacking("running stages at once", roles, node_resources())
+    if missing:
+        console.print(f"{missing}: they run one after another", soft_wrap=True, markup=False)
+    return not missing
+
+
+def _cpus(roles: Sequence[Role]) -> float:
+    return sum(role.count * role.cpus for role in roles)
+
+
 def _run_lanes(lanes: Iterable[Sequence[Stage]], tell: Tell) -> None:
     """Runs lanes beside each other; returns when all have ended, or raises what the first to fail raised."""
     import ray
@@ -90,7 +106,8 @@ def _run_lanes(lanes: Iterable[Sequence[Stage]], tell: Tell) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    task = ray.remote(_run_lane).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
+    # Its process ends with it, so that what RLlib and PyTorch keep is given back.
+    task = ray.remote(max_calls=1)(_run_lane).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
     said = Queue(actor_options={"num_cpus": 0})
     running = [task.remote(lane, said) for lane in lanes]
     try:

@@ -79,6 +79,15 @@ def test_the_decoder_is_tuned_before_the_dynamics_on_the_same_play(tmp_path: Pat
         assert sorted(tuning, key=names.index) == tuning
 
 
+def test_each_game_may_have_a_model_of_its_own(tmp_path: Path) -> None:
+    config = load_config(SMOKE, ["finetune_apart=true", "exploration.shared=false"])
+    names = [stage.name for stage in stages(config, tmp_path)]
+    assert [name for name in names if name.startswith(("agent", "finetuned"))] == [
+        *(f"agent/{game}" for game in config.games),
+        *(f"finetuned/{source}/{game}" for source in ("explore", "control") for game in config.games),
+    ]
+
+
 def test_a_run_of_an_earlier_version_is_refused(tmp_path: Path, roms: list[str]) -> None:
     (tmp_path / "finetuned" / "control").mkdir(parents=True)
     (tmp_path / "finetuned" / "control" / "job.json").write_text("{}")

@@ -65,7 +65,9 @@ def lacking(what: str, roles: Sequence[Role], nodes: Sequence[Mapping[str, float
     for node in nodes:
         there.update(dict(node))
     for resource in ("CPU", "GPU"):
-        parts = {role.name: role.count * role.resources[resource] for role in roles}
+        parts: Counter[str] = Counter()
+        for role in roles:  # of one name there may be several
+            parts[role.name] += role.count * role.resources[resource]  # type: ignore[assignment]
         if (wanted := sum(parts.values())) > there[resource] + 1e-6:
             listed = ", ".join(f"{name} {amount:g}" for name, amount in parts.items() if amount)
             return f"{what} needs {wanted:g} {resource}s ({listed}); the cluster has {there[resource]:g}"

@@ -33,22 +33,23 @@ from genie_ray.evaluating.networks import Networks
 from genie_ray.evaluating.predictors import (
     COPY,
     TOKENIZER,
+    Checkpoints,
     Guidance,
     Predictor,
     TokenizerAlone,
     gpus_for,
     latent_action_rows,
     load_predictor,
+    of_game,
+    require_fit,
+    resolved,
     tokenizer_rows,
 )
 from genie_ray.evaluating.published_figures import read_figures
 from genie_ray.evaluating.scores import Tally, frame_errors, frame_ssim, full_row, highest_gains
 from genie_ray.evaluating.windows import Windows, blackened, evenly_spaced, random_actions, read_batches, window_starts
 from genie_ray.replay.dataset import ReplayDataset
-from genie_ray.storage.checkpoints import read_config
 from genie_ray.storage.paths import Location, StoredPath, resolve
-from world_model.checkpoint import WorldModel
-from world_model.genie import GenieReduxConfig
 
 Facts = dict[str, Tensor]
 """What is known of a game's windows before any model is asked, by name, [W, …]: `seen`, `rare`, `unreached` and
@@ -62,7 +63,7 @@ SIDE_BY_SIDE = 2
 
 
 def evaluate(
-    models: Mapping[str, StoredPath],
+    models: Mapping[str, Checkpoints],
     dataset: Location,
     output: StoredPath,
     config: EvaluationConfig,
@@ -77,7 +78,8 @@ def evaluate(
     `<label>/<game>` and `truth/<game>`, each [windows, T, H, W, C]) to `output`.
 
     Args:
-        models: label → checkpoint directory of a world model. Each different tokenizer is also scored alone.
+        models: label → checkpoint directory of a world model, or one for each of the test dataset's games. Each
+            different tokenizer is also scored alone.
         train_data: datasets that any of the models was trained on: scores without the windows that these hold bit for
             bit are given too.
         reached_by: play, such as random play: scores on the windows that begin where it never was are given too, as
@@ -95,16 +97,10 @@ def evaluate(
     metadata = ReplayDataset(dataset).metadata
     Networks(config, metadata.frame_shape[:2], "cpu")  # refuses a wrong file before anything starts
     published = read_figures(config.published_figures) if config.published_figures is not None else []
-    for checkpoint in models.values():
-        model = read_config(WorldModel, checkpoint)
-        num_actions = model.dynamics.num_actions
-        if isinstance(model, GenieReduxConfig):  # infers its own actions, from the whole window
-            num_actions = None
-        metadata.require_fit(frame_size=model.tokenizer.frame_size, num_actions=num_actions)
-        config.require_horizon(model.dynamics.max_frames, str(checkpoint))
+    require_fit(models, metadata, config)
     largest = max((node.get("CPU", 0) for node in node_resources()), default=0)
     cpus = max(1, min(LOCAL_LOGICAL_CPUS // SIDE_BY_SIDE, largest))
-    gpus = max(gpus_for(path, config, ray_config) for path in (None, *models.values()))
+    gpus = max(gpus_for(paths, config, ray_config) for paths in (None, *models.values()))
     require_room("evaluating", [Role(name="evaluation tasks", cpus=cpus, gpus=gpus)], ray_config)
     train, reached = ([resolve(path) for path in paths] for paths in (train_data, reached_by))
     references = [(COPY, None), *tokenizer_rows(models).items(), *latent_action_rows(models).items()]
@@ -112,11 +108,11 @@ def evaluate(
     with progress_bar("evaluate", len(references) + len(models)) as bar:
         facts, classifier = _prepare(resolve(dataset), train, reached, config, ray_config)
 
-        def score_all(entries: Sequence[tuple[str, StoredPath | None]]) -> None:
+        def score_all(entries: Sequence[tuple[str, Checkpoints | None]]) -> None:
             task = ray.remote(score)
             pending = {
                 task.options(num_cpus=cpus, num_gpus=gpus_for(path, config, ray_config)).remote(
-                    label, path and path.resolve(), resolve(dataset), config, ray_config, facts, classifier
+                    label, path and resolved(path), resolve(dataset), config, ray_config, facts, classifier
                 ): label
                 for label, path in entries
             }
@@ -195,7 +191,7 @@ class Result:
 
 def score(
     label: str,
-    checkpoint: StoredPath | None,
+    checkpoints: Checkpoints | None,
     path: StoredPath,
     config: EvaluationConfig,
     ray_config: RayConfig,
@@ -210,14 +206,17 @@ def score(
     """
     torch.set_num_threads(ray_config.torch_threads(SIDE_BY_SIDE))
     dataset = ReplayDataset(path)
-    predictor = load_predictor(label, checkpoint, config)
+    games = sorted({episode.game for episode in dataset.episodes})
+    predictor = load_predictor(label, of_game(checkpoints, games[0]), config)
     networks = Networks(config, dataset.metadata.frame_shape[:2], predictor.device)
     asked = [name for name, (fact, _) in PARTS.items() if any(fact in known for known in (facts or {}).values())]
     every, every_part = Tally(), {name: Tally() for name in asked}
     rows: dict[str, Any] = {}
     film_strips: dict[str, np.ndarray] = {}
     ceilings: dict[str, Tensor] = {}
-    for game in sorted({episode.game for episode in dataset.episodes}):
+    for game in games:
+        if isinstance(checkpoints, Mapping) and game != games[0]:
+            predictor = load_predictor(label, checkpoints[game], config)
         tally, parts = Tally(), {name: Tally() for name in asked}
         starts = window_starts(dataset, game, config)
         known = dict((facts or {}).get(game, {}))

@@ -20,41 +20,84 @@ from genie_ray.base.precision import Precision, autocast
 from genie_ray.base.seeding import seeded_generator
 from genie_ray.base.session import RayConfig
 from genie_ray.evaluating.networks import given_networks
-from genie_ray.storage.checkpoints import load_as, read_description
+from genie_ray.storage.checkpoints import load_as, read_config, read_description
 from genie_ray.storage.paths import StoredPath
 from world_model.checkpoint import WorldModel
 from world_model.control import ActionLikelihoods, action_likelihoods
-from world_model.genie import GenieRedux, GenieReduxG
+from world_model.genie import GenieRedux, GenieReduxConfig, GenieReduxG
 from world_model.layers.patches import to_uint8
 from world_model.maskgit import DecodingConfig
 from world_model.rollout import Rollout
 
 if TYPE_CHECKING:
     from genie_ray.evaluating.config import EvaluationConfig
+    from genie_ray.replay.metadata import DatasetMetadata
 
 COPY, TOKENIZER, LATENT_ACTIONS = "copy last frame", "tokenizer alone", "latent action model alone"
 
 
-def tokenizer_rows(models: Mapping[str, StoredPath]) -> dict[str, StoredPath]:
+Checkpoints = StoredPath | Mapping[str, StoredPath]
+"""A model's checkpoint, or one for each game."""
+
+
+def paths_of(checkpoints: Checkpoints) -> list[StoredPath]:
+    """All of a model's checkpoints."""
+    return list(checkpoints.values()) if isinstance(checkpoints, Mapping) else [checkpoints]
+
+
+def of_game(checkpoints: Checkpoints | None, game: str) -> StoredPath | None:
+    """A model's checkpoint for a game."""
+    return checkpoints[game] if isinstance(checkpoints, Mapping) else checkpoints
+
+
+def resolved(checkpoints: Checkpoints) -> Checkpoints:
+    """The same checkpoints, found from any working directory."""
+    if isinstance(checkpoints, Mapping):
+        return {game: path.resolve() for game, path in checkpoints.items()}
+    return checkpoints.resolve()
+
+
+def require_fit(models: Mapping[str, Checkpoints], metadata: DatasetMetadata, config: EvaluationConfig) -> None:
+    """Requires that models can be scored on a test dataset.
+
+    Raises:
+        ValueError: one has no checkpoint for a game, or one that takes other frames, actions or fewer frames.
+    """
+    for label, checkpoints in models.items():
+        if isinstance(checkpoints, Mapping) and (without := sorted(set(metadata.counts) - set(checkpoints))):
+            raise ValueError(f"{label} has no model of {without[0]}, which the test dataset has")
+        for checkpoint in paths_of(checkpoints):
+            model = read_config(WorldModel, checkpoint)
+            num_actions = model.dynamics.num_actions
+            if isinstance(model, GenieReduxConfig):  # infers its own actions, from the whole window
+                num_actions = None
+            metadata.require_fit(frame_size=model.tokenizer.frame_size, num_actions=num_actions)
+            config.require_horizon(model.dynamics.max_frames, str(checkpoint))
+
+
+def tokenizer_rows(models: Mapping[str, Checkpoints]) -> dict[str, Checkpoints]:
     """Label → checkpoint of a row for each different tokenizer, told by all its weights, the decoder's included.
 
     The first model's has the label TOKENIZER; others are named after the first model that has them.
     """
-    rows: dict[str, StoredPath] = {}
-    seen: set[str] = set()
-    for label, path in models.items():
-        if (weights := read_description(path)["tokenizer_sha256"]) not in seen:
-            rows[f"{TOKENIZER}: {label}" if seen else TOKENIZER] = path
+    rows: dict[str, Checkpoints] = {}
+    seen: set[tuple[str, ...]] = set()
+    for label, paths in models.items():
+        weights = tuple(read_description(path)["tokenizer_sha256"] for path in paths_of(paths))
+        if weights not in seen:
+            rows[f"{TOKENIZER}: {label}" if seen else TOKENIZER] = paths
             seen.add(weights)
     return rows
 
 
-def latent_action_rows(models: Mapping[str, StoredPath]) -> dict[str, StoredPath]:
+def latent_action_rows(models: Mapping[str, Checkpoints]) -> dict[str, Checkpoints]:
     """Label → checkpoint of a row for each model's latent action model alone; labels are as in `tokenizer_rows`."""
-    having = {label: path for label, path in models.items() if read_description(path)["kind"] == "genie_redux"}
+    having = {
+        label: paths for label, paths in models.items() if read_description(paths_of(paths)[0])["kind"] == "genie_redux"
+    }
     return {
-        f"{LATENT_ACTIONS}: {label}" if number else LATENT_ACTIONS: path
-        for number, (label, path) in enumerate(having.items())
+        f"{LATENT_ACTIONS}: {label}" if number else LATENT_ACTIONS: paths
+        for number, (label, paths) in enumerate(having.items())
     }
 
 
@@ -200,6 +243,6 @@ def load_predictor(label: str, checkpoint: StoredPath | None, config: Evaluation
     return ModelPredictor(given, model, config.decoding, config.precision)
 
 
-def gpus_for(checkpoint: StoredPath | None, config: EvaluationConfig, ray_config: RayConfig) -> int:
+def gpus_for(checkpoint: Checkpoints | None, config: EvaluationConfig, ray_config: RayConfig) -> int:
     """The GPUs that a row asks for: copying a frame needs one only for the user's networks."""
     return int(ray_config.use_gpu and (checkpoint is not None or bool(given_networks(config))))

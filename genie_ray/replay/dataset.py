@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -44,6 +44,9 @@ class ReplayDataset:
 
     Opening reads `_dataset.json` and every file's footer, but no frames.
 
+    Args:
+        game: only its episodes, as if the dataset held no others.
+
     Attributes:
         root: the directory, absolute.
         metadata: what `_dataset.json` says.
@@ -51,11 +54,11 @@ class ReplayDataset:
 
     Raises:
         ValueError: no dataset here, a damaged or foreign file, a duplicate episode, or counts that differ from
-            `_dataset.json`. The message names the file.
+            `_dataset.json`. The message names the file. Or it has no episode of the game.
     """
 
-    def __init__(self, root: Location) -> None:
-        self.root = resolve(root)
+    def __init__(self, root: Location, *, game: str | None = None) -> None:
+        self.root, self.game = resolve(root), game
         self.metadata = read_metadata(self.root)
         self.episodes = index_episodes(self.root, self.metadata)
         if not self.episodes:
@@ -64,6 +67,11 @@ class ReplayDataset:
             raise ValueError(f"dataset {self.root} has lost {name}")
         for difference in count_differences(self.episodes, self.metadata):
             raise ValueError(f"dataset {self.root} does not match its {METADATA_FILE}: {difference}")
+        if game is not None:
+            if game not in self.metadata.counts:
+                raise ValueError(f"dataset {self.root} has no play of {game}, but of {', '.join(self.metadata.counts)}")
+            self.episodes = [ref for ref in self.episodes if ref.game == game]
+            self.metadata = replace(self.metadata, counts={game: self.metadata.counts[game]}, missing={})
 
     def split(self, name: Split) -> list[EpisodeRef]:
         """The episodes to train on, those held out for validation, or all; sorted by id.
@@ -124,8 +132,10 @@ class ReplayDataset:
 
     def content_hash(self) -> str:
         """SHA-256 over the name, size and footer of every file. A footer carries a digest of its file's rows."""
-        digest = hashlib.sha256()
+        digest, files = hashlib.sha256(), {ref.path for ref in self.episodes}
         for path in shard_paths(self.root):
+            if self.game is not None and path not in files:
+                continue
             digest.update(f"{shard_name(path)} {file_size(path)}\n".encode())
             digest.update(read_footer_bytes(path)[:-8])
         return digest.hexdigest()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -51,7 +51,7 @@ def write_report(run: StoredPath) -> StoredPath:
         horizons=_horizons(evaluation),
         strips=_strips(run, evaluation),
         upscaling=upscaling_section(run / "evaluation", _labels(evaluation)),
-        learning=_learning_curves(run),
+        learning=_learning_curves(run, settings["games"]),
         explorers=explorer_section(run),
         players=player_section(run, settings["env"]["max_episode_steps"]),
         coverage=_coverage(run, settings["games"]),
@@ -135,15 +135,16 @@ def _labels(evaluation: Mapping[str, Any]) -> list[str]:
     return [label for label in evaluation["models"] if not is_reference(label)]
 
 
-def _learning_curves(run: StoredPath) -> list[str]:
+def _learning_curves(run: StoredPath, games: Sequence[str]) -> list[str]:
     from genie_ray.base.figures import curves
 
     plots = []
-    of_pictures = [
-        "tokenizer",
-        *(part for part in ("decoder/control", "decoder/explore", "upscaler") if (run / part).exists()),
-    ]
-    of_tokens = ["dynamics", "finetuned/control", "finetuned/explore"]
+    tuned = [f"{source}{game}" for source in ("control", "explore") for game in ("", *(f"/{game}" for game in games))]
+    of_pictures = ["tokenizer", *(f"decoder/{name}" for name in tuned), "upscaler"]
+    of_tokens = ["dynamics", *(f"finetuned/{name}" for name in tuned)]
+    of_pictures, of_tokens = (
+        [part for part in parts if (run / part / "metrics.jsonl").exists()] for parts in (of_pictures, of_tokens)
+    )
     logs = {part: read_metrics(run / part / "metrics.jsonl") for part in (*of_pictures, *of_tokens)}
     for part, lines in logs.items():
         key = "psnr" if part in of_pictures else "loss"

@@ -31,7 +31,7 @@ class FineTuningStep:
 
 def finetuning_steps(
     recipe: RecipeConfig,
-    data: StoredPath,
+    data: jobs.Data,
     ray_config: RayConfig,
     *,
     base: StoredPath,

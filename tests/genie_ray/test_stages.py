@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from genie_ray.base.metrics_log import read_metrics
+from genie_ray.base.resources import Role
 from genie_ray.base.session import RayConfig
 from genie_ray.stages import Stage, run_stages
 from tests.genie_ray.meeting import meet, need, refuse, wait_long
@@ -50,3 +51,18 @@ def test_a_lane_that_fails_stops_the_others_and_says_why(ray_session: None, tmp_
 def test_a_gpu_for_each_learner_must_be_found_by_ray() -> None:
     with pytest.raises(ValueError, match="stages_at_once = True with use_gpu = True: needs learner_apart = True"):
         RayConfig(stages_at_once=True, use_gpu=True)
+
+
+def test_what_has_no_room_beside_another_runs_after_it(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The session has six CPUs: four and four of processes that wait for each other would wait for ever."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    stages = [
+        Stage(path.name, (path,), path.touch, part="one", lane=path.name, roles=lambda: [Role(name="workers", count=4)])
+        for path in (first, second)
+    ]
+    run_stages(stages, tmp_path, at_once=True)
+    said = capsys.readouterr().out
+    assert "running stages at once needs 8 CPUs (workers 8); the cluster has 6: they run one after another\n" in said
+    assert said.endswith("── first\n── second\n")

@@ -10,7 +10,7 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ class WeightedData:
 
     path: Location  # a directory, or a URI (storage/paths.py)
     weight: float = 1.0
+    game: str | None = None  # only its episodes
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < math.inf:
@@ -47,10 +48,7 @@ def resolved(data: StoredPath | tuple[WeightedData, ...]) -> StoredPath | tuple[
     """The same datasets with absolute paths."""
     if not isinstance(data, tuple):
         return data.resolve()
-    return tuple(
-        WeightedData(path=part.path.resolve() if isinstance(part.path, Path) else part.path, weight=part.weight)
-        for part in data
-    )
+    return tuple(replace(part, path=part.path.resolve() if isinstance(part.path, Path) else part.path) for part in data)
 
 
 class ReplayMix:
@@ -69,7 +67,7 @@ class ReplayMix:
         self.shares = tuple(weight / sum(weights) for weight in weights)
         first = self.datasets[0]
         for index, other in enumerate(self.datasets[1:], start=1):
-            if other.root in [dataset.root for dataset in self.datasets[:index]]:
+            if (other.root, other.game) in [(dataset.root, dataset.game) for dataset in self.datasets[:index]]:
                 raise ValueError(f"dataset {other.root} is mixed with itself: give it a larger weight")
             for what, name in (("frames", "frame_shape"), ("actions", "action_names")):
                 ours, theirs = getattr(first.metadata, name), getattr(other.metadata, name)
@@ -121,4 +119,4 @@ def open_mix(data: StoredPath | Sequence[WeightedData]) -> ReplayMix:
     from genie_ray.replay.dataset import ReplayDataset
 
     parts = data if isinstance(data, Sequence) else [WeightedData(path=data)]
-    return ReplayMix([ReplayDataset(part.path) for part in parts], [part.weight for part in parts])
+    return ReplayMix([ReplayDataset(part.path, game=part.game) for part in parts], [part.weight for part in parts])

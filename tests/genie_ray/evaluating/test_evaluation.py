@@ -19,11 +19,12 @@ from genie_ray.evaluating.predictors import (
     is_reference,
     latent_action_rows,
     load_predictor,
+    require_fit,
     tokenizer_rows,
 )
 from genie_ray.evaluating.windows import Windows, read_batches, window_starts
 from genie_ray.replay.dataset import ReplayDataset
-from tests.genie_ray.tiny_world import guided_model
+from tests.genie_ray.tiny_world import GAMES, guided_model, tiny_dataset
 from world_model import checkpoint
 from world_model.genie import GenieRedux, GenieReduxG
 from world_model.maskgit import DecodingConfig
@@ -53,6 +54,24 @@ def test_each_different_tokenizer_has_a_row(tmp_path: Path) -> None:
         load_predictor(label, path, CONFIG).predict(frames_BTHWC, frames_BTHWC, [0, 0]) for label, path in rows.items()
     ]
     assert not torch.equal(*pictures)
+
+
+def test_a_model_may_have_a_checkpoint_for_each_game(tmp_path: Path) -> None:
+    """Each game's scores are those of its own checkpoint; the row of all games is over these."""
+    config = dataclasses.replace(CONFIG, predicted_frames=4, ceiling=False)
+    replay = tiny_dataset(tmp_path / "play", (20, 20))
+    paths = [tmp_path / name for name in ("one", "other")]
+    for seed, path in enumerate(paths):
+        torch.manual_seed(seed)
+        checkpoint.save(guided_model(), path, provenance={})
+    rows = [evaluation.score("model", path, replay.root, config, RayConfig()).scores for path in paths]
+    apart = evaluation.score("model", dict(zip(GAMES, paths, strict=True)), replay.root, config, RayConfig()).scores
+    assert [apart[game]["psnr"] for game in GAMES] == [row[game]["psnr"] for game, row in zip(GAMES, rows, strict=True)]
+    assert apart[GAMES[1]]["psnr"] != rows[0][GAMES[1]]["psnr"]
+    errors = [10 ** (-apart[game]["psnr"] / 10) for game in GAMES]
+    assert apart["all"]["psnr"] == pytest.approx(-10 * np.log10(np.mean(errors)))
+    with pytest.raises(ValueError, match=f"tuned has no model of {GAMES[1]}, which the test dataset has"):
+        require_fit({"tuned": {GAMES[0]: paths[0]}}, replay.metadata, config)
 
 
 def all_windows(replay: ReplayDataset) -> Windows:

@@ -163,3 +163,16 @@ def test_a_file_under_another_game_is_named(tmp_path, make_dataset, relist) -> N
     relist(tmp_path)
     with pytest.raises(ValueError, match=rf"game={HERO}/00000\.parquet: episode {KANGAROO}/random/0/000000 is not of"):
         ReplayDataset(tmp_path)
+
+
+def test_a_game_of_a_dataset_is_as_a_dataset_without_the_others(tmp_path, make_episode, finish) -> None:
+    for number, game in enumerate((HERO, KANGAROO)):
+        write_shard(tmp_path / "both", game, "00000", [make_episode(number, game=game, length=7 + number)])
+    write_shard(tmp_path / "one", KANGAROO, "00000", [make_episode(1, game=KANGAROO, length=8)])
+    both, alone = finish(tmp_path / "both"), finish(tmp_path / "one")
+    part = ReplayDataset(both.root, game=KANGAROO)
+    assert [ref.episode_id for ref in part.episodes] == [ref.episode_id for ref in alone.episodes]
+    assert part.metadata.counts == alone.metadata.counts
+    assert part.content_hash() == alone.content_hash() != both.content_hash()
+    with pytest.raises(ValueError, match=f"both has no play of Pong, but of {HERO}, {KANGAROO}"):
+        ReplayDataset(both.root, game="Pong")

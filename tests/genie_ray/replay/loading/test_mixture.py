@@ -172,3 +172,17 @@ def test_a_group_too_small_for_one_example_is_left_out() -> None:
     supply = Supply.of([[1, 99]], [1.0], span=1, stride=1)
     order = epoch_order(supply.weighted([0.01, 1.0]), seed=0, epoch=0)
     assert set(order.at(np.arange(len(order)))[:, 0].tolist()) == {1}
+
+
+def test_a_part_may_be_one_game_of_a_dataset(tmp_path: Path) -> None:
+    """Two games of one dataset are two parts, each with its share."""
+    root = tiny_dataset(tmp_path).root  # 13 frames of Hero, 21 of Kangaroo
+    kangaroo = "Kangaroo-Atari2600-v0"
+    mix = open_mix([WeightedData(path=root, game=kangaroo)])
+    games = [game for batch in iter_windows(mix, "all", 4, stride=1, batch_size=5) for game in batch["games"]]
+    assert games == [kangaroo] * 18
+    both = open_mix([WeightedData(path=root, game=kangaroo), WeightedData(path=root, game=HERO, weight=3)])
+    assert both.shares == (0.25, 0.75)
+    assert [len(part) for part in both.split("all")] == [1, 1]
+    with pytest.raises(ValueError, match="is mixed with itself"):
+        open_mix([WeightedData(path=root, game=HERO)] * 2)
