@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import IO, Any, cast
 
-from genie_ray.base.errors import cause_of
+from genie_ray.base.errors import IncompleteError, cause_of
 from genie_ray.base.files import write_atomically
 from genie_ray.base.progress import console
 from genie_ray.base.resources import Role, lacking, node_resources
@@ -61,6 +61,7 @@ def run_stages(stages: Sequence[Stage], directory: StoredPath, *, at_once: bool)
 
     Raises:
         Exception: what a stage raised. Lanes beside it are stopped; each goes on from what it saved, the next time.
+        IncompleteError: a lane's process died.
     """
 
     def tell(entry: dict[str, Any]) -> None:
@@ -102,6 +103,7 @@ def _cpus(roles: Sequence[Role]) -> float:
 def _run_lanes(lanes: Iterable[Sequence[Stage]], tell: Tell) -> None:
     """Runs lanes beside each other; returns when all have ended, or raises what the first to fail raised."""
     import ray
+    from ray.exceptions import OutOfMemoryError, WorkerCrashedError
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -117,6 +119,11 @@ def _run_lanes(lanes: Iterable[Sequence[Stage]], tell: Tell) -> None:
             for lane in ended:
                 try:
                     ray.get(lane)
+                except (WorkerCrashedError, OutOfMemoryError) as error:
+                    raise IncompleteError(
+                        "a process that ran stages died, killed or out of memory; the same command goes on from what "
+                        "was saved"
+                    ) from error
                 except Exception as error:
                     raise cause_of(error) from error
     finally:

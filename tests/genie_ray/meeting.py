@@ -1,5 +1,7 @@
 """What stages of tests do; other processes import it."""
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -38,3 +40,10 @@ def refuse(begun: Path) -> None:
 def need(*paths: Path, made: Path) -> None:
     assert all(path.exists() for path in paths)
     made.touch()
+
+
+def die(begun: Path) -> None:
+    """Kills its own process when the other one has begun."""
+    while not begun.exists():
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)

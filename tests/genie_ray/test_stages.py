@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from genie_ray.base.errors import IncompleteError
 from genie_ray.base.metrics_log import read_metrics
 from genie_ray.base.resources import Role
 from genie_ray.base.session import RayConfig
 from genie_ray.stages import Stage, run_stages
-from tests.genie_ray.meeting import meet, need, refuse, wait_long
+from tests.genie_ray.meeting import die, meet, need, refuse, wait_long
 
 
 def test_lanes_run_beside_each_other_and_what_follows_needs_all(
@@ -46,6 +47,17 @@ def test_a_lane_that_fails_stops_the_others_and_says_why(ray_session: None, tmp_
     assert raised.value.errno == 28
     assert stopped.exists()
     assert not never.exists()
+
+
+def test_the_death_of_a_lane_is_told(ray_session: None, tmp_path: Path) -> None:
+    begun, stopped, never = (tmp_path / name for name in ("begun", "stopped", "never"))
+    stages = [
+        Stage("long", (begun,), partial(wait_long, begun, stopped), part="one", lane="left"),
+        Stage("killed", (never,), partial(die, begun), part="one", lane="right"),
+    ]
+    with pytest.raises(IncompleteError, match="a process that ran stages died"):
+        run_stages(stages, tmp_path, at_once=True)
+    assert stopped.exists()
 
 
 def test_a_gpu_for_each_learner_must_be_found_by_ray() -> None:
