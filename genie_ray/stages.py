@@ -7,6 +7,7 @@ each line after the name of its stage.
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -147,13 +148,11 @@ def _repeat(said: Any, tell: Tell) -> None:
 
 def _run_lane(lane: Sequence[Stage], said: Any) -> None:
     """The task of a lane."""
-    before = console.file
+    # By which Ray cancels it; where a shell started the command in the background, signals of this kind are ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for stage in lane:
         console.file = cast(IO[str], _Lines(stage.name, said.put))
-        try:
-            run_stage(stage, said.put)
-        finally:
-            console.file = before  # Ray may use this process for other tasks
+        run_stage(stage, said.put)
 
 
 class _Lines:

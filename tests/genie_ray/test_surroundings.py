@@ -189,7 +189,7 @@ def test_nothing_else_reads_the_clock_that_can_jump() -> None:
     ]
     # When a stage began and ended, or a figure was sent to MLflow, for people; and what tells the recordings of several
     # sessions apart.
-    assert reads == ["mlflow_run.py", "recording.py", "stages.py", "stages.py"]
+    assert reads == ["mlflow_run.py", "stages.py", "stages.py", "recording.py"]
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux lets nobody create a directory in /proc")
